@@ -1,0 +1,56 @@
+"""What can go wrong outside the database under test?
+
+These exceptions are for the user's input and environment. What is wrong with a database is data
+(`model.Finding`), never an exception; what is wrong with crashlab itself is an assertion.
+Wording follows PostgreSQL's Error Message Style Guide: primary, detail, hint.
+"""
+
+
+class CrashlabError(Exception):
+    """An input or environment error: lower-case primary without a full stop, optional detail and hint."""
+
+    exit_code = 4
+
+    def __init__(self, primary: str, *, detail: str | None = None, hint: str | None = None) -> None:
+        super().__init__(primary)
+        self.primary = primary
+        self.detail = detail
+        self.hint = hint
+
+    def __str__(self) -> str:
+        lines = [self.primary]
+        if self.detail:
+            lines.append(f"Detail: {self.detail}")
+        if self.hint:
+            lines.append(f"Hint: {self.hint}")
+        return "\n".join(lines)
+
+
+class UsageProblem(CrashlabError):
+    """The command line or an argument asks for something that makes no sense."""
+
+    exit_code = 2
+
+
+class ProfileError(UsageProblem):
+    """A fault profile cannot be used; the detail lists every mistake, one a line."""
+
+
+class ServerError(CrashlabError):
+    """A PostgreSQL build, server or container could not be found, started, reached or stopped."""
+
+
+class ServerTimeout(ServerError):
+    """A bounded wait for a server ran out."""
+
+
+class FaultError(CrashlabError):
+    """A fault could not be injected: no such process role, not available in this version."""
+
+
+class LedgerError(CrashlabError):
+    """A ledger is damaged: the message names file, line and reason."""
+
+
+class EvidenceError(CrashlabError):
+    """A trial's folder is missing, damaged, of another schema, or in use."""

@@ -1,0 +1,109 @@
+"""What does a trial leave on disk, so that it can be judged again by a newer oracle?
+
+One folder a trial:
+
+    trial.json         what was run, on which server, with which settings read back, what was injected
+    ledger.jsonl       what the clients were told
+    observation.json   what the recovered server holds
+    server.log         the server's own log
+    verdict.json       the judgement, made from the others and replaceable
+
+Every file but the ledger and the log is written whole or not at all.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from crashlab.errors import EvidenceError
+from crashlab.model import CrashClass, Injection, Observation, Verdict
+
+SCHEMA = 1
+TRIAL = "trial.json"
+LEDGER = "ledger.jsonl"
+OBSERVATION = "observation.json"
+SERVER_LOG = "server.log"
+VERDICT = "verdict.json"
+
+T = TypeVar("T")
+
+
+class ServerFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """Which server it was, and under which settings, as it says itself."""
+
+    kind: str  # local, container
+    version: str  # "18.6"
+    version_num: int  # server_version_num, 180006
+    source: str  # bin directory or image
+    initdb: list[str]
+    requested: dict[str, str]  # settings that the profile asked for
+    settings: dict[str, str]  # read back from pg_settings before the fault; units as SHOW prints them
+
+
+class TrialRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything about a trial but its ledger, its observation and its verdict."""
+
+    schema: int = SCHEMA
+    crashlab: str
+    profile: str
+    profile_resolved: dict[str, Any]  # the whole profile after `extends` and `--set`
+    trial: int
+    seed: int  # this trial's
+    run_seed: int
+    crash_class: CrashClass
+    server: ServerFacts
+    acked_min: int  # fewer acknowledged writes before the crash make the trial inconclusive
+    injections: list[Injection]
+    seconds: dict[str, float]
+    workload_errors: list[str] = []  # what the clients met that was not a consequence of the fault
+    reproduce: str
+
+
+def save(folder: Path, name: str, value: Any) -> None:
+    """Write one evidence file whole.
+
+    Raises:
+        EvidenceError: the folder cannot be written.
+    """
+    target = folder / name
+    partial = folder / f".{name}.partial"
+    try:
+        partial.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n")
+        os.replace(partial, target)
+    except OSError as error:
+        raise EvidenceError(f'could not write evidence "{target}": {error.strerror}') from error
+
+
+def load_trial(folder: Path) -> TrialRecord:
+    """Read what was run. Raises EvidenceError: missing, damaged, or of another schema."""
+    return _load(folder / TRIAL, TrialRecord)
+
+
+def load_observation(folder: Path) -> Observation:
+    """Read what the recovered server held. Raises EvidenceError as `load_trial`."""
+    return _load(folder / OBSERVATION, Observation)
+
+
+def load_verdict(folder: Path) -> Verdict:
+    """Read the stored judgement. Raises EvidenceError as `load_trial`."""
+    return _load(folder / VERDICT, Verdict)
+
+
+def _load(path: Path, kind: type[T]) -> T:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise EvidenceError(
+            f'could not read evidence "{path}": {error.strerror}',
+            hint="Give the folder of one trial, or of a whole run; it holds trial.json.",
+        ) from error
+    try:
+        value = msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise EvidenceError(f'damaged evidence "{path}": {error}') from error
+    schema = getattr(value, "schema", SCHEMA)
+    if schema != SCHEMA:
+        raise EvidenceError(f'cannot read evidence "{path}": schema {schema} is not {SCHEMA}')
+    return value

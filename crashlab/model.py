@@ -1,0 +1,245 @@
+"""Which words do all parts share?
+
+Plain frozen records without behaviour: what was injected, what was observed, what was found. They are what a
+trial's folder holds, so a change here is a change of the evidence schema. `ledger` has the clients' side.
+
+Source: design.md's table of words; postgres-contract.md section 7.
+"""
+
+from enum import StrEnum
+from typing import Any, Literal
+
+import msgspec
+
+
+class CrashClass(StrEnum):
+    """What survives: every completed write (processes died), or only what was made durable (power was cut)."""
+
+    PROCESS_CRASH = "process_crash"
+    POWER_LOSS = "power_loss"
+
+
+class Outcome(StrEnum):
+    """What the database looks like after recovery, worst last but one; `inconclusive` means nobody looked."""
+
+    INTACT = "intact"
+    LOSS = "loss"
+    CORRUPTION = "corruption"
+    NO_START = "no_start"
+    INCONCLUSIVE = "inconclusive"
+
+
+class PromiseStatus(StrEnum):
+    """The outcome held against the documentation; `void`: nothing was promised for what went wrong."""
+
+    KEPT = "kept"
+    BROKEN = "broken"
+    VOID = "void"
+
+
+class Family(StrEnum):
+    """What a finding is about; `note` never changes an outcome."""
+
+    LOSS = "loss"
+    CORRUPTION = "corruption"
+    NO_START = "no_start"
+    INCONCLUSIVE = "inconclusive"
+    NOTE = "note"
+
+
+class Injection(msgspec.Struct, frozen=True, kw_only=True):
+    """The receipt of one fault: what really happened, with its proof."""
+
+    kind: str  # kill, stop, shutdown, container_kill
+    target: str  # process role, "all", "container", "server"
+    pid: int | None  # the process that was signalled; None for a whole container
+    pids: list[int]  # every process that ended or stopped because of it
+    confirmed: bool  # False: sent, but no proof that it happened
+    proof: list[str]  # one sentence per proof: exit status seen by wait, pid gone, server log line
+    crashes_server: bool  # the server had to recover (a logger's death is a respawn only)
+    bounds_window: bool  # False: 3 x wal_writer_delay does not hold (walwriter stopped, postmaster killed)
+    acked_before: int  # acknowledged transactions when the fault was sent
+    ledger_position: int  # ledger line count when the fault was sent
+    at_ns: int  # monotonic clock of the client host, just before the fault was sent
+
+
+class Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One row of a ledgered relation as it was read back."""
+
+    key: str
+    version: int | None  # None: a user's own table, which carries none
+    writer: int | None  # transaction id that claims the row; None as above
+    value: str | None
+
+
+class MarkerRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One row of the marker table: transaction `tx` committed, if the table tells the truth."""
+
+    tx: int
+    client: int
+    xid: int
+
+
+class RelationRead(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that a forced sequential scan of one ledgered relation returned."""
+
+    relation: str
+    file: str | None  # path below the data directory, as pg_relation_filepath gave it
+    rows: list[Row]
+
+
+class MarkerRead(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that a forced sequential scan of the marker table returned."""
+
+    file: str | None
+    rows: list[MarkerRow]
+
+
+class IndexRead(msgspec.Struct, frozen=True, kw_only=True):
+    """A forced index scan held against a forced sequential scan of the same table."""
+
+    index: str
+    relation: str
+    file: str | None
+    heap_rows: int
+    index_rows: int
+    only_in_heap: list[str]  # keys, at most 20
+    only_in_index: list[str]  # keys, at most 20
+
+
+class Complaint(msgspec.Struct, frozen=True, kw_only=True):
+    """An error that the server raised, or a row that amcheck returned, while something was read."""
+
+    check: str  # name of the check that met it, see Observation.checks
+    object: str  # schema-qualified relation, or what was asked
+    file: str | None
+    sqlstate: str | None
+    message: str
+
+
+class SequenceRead(msgspec.Struct, frozen=True, kw_only=True):
+    """A sequence's state: the next value handed out is above `last_value` (or equal, if never called)."""
+
+    name: str
+    file: str | None
+    last_value: int
+    is_called: bool
+
+
+class Invariant(msgspec.Struct, frozen=True, kw_only=True):
+    """A statement about the data that holds after every transaction, such as the sum of all balances."""
+
+    name: str
+    expected: str
+    observed: str
+
+
+class CheckRun(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether one check looked, and at how much."""
+
+    status: Literal["ran", "failed", "skipped"]  # failed: the check itself could not run to its end
+    count: int  # objects or rows looked at
+    seconds: float
+    detail: str = ""
+
+
+class Recovery(msgspec.Struct, frozen=True, kw_only=True):
+    """What the server's own log and a first connection say about its recovery."""
+
+    started: bool  # a connection was accepted after the crash
+    ran: bool  # the log says that crash recovery took place
+    seconds: float
+    redo_start: str | None = None  # LSN
+    redo_end: str | None = None  # LSN of the last record replayed
+    end_reason: str | None = None  # why redo stopped, such as "invalid record length at ..."
+    fatal: list[str] = []  # FATAL and PANIC lines since the restart
+    tool_fault: str | None = None  # not started for a reason outside the database: port, permissions, lock file
+    log_lines: list[str] = []  # the server's log since the restart, at most 200 lines
+
+
+class Observation(msgspec.Struct, frozen=True, kw_only=True):
+    """Plain facts read from the recovered server. Judged by `oracle`, never here."""
+
+    recovery: Recovery
+    checks: dict[str, CheckRun] = {}  # by name, see REQUIRED_CHECKS
+    xact_status: dict[str, str] = {}  # xid -> committed, aborted, in progress, future, too old
+    marker: MarkerRead | None = None
+    relations: list[RelationRead] = []
+    indexes: list[IndexRead] = []
+    complaints: list[Complaint] = []
+    sequences: list[SequenceRead] = []
+    prepared: list[str] = []  # gids in pg_prepared_xacts
+    invariants: list[Invariant] = []
+    unlogged_rows: dict[str, int] = {}  # fact only; recovery empties them, nothing is promised
+    files: dict[str, str] = {}  # any other relation -> file
+    died: str | None = None  # the server went away while it was read: its last words
+
+
+REQUIRED_CHECKS = (
+    "xact_status",
+    "heap_read",
+    "index_read",
+    "amcheck_index",
+    "amcheck_heap",
+    "full_read",
+    "sequences",
+    "prepared",
+)
+"""Without all of these a recovered server was not looked at: the trial is inconclusive."""
+
+
+class Clause(msgspec.Struct, frozen=True, kw_only=True):
+    """One reason for a promise: a setting, what it means under this crash class, and where the manual says so."""
+
+    setting: str
+    value: str
+    says: str
+    manual: str  # manual section, with its anchor
+
+
+class Contract(msgspec.Struct, frozen=True, kw_only=True):
+    """What PostgreSQL's documentation promises for these settings and this crash class."""
+
+    crash_class: CrashClass
+    sync_commits_survive: bool  # False: nothing is promised, even for synchronous commits
+    async_window_ms: float | None  # soft bound on the age of a lost asynchronous commit; None: unbounded
+    corruption_excluded: bool  # False: corruption and a failed start are within what the manual allows
+    clauses: list[Clause]
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One witnessed violation, or permitted loss, with all its witnesses of the same code and place."""
+
+    code: str  # stable, see oracle.codes
+    family: Family
+    permitted: bool  # the contract allows it
+    summary: str  # one line
+    explanation: str  # one paragraph
+    count: int  # how many witnesses; `evidence` may hold fewer
+    evidence: dict[str, Any]
+
+
+class Counts(msgspec.Struct, frozen=True, kw_only=True):
+    """Transactions by what the clients were told and by what came back."""
+
+    begun: int = 0
+    acked: int = 0  # acknowledged transactions that wrote
+    acked_sync: int = 0  # of these, flushed before the acknowledgement
+    acked_async: int = 0
+    read_only: int = 0  # acknowledged, nothing written, nothing promised
+    refused: int = 0
+    unsent: int = 0  # COMMIT never sent
+    prepared: int = 0  # PREPARE acknowledged, no decision acknowledged
+    indeterminate: int = 0
+    indeterminate_present: int = 0
+    lost: int = 0
+    lost_forbidden: int = 0
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """The judgement on one trial."""
+
+    outcome: Outcome
+    promise: PromiseStatus | None  # None when inconclusive
+    findings: list[Finding]  # worst first
+    counts: Counts
