@@ -54,3 +54,7 @@ class LedgerError(CrashlabError):
 
 class EvidenceError(CrashlabError):
     """A trial's folder is missing, damaged, of another schema, or in use."""
+
+
+class RecordingError(EvidenceError):
+    """A recording is cut short, damaged, void, or does not belong to its base image; or the recorder cannot be built."""

@@ -7,6 +7,7 @@ One folder a trial:
     observation.json   what the recovered server holds
     server.log         the server's own log
     verdict.json       the judgement, made from the others and replaceable
+    data/              the server's data directory after recovery, if it was kept
 
 Every file but the ledger and the log is written whole or not at all.
 """
@@ -26,6 +27,7 @@ LEDGER = "ledger.jsonl"
 OBSERVATION = "observation.json"
 SERVER_LOG = "server.log"
 VERDICT = "verdict.json"
+DATA = "data"
 
 T = TypeVar("T")
 

@@ -56,6 +56,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     token: int = 0  # joins a begin with its end
     datasync: bool = False
     durable: bool = False
+    log_end: int = 0  # bytes: where its record ends in the log; compare with a ledger's log position
 
 
 class BaseFile(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -1,0 +1,16 @@
+"""Who runs the trials of a profile, and who judges them again? `run_profile`, `judge_folder`, `replay`."""
+
+from crashlab.campaign.rejudge import judge_folder, judge_trial
+from crashlab.campaign.results import ProfileResult, RunRequest, ServerChoice, TrialResult
+from crashlab.campaign.run import replay, run_profile
+
+__all__ = [
+    "ProfileResult",
+    "RunRequest",
+    "ServerChoice",
+    "TrialResult",
+    "judge_folder",
+    "judge_trial",
+    "replay",
+    "run_profile",
+]

@@ -1,0 +1,99 @@
+"""What does the oracle of today say about the evidence of then? No server is needed."""
+
+from pathlib import Path
+
+from crashlab import evidence
+from crashlab.campaign.results import ProfileResult, TrialResult
+from crashlab.contract import contract_for
+from crashlab.errors import EvidenceError
+from crashlab.ledger import read_ledger
+from crashlab.model import Contract, Verdict
+from crashlab.oracle import judge
+from crashlab.profile import Profile
+
+
+def contract_of(record: evidence.TrialRecord) -> Contract:
+    """Return what was promised to the clients of a trial."""
+    return contract_for(
+        record.server.settings,
+        record.crash_class,
+        version_num=record.server.version_num,
+        bounded_window=all(injection.bounds_window for injection in record.injections),
+    )
+
+
+def judge_trial(folder: Path) -> Verdict:
+    """Judge one trial's evidence and store the verdict beside it.
+
+    Raises:
+        EvidenceError, LedgerError: the evidence is missing or damaged; the message names the file.
+    """
+    record = evidence.load_trial(folder)
+    verdict = judge(
+        read_ledger(folder / evidence.LEDGER),
+        contract_of(record),
+        record.injections,
+        evidence.load_observation(folder),
+        acked_min=record.acked_min,
+        workload_errors=record.workload_errors,
+    )
+    evidence.save(folder, evidence.VERDICT, verdict)
+    return verdict
+
+
+def trial_folders(path: Path) -> list[Path]:
+    """Return every trial's folder at or below a path, in order.
+
+    Raises:
+        EvidenceError: there is none.
+    """
+    found = sorted(file.parent for file in path.rglob(evidence.TRIAL)) if path.is_dir() else []
+    if not found:
+        raise EvidenceError(
+            f'no evidence of a trial in "{path}"',
+            hint="Give the folder of one trial, of a profile, or of a whole run (--out; .crashlab/latest by default).",
+        )
+    return found
+
+
+def result_of(folder: Path, *, verdict: Verdict | None = None) -> TrialResult:
+    """Return a trial's result from its evidence alone, so that a stored one reads like a fresh one.
+
+    Args:
+        verdict: the judgement, if it has just been made; otherwise the evidence is judged.
+    """
+    record = evidence.load_trial(folder)
+    data = folder / evidence.DATA
+    return TrialResult(
+        trial=record.trial,
+        seed=record.seed,
+        verdict=verdict or judge_trial(folder),
+        injections=record.injections,
+        seconds=record.seconds,
+        folder=folder,
+        kept_data=data if data.exists() else None,
+        reproduce=record.reproduce,
+        server=record.server,
+    )
+
+
+def judge_folder(path: Path) -> list[ProfileResult]:
+    """Judge all evidence at or below a path again.
+
+    Raises:
+        EvidenceError: there is none, or some of it is damaged.
+    """
+    results: dict[tuple[str, int], ProfileResult] = {}
+    for folder in trial_folders(path):
+        record = evidence.load_trial(folder)
+        result = results.setdefault(
+            (record.profile, record.run_seed),
+            ProfileResult(
+                profile=Profile.model_validate(record.profile_resolved),
+                seed=record.run_seed,
+                server=record.server,
+                crash_class=record.crash_class,
+            ),
+        )
+        result.trials.append(result_of(folder))
+    return list(results.values())

@@ -1,0 +1,64 @@
+"""What is asked of a campaign, and what does it give back?"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from crashlab.evidence import ServerFacts
+from crashlab.model import CrashClass, Injection, Verdict
+from crashlab.profile import Profile
+
+Keep = Literal["failed", "all", "none"]
+
+
+@dataclass(frozen=True)
+class ServerChoice:
+    """Where PostgreSQL is to run."""
+
+    kind: Literal["auto", "local", "container"] = "auto"
+    image: str | None = None
+    pg_bindir: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRequest:
+    """One profile, run a number of times."""
+
+    profile: Profile
+    seed: int
+    trials: int
+    time_limit_s: float | None
+    server: ServerChoice
+    out: Path  # this profile's folder; created
+    keep: Keep = "failed"  # which trials' data directories stay
+    fail_fast: bool = False
+    first_trial: int = 0  # for a replay of a later one
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialResult:
+    """One trial as it is reported."""
+
+    trial: int
+    seed: int
+    verdict: Verdict
+    injections: list[Injection]
+    seconds: dict[str, float]
+    folder: Path
+    kept_data: Path | None
+    reproduce: str
+    server: ServerFacts | None = None
+    error: str | None = None  # the trial could not be run to its end; the verdict is inconclusive
+
+
+@dataclass(kw_only=True)
+class ProfileResult:
+    """Every trial of one profile so far."""
+
+    profile: Profile
+    seed: int
+    server: ServerFacts | None
+    crash_class: CrashClass
+    trials: list[TrialResult] = field(default_factory=list)
+    interrupted: bool = False
+    stopped_by: str | None = None  # why fewer trials than asked for were run

@@ -1,0 +1,94 @@
+"""How are the trials of a profile run one after the other, within a budget, and how is one run again?"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from crashlab import evidence
+from crashlab.campaign.results import Keep, ProfileResult, RunRequest, ServerChoice, TrialResult
+from crashlab.campaign.trial import run_trial
+from crashlab.errors import EvidenceError
+from crashlab.profile import Profile
+
+OnTrial = Callable[[TrialResult], None]
+OnPhase = Callable[[str], None]
+
+
+def run_profile(
+    request: RunRequest, *, on_trial: OnTrial | None = None, on_phase: OnPhase | None = None
+) -> ProfileResult:
+    """Run a profile's trials until their number, the time or the patience is used up.
+
+    A KeyboardInterrupt ends the run: what was finished is in the result, which is marked interrupted.
+
+    Raises:
+        CrashlabError: the environment does not allow it; trials finished before keep their evidence.
+    """
+    profile = request.profile
+    result = ProfileResult(profile=profile, seed=request.seed, server=None, crash_class=profile.crash_class)
+    deadline = None if request.time_limit_s is None else time.monotonic() + request.time_limit_s
+    try:
+        for trial in range(request.first_trial, request.first_trial + request.trials):
+            if deadline is not None and time.monotonic() > deadline:
+                result.stopped_by = f"time limit, {len(result.trials)} of {request.trials} trials"
+                break
+            if on_phase:
+                on_phase(f"trial {trial}")
+            done = run_trial(request, trial, _make_folder(request.out, trial))
+            result.trials.append(done)
+            result.server = done.server
+            if on_trial:
+                on_trial(done)
+            if request.fail_fast and done.verdict.promise == "broken":
+                result.stopped_by = "first broken promise"
+                break
+    except KeyboardInterrupt:
+        result.interrupted = True
+        result.stopped_by = f"interrupt, {len(result.trials)} of {request.trials} trials"
+    return result
+
+
+def replay(
+    folder: Path, *, out: Path, server: ServerChoice, keep: Keep = "failed", on_trial: OnTrial | None = None
+) -> ProfileResult:
+    """Run a stored trial again: the same profile, seed and kind of server, into another folder.
+
+    Raises:
+        EvidenceError: the folder holds no trial.
+        CrashlabError: the environment does not allow it.
+    """
+    record = evidence.load_trial(folder)
+    if server.kind == "auto" and not server.image and not server.pg_bindir:
+        server = _same_server(record)
+    request = RunRequest(
+        profile=Profile.model_validate(record.profile_resolved),
+        seed=record.run_seed,
+        trials=1,
+        time_limit_s=None,
+        server=server,
+        out=out,
+        keep=keep,
+        first_trial=record.trial,
+    )
+    return run_profile(request, on_trial=on_trial)
+
+
+def _same_server(record: evidence.TrialRecord) -> ServerChoice:
+    if record.server.kind == "container":
+        return ServerChoice(kind="container", image=record.server.source)
+    bindir = Path(record.server.source)
+    return ServerChoice(kind="local", pg_bindir=bindir if bindir.is_dir() else None)
+
+
+def _make_folder(out: Path, trial: int) -> Path:
+    folder = out / f"trial-{trial:04d}"
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError as error:
+        raise EvidenceError(
+            f'cannot write evidence to "{folder}": it exists',
+            hint="Choose another --out; evidence is never overwritten.",
+        ) from error
+    except OSError as error:
+        raise EvidenceError(f'could not create "{folder}": {error.strerror}') from error
+    return folder

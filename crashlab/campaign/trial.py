@@ -1,0 +1,213 @@
+"""How does one live trial go? Run a workload, crash the server, recover it, read it, save everything, judge it.
+
+Assumes: the caller gave an empty folder. Everything the trial learns is in that folder before it is judged, and the
+    judgement is made from there, by the same code as `crashlab judge`.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import crashlab
+from crashlab import evidence
+from crashlab.campaign.rejudge import judge_trial, result_of
+from crashlab.campaign.results import RunRequest, TrialResult
+from crashlab.errors import FaultError
+from crashlab.fault import inject
+from crashlab.fault.when import wait_until_due
+from crashlab.ledger import History, LedgerWriter, read_ledger
+from crashlab.model import Injection, Observation, PromiseStatus
+from crashlab.profile import Profile
+from crashlab.recovery import Reading, observe, recover
+from crashlab.seeds import derive, stream
+from crashlab.server import Server, ServerSpec, create_server
+from crashlab.workload.run import Workload
+from crashlab.workload.session import Mix
+
+FAULT_TIMEOUT_S = 60.0
+SESSIONS_END_TIMEOUT_S = 20.0
+
+BeforeRecovery = Callable[[Server], None]
+
+
+@dataclass
+class _Clock:
+    """Seconds spent in each phase, and since the trial began."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    begun: float = field(default_factory=time.monotonic)
+
+    def with_total(self) -> dict[str, float]:
+        return {**self.seconds, "total": round(time.monotonic() - self.begun, 4)}
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - begun, 4)
+
+
+def server_spec(request: RunRequest) -> ServerSpec:
+    """Return the server that a request needs."""
+    profile = request.profile
+    kind = request.server.kind
+    if kind == "auto" and profile.server.kinds == ["container"]:
+        kind = "container"
+    return ServerSpec(
+        kind=kind,
+        image=request.server.image,
+        pg_bindir=request.server.pg_bindir,
+        initdb=tuple(profile.server.initdb),
+        settings=dict(profile.server.settings),
+    )
+
+
+def run_trial(
+    request: RunRequest, trial: int, folder: Path, *, before_recovery: BeforeRecovery | None = None
+) -> TrialResult:
+    """Run one trial and return its result; its evidence is in `folder`.
+
+    Args:
+        before_recovery: called between crash and restart, to plant damage.
+
+    Raises:
+        CrashlabError: the environment does not allow it: no server, no such role, folder not writable.
+    """
+    clock = _Clock()
+    with clock.phase("prepare"):
+        server = create_server(server_spec(request))
+    keep = False
+    try:
+        with clock.phase("start"):
+            server.start()
+        _crash_and_observe(request, trial, folder, server, clock, before_recovery)
+        verdict = judge_trial(folder)
+        keep = request.keep == "all" or (request.keep == "failed" and verdict.promise is PromiseStatus.BROKEN)
+    finally:
+        (folder / evidence.SERVER_LOG).write_text(server.log_since(0), errors="replace")
+        server.dispose(keep_data_to=folder / evidence.DATA if keep and server.data_directory else None)
+    return result_of(folder, verdict=verdict)
+
+
+def _crash_and_observe(
+    request: RunRequest,
+    trial: int,
+    folder: Path,
+    server: Server,
+    clock: _Clock,
+    before_recovery: BeforeRecovery | None,
+) -> None:
+    """Run the workload, inject the faults, recover, read; leave the evidence in `folder`."""
+    profile = request.profile
+    seed = derive(request.seed, profile.name, trial)
+    facts = evidence.ServerFacts(
+        kind=server.kind,
+        version=str(server.version),
+        version_num=server.version.num,
+        source=server.source,
+        initdb=list(server.initdb),
+        requested=dict(profile.server.settings),
+        settings=server.read_settings(),
+    )
+    ledger = LedgerWriter(folder / evidence.LEDGER, seed=seed)
+    workload = _workload(profile, server, ledger, seed)
+    log_position = server.log_position()
+    injections: list[Injection] = []
+    errors: list[str] = []
+    try:
+        with clock.phase("workload"):
+            workload.set_up()
+            workload.start()
+            injections = _inject_all(profile, server, workload, ledger, seed, errors)
+            _end_sessions(workload, injections, errors)
+    finally:
+        ledger.close()
+    if before_recovery is not None:
+        before_recovery(server)
+    with clock.phase("read ledger"):
+        history = read_ledger(ledger.path)
+    with clock.phase("recovery"):
+        recovery = recover(server, restart=not server.running(), log_position=log_position)
+    with clock.phase("observe"):
+        observation = observe(lambda: server.connect(autocommit=True), reading(workload, history), recovery)
+    record = evidence.TrialRecord(
+        crashlab=crashlab.__version__,
+        profile=profile.name,
+        profile_resolved=profile.model_dump(mode="json", by_alias=True),
+        trial=trial,
+        seed=seed,
+        run_seed=request.seed,
+        crash_class=profile.crash_class,
+        server=facts,
+        acked_min=profile.workload.acked_min,
+        injections=injections,
+        seconds=clock.with_total(),
+        workload_errors=errors + workload.errors,
+        reproduce=reproduce_command(request, trial),
+    )
+    _save(folder, record, observation)
+
+
+def _workload(profile: Profile, server: Server, ledger: LedgerWriter, seed: int) -> Workload:
+    plan = profile.workload
+    return Workload(
+        lambda: server.connect(autocommit=True),
+        ledger,
+        kinds=list(plan.kinds),
+        clients=plan.clients,
+        mix=Mix(
+            synchronous_commit=dict(plan.synchronous_commit),
+            two_phase=plan.two_phase,
+            rollbacks=plan.rollbacks,
+            savepoints=plan.savepoints,
+            errors=plan.errors,
+            read_only=plan.read_only,
+        ),
+        seed=seed,
+        checkpoint_every_ms=plan.checkpoint_every_ms,
+    )
+
+
+def _inject_all(
+    profile: Profile, server: Server, workload: Workload, ledger: LedgerWriter, seed: int, errors: list[str]
+) -> list[Injection]:
+    rng = stream(seed, "faults")
+    injections = []
+    for fault in profile.faults:
+        try:
+            wait_until_due(fault.when, ledger, rng, running=lambda: workload.running, timeout_s=FAULT_TIMEOUT_S)
+        except FaultError as error:  # nothing was injected: not a mistake of the user's, but nothing to judge either
+            errors.append(error.primary)
+            break
+        if fault.kind != "stop":
+            workload.expect_crash()
+        injections.append(inject(server, fault, ledger, rng))
+    return injections
+
+
+def _end_sessions(workload: Workload, injections: list[Injection], errors: list[str]) -> None:
+    """After a crash each session ends with its connection; otherwise they are told to stop."""
+    crashed = any(injection.crashes_server for injection in injections)
+    end = workload.join if crashed else workload.finish
+    if not end(timeout_s=SESSIONS_END_TIMEOUT_S):
+        errors.append(f"sessions were still at work {SESSIONS_END_TIMEOUT_S:g} s after the last fault")
+
+
+def reading(workload: Workload, history: History) -> Reading:
+    """Return what is to be read: every relation, and the fate of every transaction that was given an xid."""
+    xids = [t.intent.xid for t in history.transactions.values() if t.intent is not None and t.intent.xid]
+    return Reading(relations=workload.relations, invariants=workload.invariants, xids=xids)
+
+
+def reproduce_command(request: RunRequest, trial: int) -> str:
+    """Return the command that runs this trial again, whether or not its folder is still there."""
+    return f"crashlab replay {request.out / f'trial-{trial:04d}'}"
+
+
+def _save(folder: Path, record: evidence.TrialRecord, observation: Observation) -> None:
+    evidence.save(folder, evidence.OBSERVATION, observation)
+    evidence.save(folder, evidence.TRIAL, record)

@@ -1,0 +1,77 @@
+"""What can be asked on the command line, and which exit code answers?
+
+Choices:
+    Commands import what they need when they run, so that `--help` and shell completion stay fast.
+    1 means only "a promise was broken": click's own use of 1 and Python's (a traceback) are mapped elsewhere.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+
+from crashlab import __version__
+from crashlab.cli.inspect import doctor, explain, profiles, validate
+from crashlab.cli.reports import show_error
+from crashlab.cli.run import run
+from crashlab.cli.stored import judge, replay
+from crashlab.errors import CrashlabError
+
+EXIT_CODES = """\b
+Exit codes:
+  0    every promise kept (or none was made: void)
+  1    a promise was broken
+  2    wrong usage, or a profile with mistakes
+  3    inconclusive: a trial could not be judged, or nothing ran
+  4    the environment: no server, no permission, a bug in crashlab
+  130  interrupted; the evidence so far is kept and reported
+
+Each option has an environment variable: crashlab run --seed is CRASHLAB_RUN_SEED."""
+
+
+@click.group(
+    epilog=EXIT_CODES,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "auto_envvar_prefix": "CRASHLAB",
+        "max_content_width": 110,
+    },
+)
+@click.version_option(__version__, prog_name="crashlab")
+def cli() -> None:
+    """Crash real PostgreSQL servers, recover them, and say what was lost and what is corrupt."""
+
+
+for command in (run, judge, replay, profiles, validate, explain, doctor):
+    cli.add_command(command)
+
+
+def main() -> NoReturn:
+    """Be the console script."""
+    sys.exit(invoke(sys.argv[1:]))
+
+
+def invoke(args: Sequence[str]) -> int:
+    """Run one command line and return its exit code; errors are told on stderr, in PostgreSQL's form."""
+    try:
+        return int(cli.main(list(args), prog_name="crashlab", standalone_mode=False) or 0)
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("crashlab: interrupted", err=True)
+        return 130
+    except CrashlabError as error:
+        show_error(error)
+        return error.exit_code
+    except BrokenPipeError:
+        # whoever read our output has gone; Python would complain again when it flushes at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception:
+        traceback.print_exc()
+        click.echo("crashlab: error: this is a bug in crashlab; please report it with the lines above", err=True)
+        return 4

@@ -1,0 +1,79 @@
+"""What would a run do, and what would be promised for it?"""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from crashlab.contract import contract_for
+from crashlab.duration import format_ms
+from crashlab.profile import Fault, Profile
+from crashlab.seeds import derive
+
+if TYPE_CHECKING:
+    from crashlab.cli.run import Plan
+
+SHOWN_SEEDS = 5
+
+
+def print_plan(plan: "Plan") -> None:
+    """Print each profile's resolved plan and contract. Starts and writes nothing."""
+    click.echo(f"seed {plan.seed}  server {plan.server.image or plan.server.pg_bindir or plan.server.kind}")
+    if plan.time_limit_s is not None:
+        click.echo(f"time limit {plan.time_limit_s:g} s, shared by all profiles")
+    for profile in plan.profiles:
+        trials = plan.trials_of(profile)
+        seeds = [str(derive(plan.seed, profile.name, trial)) for trial in range(min(trials, SHOWN_SEEDS))]
+        click.echo(f"\n{profile.name}: {profile.description}")
+        click.echo(f"  trials    {trials}, seeds {' '.join(seeds)}{' ...' if trials > SHOWN_SEEDS else ''}")
+        _section("settings", [f"{name} = {value}" for name, value in profile.server.settings.items()])
+        _section("initdb", profile.server.initdb)
+        _section("workload", _workload(profile))
+        _section("faults", [_fault(fault) for fault in profile.faults] or ["none: every trial will be inconclusive"])
+        _section("contract", _contract(profile))
+        expect = profile.expect
+        _section("expected", [f"{' or '.join(expect.outcomes)}, promise {' or '.join(expect.promise)}. {expect.note}"])
+
+
+def _section(title: str, lines: list[str]) -> None:
+    for line in lines:
+        click.echo(f"  {title:<9} {line}".rstrip())
+        title = ""
+
+
+def _workload(profile: Profile) -> list[str]:
+    work = profile.workload
+    modes = ", ".join(f"{mode} {share:g}" for mode, share in work.synchronous_commit.items())
+    shares = {
+        "two-phase": work.two_phase,
+        "rollbacks": work.rollbacks,
+        "savepoints": work.savepoints,
+        "errors": work.errors,
+        "read-only": work.read_only,
+    }
+    lines = [
+        f"{work.clients} clients: {', '.join(work.kinds)}",
+        f"synchronous_commit: {modes}",
+        "shares: " + ", ".join(f"{name} {share:g}" for name, share in shares.items()),
+    ]
+    if work.checkpoint_every_ms is not None:
+        lines.append(f"a checkpoint every {format_ms(work.checkpoint_every_ms)}")
+    return lines
+
+
+def _fault(fault: Fault) -> str:
+    when = fault.when
+    if when.acks is not None:
+        moment = f"after {when.acks} acknowledged writes"
+    elif when.after_ms is not None:
+        moment = f"after {format_ms(when.after_ms)}"
+    else:
+        assert when.between_ms is not None
+        moment = f"at a seeded moment, {format_ms(when.between_ms[0])} to {format_ms(when.between_ms[1])}"
+    return f"{fault.kind} {fault.target or ''}".rstrip() + f" {moment}"
+
+
+def _contract(profile: Profile) -> list[str]:
+    """Say the promise for the settings that the profile asks for; the run itself reads them back from the server."""
+    unbounded = any(fault.kind == "stop" or fault.target == "postmaster" for fault in profile.faults)
+    contract = contract_for(profile.server.settings, profile.crash_class, bounded_window=not unbounded)
+    return [f"{clause.setting} = {clause.value}: {clause.says} [{clause.manual}]" for clause in contract.clauses]

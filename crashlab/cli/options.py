@@ -1,0 +1,85 @@
+"""Which options do several commands share, and how are their values checked and completed?"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+from click.shell_completion import CompletionItem
+
+from crashlab.cli.out_folder import BASE
+
+if TYPE_CHECKING:
+    from crashlab.campaign import ServerChoice
+
+ServerKind = Literal["auto", "local", "container"]
+
+
+class ProfileName(click.ParamType[str]):
+    """A profile's name or path."""
+
+    name = "profile"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Offer the profiles that can be named."""
+        from crashlab.profile import list_profiles
+
+        return [CompletionItem(name) for name in list_profiles() if name.startswith(incomplete)]
+
+
+class Duration(click.ParamType[float]):
+    """A time with a unit; held in seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Turn "2m" into 120.0."""
+        from crashlab.duration import parse_ms
+
+        if isinstance(value, float):
+            return value
+        try:
+            return parse_ms(str(value)) / 1000
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+server_option = click.option(
+    "--server",
+    type=click.Choice(["auto", "local", "container"]),
+    default="auto",
+    show_default=True,
+    help="Where PostgreSQL runs.",
+)
+image_option = click.option("--image", metavar="IMAGE", help="Docker image, such as postgres:17; implies container.")
+bindir_option = click.option(
+    "--pg-bindir",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder with postgres and initdb; implies --server local.",
+)
+json_option = click.option("--json", "json_target", metavar="FILE|-", help="Write the JSON report; - is stdout.")
+junit_option = click.option("--junit-xml", "junit_target", metavar="FILE", help="Write a JUnit XML report.")
+out_option = click.option(
+    "--out", type=click.Path(path_type=Path), metavar="DIR", help=f"Evidence folder. [default: {BASE}/TIME]"
+)
+keep_option = click.option(
+    "--keep",
+    type=click.Choice(["failed", "all", "none"]),
+    default="failed",
+    show_default=True,
+    help="Which trials' data directories stay.",
+)
+
+
+def server_choice(server: ServerKind, image: str | None, pg_bindir: Path | None) -> "ServerChoice":
+    """Return the server that the options ask for. Raises click.UsageError: they contradict each other."""
+    from crashlab.campaign import ServerChoice
+
+    if image and pg_bindir:
+        raise click.UsageError("--image and --pg-bindir exclude each other")
+    if image and server == "local":
+        raise click.UsageError("--image needs --server container")
+    if pg_bindir and server == "container":
+        raise click.UsageError("--pg-bindir needs --server local")
+    kind: ServerKind = "container" if image else "local" if pg_bindir else server
+    return ServerChoice(kind=kind, image=image, pg_bindir=pg_bindir)

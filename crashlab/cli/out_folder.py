@@ -1,0 +1,107 @@
+"""Where does a run's evidence go, and who else may write there?
+
+Choices:
+    A folder is locked with flock while a run writes to it: the lock ends with the process, however it ends.
+    Evidence is never overwritten: a folder that holds anything is refused.
+    `.crashlab/latest` points at the newest run that was given no folder.
+"""
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from crashlab.errors import EvidenceError, UsageProblem
+
+BASE = Path(".crashlab")
+LOCK = ".lock"
+
+
+@contextlib.contextmanager
+def claimed(requested: Path | None) -> Iterator[Path]:
+    """Create the folder of a run, or take an empty one, and lock it for as long as the context lasts.
+
+    A run that left nothing in it leaves no folder of its own either.
+
+    Raises:
+        UsageProblem: it holds something already.
+        EvidenceError: it cannot be written, or another run uses it.
+    """
+    try:
+        folder = _default_folder() if requested is None else requested
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise EvidenceError(
+            f'could not write to output folder "{requested or BASE}": {error.strerror}',
+            hint="Choose a folder that you can write to with --out.",
+        ) from error
+    try:
+        _lock(lock, folder)
+        _require_empty(folder)
+        try:
+            yield folder
+        finally:
+            _tidy(folder, own=requested is None)
+    finally:
+        os.close(lock)
+
+
+def _default_folder() -> Path:
+    BASE.mkdir(exist_ok=True)
+    ignore = BASE / ".gitignore"
+    if not ignore.exists():
+        ignore.write_text("*\n")
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    for suffix in ("", *(f"-{n}" for n in range(2, 100))):
+        with contextlib.suppress(FileExistsError):
+            folder = BASE / f"{stamp}{suffix}"
+            folder.mkdir()
+            return folder
+    raise FileExistsError(None, "too many runs in one second", str(BASE))
+
+
+def _lock(lock: int, folder: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise EvidenceError(
+            f'cannot write to output folder "{folder}": it is in use by another run',
+            hint="Wait for that run to end, or choose another --out.",
+        ) from error
+
+
+def _require_empty(folder: Path) -> None:
+    held = sorted(entry.name for entry in folder.iterdir() if entry.name != LOCK)
+    if held:
+        raise UsageProblem(
+            f'cannot write to output folder "{folder}": it already holds a run or other files',
+            detail=f"It holds {', '.join(held[:5])}{', ...' if len(held) > 5 else ''}; evidence is never overwritten.",
+            hint=f"Choose a new --out, or judge what is there again: crashlab judge {folder}.",
+        )
+
+
+def _tidy(folder: Path, *, own: bool) -> None:
+    """Remove the empty folders of trials that never began; make a run of our own the latest, or forget it."""
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_dir() and not path.is_symlink():
+            with contextlib.suppress(OSError):  # not empty
+                path.rmdir()
+    if not own:
+        return
+    if any(entry.name != LOCK for entry in folder.iterdir()):
+        _point_latest(folder)
+    else:
+        (folder / LOCK).unlink(missing_ok=True)
+        folder.rmdir()
+
+
+def _point_latest(folder: Path) -> None:
+    link = BASE / "latest"
+    partial = BASE / f".latest.{os.getpid()}"
+    # a convenience: a file system without symbolic links must not end the run
+    with contextlib.suppress(OSError):
+        partial.symlink_to(folder.name)
+        partial.replace(link)

@@ -1,0 +1,220 @@
+"""How does `crashlab run` get from a command line to a report?"""
+
+import shlex
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from crashlab import __version__
+from crashlab.cli.options import (
+    Duration,
+    ProfileName,
+    ServerKind,
+    bindir_option,
+    image_option,
+    json_option,
+    junit_option,
+    keep_option,
+    out_option,
+    server_choice,
+    server_option,
+)
+from crashlab.cli.out_folder import claimed
+from crashlab.cli.reports import Reports
+from crashlab.cli.signals import signals_interrupt
+from crashlab.errors import CrashlabError, UsageProblem
+
+if TYPE_CHECKING:
+    from crashlab.campaign import ProfileResult, ServerChoice, TrialResult
+    from crashlab.campaign.results import Keep
+    from crashlab.profile import Profile
+    from crashlab.report.summary import Failure
+
+
+@click.command()
+@click.argument("profiles", nargs=-1, required=True, type=ProfileName(), metavar="PROFILE...")
+@click.option(
+    "--trials", type=click.IntRange(min=1), metavar="N", help="Trials of each profile. [default: the profile's]"
+)
+@click.option("--time-limit", type=Duration(), help="Stop after this time, such as 90s or 2m; shared by all profiles.")
+@click.option("--seed", type=click.IntRange(min=0), metavar="S", help="Root seed. [default: random, printed]")
+@server_option
+@image_option
+@bindir_option
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a profile key or a setting.")
+@json_option
+@junit_option
+@out_option
+@click.option("-x", "--fail-fast", is_flag=True, help="Stop at the first broken promise.")
+@keep_option
+@click.option("--dry-run", is_flag=True, help="Print the plan and the contract; start nothing.")
+def run(
+    profiles: tuple[str, ...],
+    trials: int | None,
+    time_limit: float | None,
+    seed: int | None,
+    server: ServerKind,
+    image: str | None,
+    pg_bindir: Path | None,
+    overrides: tuple[str, ...],
+    json_target: str | None,
+    junit_target: str | None,
+    out: Path | None,
+    fail_fast: bool,
+    keep: "Keep",
+    dry_run: bool,
+) -> int:
+    """Crash servers as PROFILE says, recover them, and judge what came back.
+
+    PROFILE is a name (see crashlab profiles) or a TOML file. --set takes profile keys, such as workload.clients=8,
+    and PostgreSQL settings, such as fsync=off.
+    """
+    from crashlab.profile import expand
+    from crashlab.seeds import new_seed
+
+    choice = server_choice(server, image, pg_bindir)
+    wanted = [profile for name in profiles for profile in expand(name, overrides)]
+    _require_runnable(wanted, choice)
+    plan = Plan(
+        profiles=wanted,
+        seed=new_seed() if seed is None else seed,
+        trials=trials,
+        time_limit_s=time_limit,
+        server=choice,
+        keep=keep,
+        fail_fast=fail_fast,
+    )
+    if dry_run:
+        if json_target or junit_target:
+            raise click.UsageError("--dry-run makes no report: leave out --json and --junit-xml")
+        from crashlab.cli.dry_run import print_plan
+
+        print_plan(plan)
+        return 0
+    reports = Reports(json_target, junit_target)
+    again = _run_again(profiles, overrides, plan)
+    with claimed(out) as folder, signals_interrupt():
+        results, failure = _run_all(plan, folder, reports)
+        return reports.finish(results, failure, folder=folder, again=again)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything that `run` was asked for, resolved."""
+
+    profiles: list["Profile"]
+    seed: int
+    trials: int | None  # None: each profile's own number
+    time_limit_s: float | None
+    server: "ServerChoice"
+    keep: "Keep"
+    fail_fast: bool
+
+    def trials_of(self, profile: "Profile") -> int:
+        """Return how many trials of a profile are to be run."""
+        return self.trials or profile.trials
+
+
+def _require_runnable(wanted: "list[Profile]", choice: "ServerChoice") -> None:
+    seen: set[str] = set()
+    for profile in wanted:
+        if profile.name in seen:
+            raise UsageProblem(
+                f'profile "{profile.name}" is asked for twice', hint="Name each once; --trials gives more trials."
+            )
+        seen.add(profile.name)
+        if choice.kind != "auto" and choice.kind not in profile.server.kinds:
+            raise UsageProblem(
+                f'profile "{profile.name}" cannot run on a {choice.kind} server',
+                hint=f"It needs --server {' or '.join(profile.server.kinds)}.",
+            )
+
+
+def _run_all(plan: Plan, folder: Path, reports: Reports) -> "tuple[list[ProfileResult], Failure | None]":
+    """Run one profile after the other, sharing the time among those that are left."""
+    from crashlab.report.console import Watch, print_header
+    from crashlab.report.summary import Failure
+
+    print_header(reports.out, __version__, plan.seed, plan.server.image or plan.server.kind, folder)
+    results: list[ProfileResult] = []
+    deadline = None if plan.time_limit_s is None else time.monotonic() + plan.time_limit_s
+    with Watch(reports.progress, sum(plan.trials_of(profile) for profile in plan.profiles)) as watch:
+        for position, profile in enumerate(plan.profiles):
+            share_s = _share_s(deadline, len(plan.profiles) - position)
+            watch.begin(profile, plan.trials_of(profile))
+            try:
+                results.append(_run_one(plan, profile, share_s, folder / profile.name, watch.trial, watch.phase))
+            except CrashlabError as error:
+                if watch.finished:
+                    results.append(_partial(plan, profile, watch.finished, "an error"))
+                return results, Failure(profile, plan.seed, error)
+            except KeyboardInterrupt:  # outside of a trial; inside, run_profile returns what it has
+                results.append(_partial(plan, profile, watch.finished, "interrupt"))
+                results[-1].interrupted = True
+            if results[-1].interrupted or (plan.fail_fast and _broken(results[-1])):
+                break
+    return results, None
+
+
+def _share_s(deadline: float | None, profiles_left: int) -> float | None:
+    return None if deadline is None else max(0.0, deadline - time.monotonic()) / profiles_left
+
+
+def _partial(plan: Plan, profile: "Profile", finished: "list[TrialResult]", stopped_by: str) -> "ProfileResult":
+    from crashlab.campaign import ProfileResult
+
+    return ProfileResult(
+        profile=profile,
+        seed=plan.seed,
+        server=finished[-1].server if finished else None,
+        crash_class=profile.crash_class,
+        trials=list(finished),
+        stopped_by=stopped_by,
+    )
+
+
+def _run_one(
+    plan: Plan,
+    profile: "Profile",
+    time_limit_s: float | None,
+    folder: Path,
+    on_trial: "Callable[[TrialResult], None]",
+    on_phase: Callable[[str], None],
+) -> "ProfileResult":
+    from crashlab import campaign
+
+    request = campaign.RunRequest(
+        profile=profile,
+        seed=plan.seed,
+        trials=plan.trials_of(profile),
+        time_limit_s=time_limit_s,
+        server=plan.server,
+        out=folder,
+        keep=plan.keep,
+        fail_fast=plan.fail_fast,
+    )
+    return campaign.run_profile(request, on_trial=on_trial, on_phase=on_phase)
+
+
+def _broken(result: "ProfileResult") -> bool:
+    return any(trial.verdict.promise == "broken" for trial in result.trials)
+
+
+def _run_again(profiles: Sequence[str], overrides: Sequence[str], plan: Plan) -> str:
+    """Return the command that repeats the whole run: the seed decides everything but the server's own timing."""
+    words = ["crashlab", "run", *profiles, "--seed", str(plan.seed)]
+    if plan.trials:
+        words += ["--trials", str(plan.trials)]
+    for override in overrides:
+        words += ["--set", override]
+    if plan.server.image:
+        words += ["--image", plan.server.image]
+    elif plan.server.pg_bindir:
+        words += ["--pg-bindir", str(plan.server.pg_bindir)]
+    elif plan.server.kind != "auto":
+        words += ["--server", plan.server.kind]
+    return shlex.join(words)

@@ -1,0 +1,96 @@
+"""How is stored evidence judged again, and how is a stored trial run again?"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from crashlab.cli.options import (
+    ServerKind,
+    bindir_option,
+    image_option,
+    json_option,
+    junit_option,
+    keep_option,
+    out_option,
+    server_choice,
+    server_option,
+)
+from crashlab.cli.out_folder import BASE, claimed
+from crashlab.cli.reports import Reports
+from crashlab.cli.signals import signals_interrupt
+from crashlab.errors import UsageProblem
+
+if TYPE_CHECKING:
+    from crashlab.campaign.results import Keep
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
+@json_option
+@junit_option
+def judge(folder: Path, json_target: str | None, junit_target: str | None) -> int:
+    """Judge stored evidence again, without a server.
+
+    DIR is the folder of one trial, of a profile, or of a whole run, such as .crashlab/latest.
+    """
+    from crashlab.campaign import judge_folder
+
+    reports = Reports(json_target, junit_target)
+    return reports.finish(judge_folder(folder))
+
+
+@click.command()
+@click.argument("trial", metavar="DIR-or-ID")
+@server_option
+@image_option
+@bindir_option
+@json_option
+@junit_option
+@out_option
+@keep_option
+def replay(
+    trial: str,
+    server: ServerKind,
+    image: str | None,
+    pg_bindir: Path | None,
+    json_target: str | None,
+    junit_target: str | None,
+    out: Path | None,
+    keep: "Keep",
+) -> int:
+    """Run one stored trial again: same profile, seed and kind of server.
+
+    DIR-or-ID is a trial's folder, or PROFILE:TRIAL of the latest run, such as async-commit:3.
+    """
+    from crashlab import campaign
+
+    choice = server_choice(server, image, pg_bindir)
+    stored = _trial_folder(trial)
+    reports = Reports(json_target, junit_target)
+    with claimed(out) as folder, signals_interrupt():
+        result = campaign.replay(stored, out=folder, server=choice, keep=keep)
+        return reports.finish([result], folder=folder)
+
+
+def _trial_folder(trial: str) -> Path:
+    """Resolve a folder, or PROFILE:TRIAL below the latest run, before the link moves on to the replay itself."""
+    from crashlab.campaign.rejudge import trial_folders
+
+    profile, colon, number = trial.rpartition(":")
+    if colon and number.isdigit() and not Path(trial).exists():
+        folder = BASE / "latest" / profile / f"trial-{int(number):04d}"
+        if not folder.is_dir():
+            raise UsageProblem(
+                f'unknown trial "{trial}"',
+                detail=f'There is no "{folder}".',
+                hint="Give a trial's folder, or PROFILE:TRIAL of the latest run.",
+            )
+    else:
+        folder = Path(trial)
+    found = trial_folders(folder.resolve())
+    if len(found) > 1:
+        raise UsageProblem(
+            f'"{trial}" holds {len(found)} trials', hint=f'Choose one, such as "{found[0]}"; or judge them all again.'
+        )
+    return found[0]

@@ -1,0 +1,176 @@
+"""What does PostgreSQL's documentation promise for these settings and this kind of crash?
+
+A pure function from settings, as SHOW prints them, to a `Contract` whose every clause cites the manual.
+
+Choices:
+    The promise for one transaction also needs the synchronous_commit in force at its own commit, which the ledger
+    has; the server's setting is only quoted here.
+    full_page_writes=off under a process crash: the manual promises nothing either way, and a kill between the two
+    halves of a page write is possible though rare. So corruption is not excluded, and losses still are.
+    3 x wal_writer_delay is a soft bound: flush time and scheduling come on top of it.
+
+Sources: postgres-contract.md 1.2, 1.3, 1.3b, 1.4; the manual's pages as cited.
+"""
+
+import re
+from collections.abc import Mapping
+
+from crashlab.errors import UsageProblem
+from crashlab.model import Clause, Contract, CrashClass
+
+GUC = "Write Ahead Log: Settings, runtime-config-wal.html#GUC-"
+ASYNC = "Asynchronous Commit, wal-async-commit.html"
+
+DEFAULTS = {"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on", "wal_writer_delay": "200ms"}
+SYNC_MODES = ("on", "off", "local", "remote_write", "remote_apply")
+
+_BOOLEANS = {"on": True, "true": True, "yes": True, "1": True, "off": False, "false": False, "no": False, "0": False}
+_UNITS_MS = {"us": 0.001, "ms": 1.0, "s": 1_000.0, "min": 60_000.0, "h": 3_600_000.0, "d": 86_400_000.0}
+_TIME = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)")
+
+
+def contract_for(
+    settings: Mapping[str, str], crash_class: CrashClass, *, version_num: int = 180000, bounded_window: bool = True
+) -> Contract:
+    """Return what the documentation promises.
+
+    Args:
+        settings: as SHOW prints them: "on", "200ms", "1min". One that is not given has PostgreSQL's own default.
+        version_num: server_version_num, such as 180006; it changes the wording, never the promise.
+        bounded_window: False if the fault voids the 3 x wal_writer_delay bound (walwriter stopped, postmaster killed).
+
+    Raises:
+        UsageProblem: fsync, full_page_writes, synchronous_commit or wal_writer_delay has a value without a meaning.
+    """
+    settings = DEFAULTS | dict(settings)
+    power_loss = crash_class is CrashClass.POWER_LOSS
+    fsync = _switch(settings, "fsync")
+    full_page_writes = _switch(settings, "full_page_writes")
+    anything_goes = power_loss and not fsync
+    window_ms = 3 * time_ms(settings["wal_writer_delay"], "wal_writer_delay", unit="ms")
+    bounded = bounded_window and not anything_goes
+    clauses = [
+        _fsync(fsync, power_loss),
+        _full_page_writes(full_page_writes, power_loss, anything_goes),
+        _synchronous_commit(settings, anything_goes),
+        _window(settings["wal_writer_delay"], window_ms, bounded, version_num),
+        *_side_clauses(settings, version_num, power_loss),
+    ]
+    return Contract(
+        crash_class=crash_class,
+        sync_commits_survive=not anything_goes,
+        async_window_ms=window_ms if bounded else None,
+        corruption_excluded=full_page_writes and not anything_goes,
+        clauses=clauses,
+    )
+
+
+def time_ms(text: str, setting: str, *, unit: str) -> float:
+    """Return the milliseconds of a time as SHOW prints it; `unit` is the setting's own, for a bare number.
+
+    Raises:
+        UsageProblem: no time with a unit that PostgreSQL knows.
+    """
+    match = _TIME.fullmatch(text.strip())
+    factor = _UNITS_MS.get(match[2] or unit) if match else None
+    if match is None or factor is None:
+        raise UsageProblem(
+            f'cannot read setting {setting} = "{text}" as a time',
+            hint="PostgreSQL's units are us, ms, s, min, h and d.",
+        )
+    return float(match[1]) * factor
+
+
+def _switch(settings: Mapping[str, str], name: str) -> bool:
+    value = settings[name].lower()
+    if value not in _BOOLEANS:
+        raise UsageProblem(f'cannot tell what is promised: {name} is "{settings[name]}", neither on nor off')
+    return _BOOLEANS[value]
+
+
+def _fsync(on: bool, power_loss: bool) -> Clause:
+    if on and power_loss:
+        says = (
+            "what was flushed survives the power loss, and the log is flushed before a synchronous commit is answered"
+        )
+    elif on:
+        says = "every completed write survives the death of processes"
+    elif power_loss:
+        says = "nothing is promised after a power loss: loss, corruption and a failed start are all possible"
+    else:
+        says = "no difference while the operating system lives: every completed write survives the death of processes"
+    return Clause(setting="fsync", value="on" if on else "off", says=says, manual=f"{GUC}FSYNC")
+
+
+def _full_page_writes(on: bool, power_loss: bool, anything_goes: bool) -> Clause:
+    if anything_goes:
+        says = "no page image helps, because fsync is off"
+    elif on:
+        says = "a page torn by the crash is restored from its image in the log: corruption is excluded"
+    elif power_loss:
+        says = "a page torn by the power loss stays torn: corruption, even silent, is possible; flushed commits survive"
+    else:
+        says = (
+            "the manual promises nothing either way; a kill can tear a page between two 4 kB halves, which is rare; "
+            "written commits survive"
+        )
+    return Clause(setting="full_page_writes", value="on" if on else "off", says=says, manual=f"{GUC}FULL-PAGE-WRITES")
+
+
+def _synchronous_commit(settings: Mapping[str, str], anything_goes: bool) -> Clause:
+    value = settings["synchronous_commit"]
+    if value not in SYNC_MODES:
+        raise UsageProblem(f'cannot tell what is promised: synchronous_commit is "{value}"')
+    if anything_goes:
+        says = "no commit is promised to survive, because fsync is off"
+        manual = f"{GUC}SYNCHRONOUS-COMMIT"
+    elif value == "off":
+        says = "the newest commits may be lost, in commit order and without corruption; each earlier one survives"
+        manual = ASYNC
+    else:
+        says = "the log is flushed before the client is told: an acknowledged commit survives"
+        manual = f"{GUC}SYNCHRONOUS-COMMIT"
+    return Clause(setting="synchronous_commit", value=value, says=says, manual=manual)
+
+
+def _window(value: str, window_ms: float, bounded: bool, version_num: int) -> Clause:
+    if not bounded:
+        says = "no bound on the age of a lost asynchronous commit"
+    else:
+        says = f"a lost asynchronous commit is at most three times this old, {window_ms:g} ms, and the flush on top"
+        if version_num >= 170000:  # commit 1f395354d8: commits no longer wake walwriter at every full page
+            says += "; from 17 on up to the whole delay is usual under load"
+    return Clause(setting="wal_writer_delay", value=value, says=says, manual=ASYNC)
+
+
+def _side_clauses(settings: Mapping[str, str], version_num: int, power_loss: bool) -> list[Clause]:
+    """Settings that are often suspected and change nothing about the promise."""
+    says = {
+        "wal_sync_method": "another way to flush, the same promise",
+        "wal_level": "the same promise; minimal flushes the files of new tables instead of logging them",
+        "commit_delay": "microseconds that a flush waits for company, the same promise; asynchronous commits ignore it",
+        "data_checksums": "damage is detected when a page is read, not prevented; empty and stale pages go unnoticed",
+        "wal_log_hints": "the same promise",
+        "wal_compression": "the same promise",
+    }
+    if settings.get("synchronous_standby_names"):
+        says["synchronous_standby_names"] = "adds a wait for standbys after the local flush, the same local promise"
+    if power_loss and settings.get("wal_sync_method", "").startswith("open_"):
+        says["wal_sync_method"] = "every write of the log is durable when it returns, the same promise"
+    if version_num >= 190000 and settings.get("data_checksums", "").startswith("inprogress"):
+        says["data_checksums"] = "being switched: a crash meanwhile leaves checksums off, nothing else"
+    return [
+        Clause(setting=name, value=settings[name], says=text, manual=_SIDE_MANUAL.get(name, f"{GUC}{_anchor(name)}"))
+        for name, text in says.items()
+        if name in settings
+    ]
+
+
+_SIDE_MANUAL = {
+    "data_checksums": "Data Checksums, checksums.html",
+    "synchronous_standby_names": "Replication, runtime-config-replication.html#GUC-SYNCHRONOUS-STANDBY-NAMES",
+}
+
+
+def _anchor(name: str) -> str:
+    return name.upper().replace("_", "-")

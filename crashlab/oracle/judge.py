@@ -1,0 +1,141 @@
+"""What became of the promises? From evidence to one verdict.
+
+Choices:
+    Damage that was witnessed stays witnessed, even if another check did not look or the receipt is missing. A clean
+    result or a permitted loss counts only if everything was looked at; otherwise the trial is inconclusive.
+    Promise: broken by anything not permitted; void if something went wrong that is permitted because nothing was
+    promised about it; kept otherwise, which includes the loss that asynchronous commit permits.
+
+Sources: design.md (words, severity); house-rules.md 2; postgres-contract.md 7.4.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from crashlab.ledger import (
+    ACKED,
+    COMMITTING_PREPARED,
+    INDETERMINATE,
+    PREPARED,
+    PREPARING,
+    REFUSED,
+    ROLLING_BACK_PREPARED,
+    UNSENT,
+    History,
+)
+from crashlab.model import Contract, Counts, Family, Finding, Injection, Observation, Outcome, PromiseStatus, Verdict
+from crashlab.oracle.assumptions import check_crash, check_looked, check_run
+from crashlab.oracle.findings import Findings
+from crashlab.oracle.objects import check_commit_status, check_invariants, check_prepared, check_sequences
+from crashlab.oracle.order import check_order
+from crashlab.oracle.physical import check_physical
+from crashlab.oracle.rows import check_rows
+from crashlab.oracle.start import check_start
+from crashlab.oracle.survivors import Presence, read_markers
+
+_ASYNC_CODES = ("LOSS-ASYNC-WINDOW", "LOSS-ASYNC-WINDOW-EXCEEDED")
+_BAD = (Family.LOSS, Family.CORRUPTION, Family.NO_START)
+
+
+def judge(
+    history: History,
+    contract: Contract,
+    injections: Sequence[Injection],
+    observation: Observation,
+    *,
+    acked_min: int,
+    workload_errors: Sequence[str] = (),
+) -> Verdict:
+    """Judge one trial; pure.
+
+    Args:
+        history: what the clients were told.
+        injections: the receipts, in the order of the faults.
+        observation: what the recovered server holds.
+        acked_min: fewer acknowledged writes of the workload make the trial inconclusive.
+        workload_errors: what the clients met that no fault explains.
+    """
+    findings = Findings(contract)
+    check_run(findings, history, injections, acked_min, workload_errors)
+    presence: Presence | None = None
+    lost_forbidden = 0
+    if check_start(findings, observation):
+        check_crash(findings, injections, observation)
+        check_looked(findings, observation)
+        check_physical(findings, observation)
+        check_invariants(findings, observation)
+        if observation.marker is not None:
+            presence = read_markers(findings, history, observation.marker)
+            check_rows(findings, history, observation, presence)
+            check_commit_status(findings, history, observation, presence)
+            check_sequences(findings, history, observation, presence)
+        check_prepared(findings, history, observation, presence)
+        if presence is not None:
+            lost_forbidden = check_order(findings, history, contract, injections, observation, presence)
+        elif not findings.has(Family.CORRUPTION):
+            says = "The marker table was not read, so nobody knows who survived."
+            findings.add("INCONCLUSIVE-CHECK-NOT-RUN", "heap_read", says)
+    found = findings.finish()
+    outcome = _outcome(found)
+    return Verdict(
+        outcome=outcome,
+        promise=_promise(found, outcome),
+        findings=found,
+        counts=_count(history, observation, presence, lost_forbidden),
+    )
+
+
+def _outcome(findings: list[Finding]) -> Outcome:
+    families = {finding.family for finding in findings}
+    if Family.NO_START in families:
+        return Outcome.NO_START
+    if Family.CORRUPTION in families:
+        return Outcome.CORRUPTION
+    if any(finding.family is Family.LOSS and not finding.permitted for finding in findings):
+        return Outcome.LOSS
+    if Family.INCONCLUSIVE in families:
+        return Outcome.INCONCLUSIVE
+    return Outcome.LOSS if Family.LOSS in families else Outcome.INTACT
+
+
+def _promise(findings: list[Finding], outcome: Outcome) -> PromiseStatus | None:
+    if outcome is Outcome.INCONCLUSIVE:
+        return None
+    bad = [finding for finding in findings if finding.family in _BAD]
+    if any(not finding.permitted for finding in bad):
+        return PromiseStatus.BROKEN
+    if any(finding.code not in _ASYNC_CODES for finding in bad):
+        return PromiseStatus.VOID
+    return PromiseStatus.KEPT
+
+
+def _count(history: History, observation: Observation, presence: Presence | None, lost_forbidden: int) -> Counts:
+    """Count transactions; without markers nobody knows who is lost, and none is counted as lost."""
+    visible = presence.visible if presence is not None else bytes([1]) * len(history.state)
+    groups = Counter(zip(history.state, history.wrote, history.flushed, visible, strict=True))
+
+    def total(states: Sequence[int], *, wrote: int = -1, flushed: int = -1, seen: int = -1) -> int:
+        wanted = (wrote, flushed, seen)
+        return sum(
+            number
+            for (state, *flags), number in groups.items()
+            if state in states and all(want in (-1, flag) for want, flag in zip(wanted, flags, strict=True))
+        )
+
+    gids = set(observation.prepared)
+    in_doubt_prepared = sum(gid in gids and history.state[tx] == PREPARING for tx, gid in history.gid.items())
+    present = 0 if presence is None else total((INDETERMINATE,), wrote=1, seen=1)
+    return Counts(
+        begun=history.count,
+        acked=total((ACKED,), wrote=1),
+        acked_sync=total((ACKED,), wrote=1, flushed=1),
+        acked_async=total((ACKED,), wrote=1, flushed=0),
+        read_only=total((ACKED,), wrote=0),
+        refused=total((REFUSED,)),
+        unsent=total((UNSENT,)),
+        prepared=total((PREPARED, COMMITTING_PREPARED, ROLLING_BACK_PREPARED)),
+        indeterminate=total((INDETERMINATE, PREPARING)),
+        indeterminate_present=present + in_doubt_prepared,
+        lost=total((ACKED,), wrote=1, seen=0),
+        lost_forbidden=lost_forbidden,
+    )

@@ -1,0 +1,112 @@
+"""Do the things beside tables agree with the survivors: commit bits, sequences, prepared transactions, invariants?
+
+Checks: pg_xact_status against what is visible; the ledgered sequence against every value that a survivor received;
+    pg_prepared_xacts against the ledger's two-phase transactions; statements that hold after every transaction.
+Does not check: "committed" for a transaction that is absent and newer than every survivor: recovery gives an xid out
+    again that left no trace in the log, and then the answer is about another transaction. Sequence gaps are normal.
+
+Sources: postgres-contract.md 4 (sequences, xids), 6 (pg_xact_status), 7.3 (2PC), 7.4 (sequence regress), 7.5.
+"""
+
+from operator import mul
+
+from crashlab.ledger import ACKED, COMMITTING_PREPARED, PREPARED, REFUSED, STATES, History
+from crashlab.model import Observation
+from crashlab.oracle.findings import Findings
+from crashlab.oracle.physical import status_file
+from crashlab.oracle.survivors import Presence
+
+SEQUENCE = "crashlab.ticket"
+_CONTRADICTS_PRESENCE = ("aborted", "in progress", "future")
+
+
+def check_commit_status(findings: Findings, history: History, observation: Observation, presence: Presence) -> None:
+    """Hold the commit log against the data."""
+    statuses = observation.xact_status
+    if not statuses:
+        return
+    newest_xid = max(map(mul, history.xid, presence.visible), default=0)
+    for tx, (xid, seen) in enumerate(zip(history.xid, presence.visible, strict=True)):
+        status = statuses.get(str(xid)) if xid else None
+        if status is None or tx in presence.explained:
+            continue
+        if seen and status in _CONTRADICTS_PRESENCE and presence.may_survive(history, tx):
+            what = "is visible"
+        elif not seen and status == "committed" and xid < newest_xid:
+            what = "is not visible"
+            presence.explained.add(tx)
+        else:
+            continue
+        file = status_file(xid)
+        state = STATES[history.state[tx] - 1]
+        findings.add(
+            "CORRUPT-COMMIT-STATUS",
+            file,
+            f'Transaction {tx} (xid {xid}, {state} in the ledger) {what}, yet {file} says "{status}".',
+            files=[file],
+            tx=tx,
+            xid=xid,
+            state=state,
+            commit_status=status,
+            visible=bool(seen),
+        )
+
+
+def check_sequences(findings: Findings, history: History, observation: Observation, presence: Presence) -> None:
+    """No sequence may hand out a value again that a survivor has."""
+    ticket = max(map(mul, history.ticket, presence.visible), default=0)
+    named = [read for read in observation.sequences if read.name == SEQUENCE]
+    for read in named or observation.sequences[:1]:
+        upcoming = read.last_value + 1 if read.is_called else read.last_value
+        if ticket < upcoming:
+            continue
+        tx = history.ticket.index(ticket)
+        findings.add(
+            "CORRUPT-SEQUENCE-REGRESS",
+            read.name,
+            f"Surviving transaction {tx} received value {ticket} of {read.name}, whose next value is {upcoming} now.",
+            files=[read.file],
+            tx=tx,
+            used=ticket,
+            last_value=read.last_value,
+            is_called=read.is_called,
+        )
+
+
+def check_prepared(findings: Findings, history: History, observation: Observation, presence: Presence | None) -> None:
+    """Hold pg_prepared_xacts against what was prepared and decided."""
+    run = observation.checks.get("prepared")
+    if run is None or run.status != "ran":
+        return
+    listed = set(observation.prepared)
+    for gid in sorted(listed - set(history.gid.values())):
+        findings.add("CORRUPT-PREPARED-UNKNOWN", "pg_prepared_xacts", f"Nobody prepared {gid}.", gid=gid)
+    for tx, gid in history.gid.items():
+        state = history.state[tx]
+        seen = presence is not None and bool(presence.visible[tx])
+        facts = {"tx": tx, "client": history.client[tx], "gid": gid, "state": STATES[state - 1]}
+        if gid in listed:
+            if state in (ACKED, REFUSED) or (state == COMMITTING_PREPARED and seen):
+                why = "its commit is visible" if state == COMMITTING_PREPARED else "its decision was acknowledged"
+                says = f"Transaction {tx} ({gid}) is prepared again, yet {why}."
+                findings.add("CORRUPT-PREPARED-RESURRECTED", "pg_prepared_xacts", says, files=["pg_twophase"], **facts)
+                if presence is not None:
+                    presence.explained.add(tx)
+        elif presence is not None and state in (PREPARED, COMMITTING_PREPARED) and not seen:
+            says = f"PREPARE of transaction {tx} ({gid}) was acknowledged; it is neither prepared nor committed."
+            if tx not in presence.explained:
+                findings.add("LOSS-PREPARED", "pg_prepared_xacts", says, files=["pg_twophase"], **facts)
+
+
+def check_invariants(findings: Findings, observation: Observation) -> None:
+    """Report statements about the data that do not hold."""
+    for invariant in observation.invariants:
+        if invariant.observed != invariant.expected:
+            says = f"{invariant.name} must be {invariant.expected} and is {invariant.observed}."
+            findings.add(
+                "CORRUPT-INVARIANT",
+                invariant.name,
+                says[0].upper() + says[1:],
+                expected=invariant.expected,
+                observed=invariant.observed,
+            )

@@ -1,0 +1,134 @@
+"""Did the server itself complain, and do its files agree with each other?
+
+Checks: errors raised while everything was read, amcheck's rows and errors, index scans held against sequential
+    scans, a server that died while it was read.
+Does not check: pages that are empty or stale as a whole; checksums and amcheck accept both, so only `rows` sees them.
+    Visibility map and free space map; the observation does not read them.
+Choices: an SQLSTATE that speaks of the operator or of resources is no damage: the check has not looked. An internal
+    error (XX000) is damage only with a text that PostgreSQL uses for damage.
+
+Sources: postgres-contract.md 4, 6, 7.4 (unreadable page, index-heap disagreement).
+"""
+
+import re
+
+from crashlab.model import Complaint, Observation
+from crashlab.oracle.findings import Findings
+
+XIDS_PER_SEGMENT = 1_048_576  # 32 pages of 8192 bytes, 4 transactions a byte
+
+_DAMAGE_STATES = ("XX001", "XX002", "58P01", "58030")
+_UNDECODABLE_STATES = ("22021", "22P02", "22P03")
+_GONE_STATES = ("42P01", "3F000")
+_DAMAGE_TEXTS = (
+    "cache lookup failed",
+    "could not access status of transaction",
+    "could not find",
+    "could not open file",
+    "could not open relation",
+    "could not read block",
+    "corrupt",
+    "failed to re-find",
+    "invalid memory alloc request size",
+    "invalid page",
+    "is not satisfied",
+    "left-link",
+    "missing chunk",
+    "unexpected chunk",
+    "unexpected zero page",
+)
+_FILE = re.compile(r"(?:base|global|pg_xact|pg_multixact|pg_tblspc|pg_twophase|pg_wal|pg_subtrans)/[\w./]+\w")
+_STATUS = re.compile(r"could not access status of transaction (\d+)")
+_AMCHECK = {"amcheck_index": "CORRUPT-INDEX-AMCHECK", "amcheck_heap": "CORRUPT-HEAP-AMCHECK"}
+
+
+def status_file(xid: int) -> str:
+    """Return the file of pg_xact that holds a transaction's commit bits."""
+    return f"pg_xact/{(xid & 0xFFFF_FFFF) // XIDS_PER_SEGMENT:04X}"
+
+
+def files_in(text: str) -> list[str]:
+    """Return the data directory's files that a server message names."""
+    return list(dict.fromkeys(_FILE.findall(text)))
+
+
+def witnesses_damage(complaint: Complaint) -> bool:
+    """Whether a complaint speaks of the data, and not of the operator or of resources."""
+    return _code(complaint) is not None
+
+
+def check_physical(findings: Findings, observation: Observation) -> None:
+    """Report what the server said about its own data."""
+    for complaint in observation.complaints:
+        code = _code(complaint)
+        if code is None:
+            run = observation.checks.get(complaint.check)
+            if run is None or run.status != "failed":  # a failed check is reported by `assumptions`
+                says = f"While {complaint.check} read {complaint.object}: {complaint.message}"
+                findings.add("INCONCLUSIVE-CHECK-NOT-RUN", complaint.check, f"{says}.", object=complaint.object)
+            continue
+        _add_complaint(findings, code, complaint)
+    _check_indexes(findings, observation)
+    if observation.died is not None:
+        says = f"The server accepted connections after recovery and went away while it was read: {observation.died}."
+        findings.add(
+            "CORRUPT-DIED-ON-READ", "server", says, files=files_in(observation.died), last_words=observation.died
+        )
+
+
+def _add_complaint(findings: Findings, code: str, complaint: Complaint) -> None:
+    files = [complaint.file, *files_in(complaint.message)]
+    status = _STATUS.search(complaint.message)
+    if status and not any(file and file.startswith("pg_xact/") for file in files):
+        files.append(status_file(int(status[1])))
+    state = f" (SQLSTATE {complaint.sqlstate})" if complaint.sqlstate else ""
+    findings.add(
+        code,
+        complaint.object,
+        f"While {complaint.check} read {complaint.object}, the server said: {complaint.message}{state}.",
+        files=files,
+        check=complaint.check,
+        sqlstate=complaint.sqlstate,
+        message=complaint.message,
+    )
+
+
+def _code(complaint: Complaint) -> str | None:
+    state = complaint.sqlstate or ""
+    message = complaint.message
+    amcheck = _AMCHECK.get(complaint.check)
+    if _STATUS.search(message):
+        return "CORRUPT-COMMIT-STATUS"
+    if amcheck and state in ("", "XX002"):  # verify_heapam returns rows, which have no SQLSTATE
+        return amcheck
+    if state in _DAMAGE_STATES or state in _UNDECODABLE_STATES:
+        return "CORRUPT-UNREADABLE"
+    if state == "XX000" and any(text in message for text in _DAMAGE_TEXTS):
+        return "CORRUPT-UNREADABLE"
+    return "CORRUPT-MISSING-RELATION" if state in _GONE_STATES else None
+
+
+def _check_indexes(findings: Findings, observation: Observation) -> None:
+    for read in observation.indexes:
+        if not read.only_in_heap and not read.only_in_index and read.heap_rows == read.index_rows:
+            continue
+        says = (
+            f"Index {read.index} returns {read.index_rows} rows and a sequential scan of {read.relation} "
+            f"{read.heap_rows}; only in the table: {_keys(read.only_in_heap)}; only in the index: "
+            f"{_keys(read.only_in_index)}."
+        )
+        findings.add(
+            "CORRUPT-INDEX-MISMATCH",
+            read.index,
+            says,
+            files=[read.file, observation.files.get(read.relation)],
+            relation=read.relation,
+            heap_rows=read.heap_rows,
+            index_rows=read.index_rows,
+            only_in_heap=read.only_in_heap,
+            only_in_index=read.only_in_index,
+        )
+
+
+def _keys(keys: list[str]) -> str:
+    return ", ".join(keys[:5]) + (" ..." if len(keys) > 5 else "") if keys else "none"

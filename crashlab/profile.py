@@ -1,0 +1,249 @@
+"""Which profile is meant, and what does it come to after `extends` and `--set`?
+
+A profile is a TOML file, found by path or by name. Every mistake in it is reported at once, with its file and line.
+
+Choices:
+    A table in a child profile is merged into its parent's, key by key; a list, and the shares of `synchronous_commit`,
+    replace the parent's. The name is never inherited.
+    In `--set`, a bare key that is neither a profile's nor a workload's is the name of a PostgreSQL setting, unless it
+    looks like a misspelt key.
+
+Source: issue "The main job", sections Profiles and Bad input.
+"""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from crashlab.errors import ProfileError
+from crashlab.layers import Layers
+from crashlab.profile_schema import Expect, Fault, Profile, ServerSettings, When, Workload
+from crashlab.toml_text import KeyPath, write_toml
+
+__all__ = [
+    "Expect",
+    "Fault",
+    "Profile",
+    "ServerSettings",
+    "When",
+    "Workload",
+    "did_you_mean",
+    "expand",
+    "find_profile",
+    "list_profiles",
+    "load_profile",
+    "parse_profile",
+    "to_toml",
+]
+
+_SECTIONS: dict[tuple[str, ...], type[BaseModel]] = {
+    (): Profile,
+    ("server",): ServerSettings,
+    ("workload",): Workload,
+    ("faults",): Fault,
+    ("faults", "when"): When,
+    ("expect",): Expect,
+}
+
+
+def load_profile(name_or_path: str, overrides: Sequence[str] = ()) -> Profile:
+    """Load one profile, or one tour, with `--set` overrides of the form "key=value".
+
+    A name is looked for in ./fault_profiles, then among the shipped ones; anything with a "/" or ".toml" is a path.
+
+    Raises:
+        ProfileError: not found, not TOML, or any mistake in it; the detail has one "file:line: key: message" a line.
+    """
+    layers = _read(name_or_path, ())
+    for override in overrides:
+        path, value = _override(override)
+        layers.put(path, value, f"--set {override}")
+    return _validate(layers)
+
+
+def parse_profile(table: dict[str, Any]) -> Profile:
+    """Build a profile from what `Profile.table` gave. Raises ProfileError with every mistake."""
+    return _validate(Layers(table))
+
+
+def to_toml(profile: Profile) -> str:
+    """Return the whole profile as a TOML document, which loads as an equal profile."""
+    return write_toml(profile.table())
+
+
+def expand(name_or_path: str, overrides: Sequence[str] = ()) -> list[Profile]:
+    """Load a profile, or all profiles of a tour, in the tour's order and with its number of trials.
+
+    Raises:
+        ProfileError: as `load_profile`, or a tour within a tour.
+    """
+    if "tour" not in _read(name_or_path, ()).values:
+        return [load_profile(name_or_path, overrides)]
+    tour = load_profile(name_or_path)
+    trials = [f"trials={tour.trials}"] if "trials" in tour.model_fields_set else []
+    members = [load_profile(member, [*trials, *overrides]) for member in tour.tour]
+    nested = [member.name for member in members if member.tour]
+    if nested:
+        raise ProfileError(
+            f'cannot use profile "{tour.name}"', detail=f"A tour cannot hold a tour: {', '.join(nested)}."
+        )
+    return members
+
+
+def list_profiles() -> dict[str, Path]:
+    """Return each profile that can be named, and its file; one in ./fault_profiles hides a shipped one."""
+    files = [file for folder in _folders() if folder.is_dir() for file in sorted(folder.glob("*.toml"))]
+    found: dict[str, Path] = {}
+    for file in files:
+        found.setdefault(file.stem, file)
+    return dict(sorted(found.items()))
+
+
+def find_profile(name_or_path: str) -> Path:
+    """Return a profile's file. Raises ProfileError if there is none."""
+    return _find(name_or_path, None)
+
+
+def _folders() -> list[Path]:
+    package = Path(__file__).parent
+    installed = package / "fault_profiles"
+    return [Path("fault_profiles"), installed if installed.is_dir() else package.parent / "fault_profiles"]
+
+
+def _find(name_or_path: str, beside: Path | None) -> Path:
+    if "/" in name_or_path or name_or_path.endswith(".toml"):
+        path = Path(name_or_path)
+        if beside is not None:
+            path = beside / path
+        if not path.is_file():
+            raise ProfileError(f'could not find profile file "{path}"')
+        return path
+    known = list_profiles()
+    if name_or_path not in known:
+        near = did_you_mean(name_or_path, known)
+        raise ProfileError(
+            f'unknown profile "{name_or_path}"',
+            detail=f"Looked for {name_or_path}.toml in ./fault_profiles and among the shipped profiles.",
+            hint=f"{near + ' ' if near else ''}See crashlab profiles.",
+        )
+    return known[name_or_path]
+
+
+def _read(name_or_path: str, chain: tuple[Path, ...]) -> Layers:
+    path = _find(name_or_path, chain[-1].parent if chain else None)
+    if path.resolve() in (seen.resolve() for seen in chain):
+        circle = " -> ".join(str(step) for step in (*chain, path))
+        raise _unusable(chain[0], f"Its extends form a circle: {circle}.")
+    text = _text(path)
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        message = str(error)
+        at = re.search(r" \(at line (\d+), column \d+\)$", message)
+        where = f"{path}:{at[1] if at else len(text.splitlines())}"
+        reason = message[: at.start()] if at else message
+        raise _unusable(path, f"{where}: {reason[:1].lower()}{reason[1:]}") from None
+    parent = table.pop("extends", None)
+    layers = Layers() if parent is None else _parent(parent, path, chain)
+    layers.values.setdefault("name", path.stem)
+    layers.merge(table, text, str(path))
+    return layers
+
+
+def _parent(parent: Any, path: Path, chain: tuple[Path, ...]) -> Layers:
+    if not isinstance(parent, str):
+        raise _unusable(path, f"{path}: extends: must be one name or path")
+    layers = _read(parent, (*chain, path))
+    if "tour" in layers.values:
+        raise _unusable(path, f'{path}: extends: "{parent}" is a tour')
+    layers.values.pop("name", None)
+    return layers
+
+
+def _unusable(profile: str | Path, detail: str) -> ProfileError:
+    return ProfileError(f'cannot use profile "{profile}"', detail=detail)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ProfileError(f'could not read profile "{path}": {error.strerror}') from error
+    except UnicodeDecodeError as error:
+        raise _unusable(path, f"{path}: not UTF-8: {error.reason}") from error
+
+
+def _override(override: str) -> tuple[KeyPath, Any]:
+    """Split "workload.clients=8" into a place and a value."""
+    key, equals, text = override.partition("=")
+    key = key.strip()
+    if not equals or not key:
+        raise ProfileError(f'cannot use --set "{override}"', hint="Write --set key=value, such as --set fsync=off.")
+    if "." not in key and key not in _keys(Profile):
+        near = did_you_mean(key, {*_keys(Profile), *_keys(Workload)})
+        if near and key not in _keys(Workload):
+            raise ProfileError(
+                f'cannot use --set "{override}": unknown key "{key}"',
+                hint=f"{near} A PostgreSQL setting of that name is written --set server.settings.{key}=...",
+            )
+        key = f"workload.{key}" if key in _keys(Workload) else f"server.settings.{key}"
+    if key.startswith("server.settings."):
+        return ("server", "settings", key.removeprefix("server.settings.")), text.strip()
+    return tuple(int(part) if part.isdigit() else part for part in key.split(".")), _toml_value(text.strip())
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        table = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    return (
+        table["value"]
+        if len(table) == 1 and isinstance(table["value"], bool | int | float | str | list | dict)
+        else text
+    )
+
+
+def _validate(layers: Layers) -> Profile:
+    try:
+        return Profile.model_validate(layers.values)
+    except ValidationError as error:
+        raise _profile_error(layers, error) from None
+
+
+def _profile_error(layers: Layers, error: ValidationError) -> ProfileError:
+    lines = [_mistake(layers, item["loc"], item["type"], item["msg"], item["input"]) for item in error.errors()]
+    name = layers.values.get("name", "?")
+    return _unusable(name, "\n".join(dict.fromkeys(lines)))
+
+
+def _mistake(layers: Layers, loc: KeyPath, kind: str, message: str, given: Any) -> str:
+    loc = tuple(part for part in loc if part != "[key]")
+    if kind == "extra_forbidden":
+        section = _SECTIONS.get(tuple(str(part) for part in loc[:-1] if not isinstance(part, int)))
+        near = did_you_mean(str(loc[-1]), _keys(section)) if section else ""
+        message = f"unknown key; {near[:1].lower()}{near[1:]}" if near else "unknown key"
+    elif kind == "missing":
+        message = "this key is needed"
+    elif kind == "value_error":
+        message = message.removeprefix("Value error, ")
+    else:
+        message = f"{message[:1].lower()}{message[1:]}, not {given!r}"
+    where = layers.where(loc)
+    key = ".".join(str(part) for part in loc)
+    return ": ".join(part for part in (where, key, message) if part)
+
+
+def _keys(section: type[BaseModel]) -> list[str]:
+    return [field.alias or name for name, field in section.model_fields.items()]
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return 'Did you mean "x"?' for the nearest known word, or an empty string."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.7)
+    return f'Did you mean "{near[0]}"?' if near else ""

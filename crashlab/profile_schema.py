@@ -1,0 +1,219 @@
+"""What may a fault profile say: which server, which workload, which faults, and what should come out?
+
+The schema; `profile` finds, merges and reads the files.
+
+Choices:
+    Settings without which a fault has no target are added unless the profile sets them (`Profile._complete`); they
+    show in `--dry-run` and in the evidence like any other.
+
+Source: issue "The main job", sections Profiles and Bad input; postgres-contract.md sections 3 and 7.5 (autovacuum).
+"""
+
+import re
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    model_validator,
+)
+
+from crashlab.duration import format_ms, parse_ms
+from crashlab.model import CrashClass, Outcome, PromiseStatus
+
+Mode = Literal["on", "off", "local", "remote_write", "remote_apply"]
+WorkloadKind = Literal["transfer", "register", "append"]
+FaultKind = Literal["kill", "stop", "shutdown", "container_kill"]
+ServerKind = Literal["local", "container"]
+Target = Literal[
+    "postmaster",
+    "backend",
+    "checkpointer",
+    "walwriter",
+    "background writer",
+    "autovacuum launcher",
+    "archiver",
+    "logger",
+    "io worker",
+    "logical replication launcher",
+    "all",
+]
+
+OWNED_SETTINGS = {
+    "config_file",
+    "data_directory",
+    "external_pid_file",
+    "hba_file",
+    "ident_file",
+    "listen_addresses",
+    "port",
+    "unix_socket_directories",
+}
+"""crashlab decides these: a server must be reachable, alone, and its own."""
+
+TARGET_SETTINGS: dict[str, dict[str, str]] = {
+    # a naptime so long that no worker ever starts: workers take xids and flush WAL (contract 7.5)
+    "autovacuum launcher": {"autovacuum": "on", "autovacuum_naptime": "1d"},
+    "archiver": {"archive_mode": "on", "archive_command": "true"},
+    "logger": {"logging_collector": "on"},
+}
+"""Without these settings the process does not exist."""
+PREPARED_DEFAULT = "64"
+TOUR_KEYS = {"name", "description", "trials", "tour"}
+
+
+def _duration(value: Any) -> int:
+    if not isinstance(value, str):
+        raise ValueError(f'must be a time with a unit, such as "500ms", "2s" or "10m", not {value!r}')
+    return parse_ms(value)
+
+
+def _shares(value: Any) -> Any:
+    return {value: 1.0} if isinstance(value, str) else value
+
+
+def _whole(shares: dict[str, float]) -> dict[str, float]:
+    total = sum(shares.values())
+    if abs(total - 1) > 1e-6:
+        raise ValueError(f"shares must add up to 1, not {total:g}")
+    return shares
+
+
+def _setting(value: Any) -> Any:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, dict):
+        raise ValueError("must be one value; a setting with a dot in its name is written in quotes")
+    return value
+
+
+def _setting_name(name: str) -> str:
+    name = name.lower()
+    if not re.fullmatch(r"[a-z_][a-z0-9_$]*(\.[a-z_][a-z0-9_$]*)*", name):
+        raise ValueError("is not the name of a PostgreSQL setting")
+    if name in OWNED_SETTINGS:
+        raise ValueError("crashlab sets this one itself")
+    if name == "synchronous_commit":
+        raise ValueError("is set for each transaction: use workload.synchronous_commit")
+    return name
+
+
+Duration = Annotated[int, BeforeValidator(_duration), PlainSerializer(format_ms, return_type=str)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+SettingName = Annotated[str, AfterValidator(_setting_name)]
+SettingValue = Annotated[str, BeforeValidator(_setting)]
+
+
+class _Table(BaseModel):
+    """No unknown keys, no silent conversion of "4" to 4."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class ServerSettings(_Table):
+    """Which servers may run it, and how they are made. Setting values are spelled as in postgresql.conf."""
+
+    kinds: list[ServerKind] = Field(default=["local", "container"], min_length=1)
+    initdb: list[str] = []
+    settings: dict[SettingName, SettingValue] = Field(default_factory=dict)
+
+
+class Workload(_Table):
+    """What the clients do until the crash. Shares are of all transactions, 0 to 1."""
+
+    kinds: list[WorkloadKind] = Field(default=["transfer", "register", "append"], min_length=1)
+    clients: int = Field(default=4, ge=1, le=1000)
+    synchronous_commit: Annotated[dict[Mode, Share], BeforeValidator(_shares), AfterValidator(_whole)] = {"on": 1.0}
+    two_phase: Share = 0.0
+    rollbacks: Share = 0.05
+    savepoints: Share = 0.1
+    errors: Share = 0.05
+    read_only: Share = 0.1
+    checkpoint_every_ms: Duration | None = Field(default=None, alias="checkpoint_every")
+    acked_min: int = Field(default=20, ge=0)  # fewer acknowledged writes before the crash: inconclusive
+
+
+class When(_Table):
+    """The moment of a fault, counted from the fault before it or from the start of the workload: exactly one is set."""
+
+    acks: int | None = Field(default=None, ge=0)  # after that many more acknowledged writes
+    after_ms: Duration | None = Field(default=None, alias="after")
+    between_ms: list[Duration] | None = Field(default=None, alias="between", min_length=2, max_length=2)  # seeded
+
+    @model_validator(mode="after")
+    def _one_moment(self) -> Self:
+        if [self.acks, self.after_ms, self.between_ms].count(None) != 2:
+            raise ValueError("exactly one of acks, after and between is needed")
+        if self.between_ms is not None and self.between_ms[0] > self.between_ms[1]:
+            raise ValueError("between must name the earlier time first")
+        return self
+
+
+class Fault(_Table):
+    """One fault: `kill` is SIGKILL, `stop` is SIGSTOP, `shutdown` is immediate, `container_kill` is a docker kill."""
+
+    kind: FaultKind
+    target: Target | None = None
+    when: When
+
+    @model_validator(mode="after")
+    def _target_fits(self) -> Self:
+        if self.kind in ("kill", "stop") and self.target is None:
+            raise ValueError(f'a "{self.kind}" needs a target')
+        if self.kind in ("shutdown", "container_kill") and self.target is not None:
+            raise ValueError(f'a "{self.kind}" has no target: it meets the whole server')
+        return self
+
+
+class Expect(_Table):
+    """What the documentation makes likely; anything else is shown as unexpected, and is no failure by itself."""
+
+    outcomes: list[Annotated[Outcome, Field(strict=False)]] = Field(default=[Outcome.INTACT], min_length=1)
+    promise: list[Annotated[PromiseStatus, Field(strict=False)]] = Field(default=[PromiseStatus.KEPT], min_length=1)
+    note: str = ""
+
+
+class Profile(_Table):
+    """A resolved fault profile, or a tour of others."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")  # also a folder's name
+    description: str = Field(min_length=1)
+    extends: str | None = None  # always None once loaded
+    trials: int = Field(default=10, ge=1)
+    crash_class: Annotated[CrashClass, Field(strict=False)] = CrashClass.PROCESS_CRASH
+    server: ServerSettings = Field(default_factory=ServerSettings)
+    workload: Workload = Field(default_factory=Workload)
+    faults: list[Fault] = []
+    expect: Expect = Field(default_factory=Expect)
+    tour: list[str] = []
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.tour:
+            surplus = self.model_fields_set - TOUR_KEYS
+            if surplus:
+                raise ValueError(f"a tour holds only description, trials and tour, not {', '.join(sorted(surplus))}")
+            return self
+        if self.crash_class is CrashClass.POWER_LOSS:
+            raise ValueError("crash_class: a power loss needs a recorded run, which this version cannot make")
+        if any(fault.kind == "container_kill" for fault in self.faults) and "local" in self.server.kinds:
+            raise ValueError('a "container_kill" needs server.kinds = ["container"]')
+        settings = self.server.settings
+        for fault in self.faults:
+            for name, value in TARGET_SETTINGS.get(fault.target or "", {}).items():
+                settings.setdefault(name, value)
+        settings.setdefault("autovacuum", "off")
+        if self.workload.two_phase:
+            settings.setdefault("max_prepared_transactions", PREPARED_DEFAULT)
+        return self
+
+    def table(self) -> dict[str, Any]:
+        """Return the whole profile as plain TOML values; `parse_profile` gives an equal one back."""
+        skip = {"extends", "tour"} if not self.tour else set(type(self).model_fields) - TOUR_KEYS
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude=skip)

@@ -1,0 +1,150 @@
+"""How does a project test its own durability with pytest?
+
+    def test_order_survives(crash_server, crash_ledger):
+        with crash_server.connect(autocommit=True) as connection:
+            connection.execute("CREATE TABLE orders (id integer PRIMARY KEY, item text)")
+            with crash_ledger.transaction(connection) as transaction:
+                connection.execute("INSERT INTO orders VALUES (1, 'book')")
+                transaction.changed("orders", id=1)
+        crash_ledger.crash()
+        crash_ledger.check()
+
+Only pytest is imported here: psycopg and the servers come with the first fixture that is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from crashlab.seeds import derive, new_seed
+
+if TYPE_CHECKING:
+    from crashlab.application import ApplicationTrial
+    from crashlab.model import Verdict
+    from crashlab.profile import Profile
+    from crashlab.server import Server
+
+DEFAULT_PROFILE = "kill9-all"
+SEED = pytest.StashKey[int]()
+REPRODUCE = pytest.StashKey[str]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options that choose a server."""
+    group = parser.getgroup("crashlab", "crash-recovery testing with PostgreSQL")
+    group.addoption(
+        "--crashlab-server",
+        choices=("auto", "local", "container"),
+        default="auto",
+        help="where crash_server runs PostgreSQL (default: auto)",
+    )
+    group.addoption("--crashlab-image", metavar="IMAGE", help="container image, such as postgres:17")
+    group.addoption("--crashlab-pg-bindir", metavar="DIR", type=Path, help="bin directory of a local build")
+    group.addoption("--crashlab-seed", metavar="SEED", type=int, help="root seed (default: a new one, printed)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marker and fix the seed."""
+    config.addinivalue_line(
+        "markers",
+        "crashlab(profile): name or path of the fault profile whose settings and faults crash_server uses"
+        f' (default: "{DEFAULT_PROFILE}")',
+    )
+    seed = config.getoption("--crashlab-seed")
+    config.stash[SEED] = new_seed() if seed is None else seed
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Say which server and seed are used."""
+    image, bindir = config.getoption("--crashlab-image"), config.getoption("--crashlab-pg-bindir")
+    where = image or bindir or config.getoption("--crashlab-server")
+    return f"crashlab: server {where}, seed {config.stash[SEED]}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """End the report of a failed test with the command that runs it again."""
+    report = yield
+    if report.when == "call" and report.failed and REPRODUCE in item.stash:  # type: ignore[attr-defined]
+        report.sections.append(("crashlab", f"reproduce with: {item.stash[REPRODUCE]}"))  # type: ignore[attr-defined]
+    return report  # type: ignore[return-value]
+
+
+@pytest.fixture
+def crashlab_profile(request: pytest.FixtureRequest) -> Profile:
+    """The fault profile that the test's marker names."""
+    from crashlab.errors import ProfileError
+    from crashlab.profile import load_profile
+
+    marker = request.node.get_closest_marker("crashlab")
+    name = DEFAULT_PROFILE
+    if marker is not None:
+        name = marker.kwargs.get("profile", marker.args[0] if marker.args else DEFAULT_PROFILE)
+    try:
+        return load_profile(name)
+    except ProfileError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+@pytest.fixture
+def crash_server(request: pytest.FixtureRequest, crashlab_profile: Profile) -> Iterator[Server]:
+    """A disposable server that is up, with the profile's settings; gone after the test."""
+    from crashlab.server import ServerSpec, create_server
+
+    config = request.config
+    spec = ServerSpec(
+        kind=config.getoption("--crashlab-server"),
+        image=config.getoption("--crashlab-image"),
+        pg_bindir=config.getoption("--crashlab-pg-bindir"),
+        initdb=tuple(crashlab_profile.server.initdb),
+        settings=dict(crashlab_profile.server.settings),
+    )
+    with create_server(spec) as server:
+        server.start()
+        yield server
+
+
+@pytest.fixture
+def crash_ledger(
+    request: pytest.FixtureRequest, crash_server: Server, crashlab_profile: Profile, tmp_path: Path
+) -> Iterator[CrashLedger]:
+    """What the application was told, and the judgement of what came back."""
+    from crashlab.application import ApplicationTrial
+
+    root = request.config.stash[SEED]
+    reproduce = f"pytest '{request.node.nodeid}' --crashlab-seed={root}"
+    request.node.stash[REPRODUCE] = reproduce
+    folder = tmp_path / "crashlab"
+    folder.mkdir()
+    seed = derive(root, request.node.nodeid)
+    trial = ApplicationTrial(crash_server, crashlab_profile, seed=seed, folder=folder, reproduce=reproduce)
+    yield CrashLedger(trial)
+    trial.ledger.close()
+
+
+class CrashLedger:
+    """The fixture's face: `transaction`, `crash`, `check`."""
+
+    def __init__(self, trial: ApplicationTrial) -> None:
+        self.trial = trial
+        self.transaction = trial.transaction
+        self.crash = trial.crash
+
+    def verdict(self) -> Verdict:
+        """Judge what came back; see `model.Verdict`."""
+        return self.trial.verdict()
+
+    def check(self) -> Verdict:
+        """Judge, and fail the test unless every promise was kept. Inconclusive fails too: nobody looked."""
+        verdict = self.verdict()
+        if verdict.promise not in ("kept", "void"):
+            lines = [f"crashlab: {verdict.outcome}, promise {verdict.promise or 'not judged'}"]
+            for finding in verdict.findings:
+                lines += ["", f"{finding.code}: {finding.summary}", finding.explanation]
+            lines += ["", f"evidence: {self.trial.folder} (crashlab judge {self.trial.folder})"]
+            pytest.fail("\n".join(lines), pytrace=False)
+        return verdict

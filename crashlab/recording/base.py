@@ -1,0 +1,129 @@
+"""What was on disk when the recording began?
+
+A base image is a folder: `image/pgdata` and `image/tblspc0`, ... are copies of the recorded roots, `base.json` lists
+every file in them by number and path. All of it counts as durable, so take it from a stopped server.
+Symbolic links keep their content: a tablespace's link still leads to the live directory.
+"""
+
+import os
+import stat
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from crashlab.errors import RecordingError
+from crashlab.recording.decoder import root_label
+from crashlab.recording.operations import BaseFile
+
+SCHEMA = 1
+_MANIFEST = "base.json"
+_COPY_SECONDS_MAX = 600
+
+
+class _Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    schema: int = SCHEMA
+    roots: list[str]
+    files: list[BaseFile]
+
+
+class BaseImage(msgspec.Struct, frozen=True, kw_only=True):
+    """The copy of the recorded roots that a recording starts from."""
+
+    folder: Path
+    roots: list[Path]  # the live directories as this machine sees them, the data directory first
+    files: list[BaseFile]
+
+    @property
+    def image(self) -> Path:
+        """The folder that holds one directory a root, named as in the operations' paths."""
+        return self.folder / "image"
+
+    def live(self, label: str) -> Path:
+        """Return the live directory of "pgdata", "tblspc0", ..."""
+        labels = [root_label(index) for index in range(len(self.roots))]
+        return self.roots[labels.index(label)]
+
+
+def take(roots: Sequence[Path], folder: Path) -> BaseImage:
+    """Copy the data directory and, after it, the directories of its tablespaces.
+
+    Raises:
+        RecordingError: a root is missing, inside another one, or cannot be copied.
+    """
+    real = [Path(os.path.realpath(root)) for root in roots]
+    for index, root in enumerate(real):
+        if any(index != other and root.is_relative_to(outer) for other, outer in enumerate(real)):
+            raise RecordingError(f'the recorded directory "{root}" lies inside another one')
+    image = folder / "image"
+    image.mkdir(parents=True)
+    for index, root in enumerate(real):
+        copy_tree(root, image / root_label(index))
+    base = BaseImage(folder=folder, roots=real, files=list_files(image))
+    manifest = _Manifest(roots=[str(root) for root in real], files=base.files)
+    (folder / _MANIFEST).write_bytes(msgspec.json.encode(manifest))
+    return base
+
+
+def load(folder: Path) -> BaseImage:
+    """Read a base image that was taken before. Raises RecordingError: it is missing, damaged or of another schema."""
+    path = folder / _MANIFEST
+    try:
+        manifest = msgspec.json.decode(path.read_bytes(), type=_Manifest)
+    except OSError as error:
+        raise RecordingError(f'could not read the base image "{path}": {error.strerror}') from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RecordingError(f'damaged base image "{path}": {error}') from error
+    if manifest.schema != SCHEMA:
+        raise RecordingError(f'cannot read base image "{path}": schema {manifest.schema} is not {SCHEMA}')
+    return BaseImage(folder=folder, roots=[Path(root) for root in manifest.roots], files=manifest.files)
+
+
+def copy_tree(source: Path, target: Path) -> None:
+    """Copy a directory with owners, modes and links, sharing blocks where the file system can.
+
+    Raises:
+        RecordingError: `cp` could not copy all of it.
+    """
+    command = ["cp", "-a", "--reflink=auto", "--no-target-directory", str(source), str(target)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_COPY_SECONDS_MAX)
+    if done.returncode != 0:
+        raise RecordingError(f'could not copy "{source}" to "{target}"', detail=done.stderr.strip())
+
+
+def list_files(image: Path) -> list[BaseFile]:
+    """List what an image holds, in the order of paths, a directory before its entries; numbers start at 1.
+
+    Sockets and pipes are left out: a server makes its own.
+    """
+    numbers: dict[tuple[int, int], int] = {}
+    files: list[BaseFile] = []
+    for path in sorted(_walk(str(image))):
+        status = os.lstat(path)
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode))
+        if kind is None:
+            continue
+        entry = BaseFile(
+            file=numbers.setdefault((status.st_dev, status.st_ino), len(numbers) + 1),
+            path=os.path.relpath(path, image),
+            kind=kind,
+            size=status.st_size if kind == "file" else 0,
+            mode=stat.S_IMODE(status.st_mode),
+            link=str(Path(path).readlink()) if kind == "link" else "",
+        )
+        files.append(entry)
+    return files
+
+
+_KINDS = {stat.S_IFREG: "file", stat.S_IFDIR: "dir", stat.S_IFLNK: "link"}
+
+
+def _walk(folder: str) -> list[str]:
+    found = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            found.append(entry.path)
+            if entry.is_dir(follow_symlinks=False):
+                found += _walk(entry.path)
+    return found

@@ -1,0 +1,102 @@
+"""Where does the recorder's library come from?
+
+One library per architecture serves every libc, so it is chosen for the machine of the server, not for this one:
+shipped with the package, or compiled before, or compiled now, by `cc` for its own machine and by `ziglang` for any.
+Compiled libraries are kept under their source's hash.
+"""
+
+import functools
+import hashlib
+import importlib.util
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from crashlab.errors import RecordingError
+
+MACHINES = ("x86_64", "aarch64")
+_FOLDER = Path(__file__).parent
+_SOURCE = _FOLDER / "recorder.c"
+_FLAGS = [
+    *("-std=gnu11", "-O3", "-Wall", "-Wextra", "-fPIC", "-shared", "-nostdlib", "-ffreestanding", "-fno-builtin"),
+    *("-fvisibility=hidden", "-fno-stack-protector", "-fno-asynchronous-unwind-tables"),
+    "-fno-tree-loop-distribute-patterns",  # else these loops become calls of memcpy
+    *("-Wl,-z,now", "-Wl,-z,relro", "-s"),
+]
+_MACHINE_FLAGS = {"x86_64": [], "aarch64": ["-mno-outline-atomics"]}
+_COMPILE_SECONDS_MAX = 300
+
+
+def library(machine: str = "") -> Path:
+    """Return the recorder for a machine ("x86_64", "aarch64"; default: this one), compiling it where needed.
+
+    Raises:
+        RecordingError: the machine is not supported, or there is no compiler for it.
+    """
+    wanted = _machine(machine)
+    shipped = _FOLDER / shipped_name(wanted)
+    if shipped.is_file():
+        return shipped
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "crashlab"
+    target = cache / f"recorder-{source_hash()}-{wanted}.so"
+    if not target.is_file():
+        compile_library(wanted, target)
+    return target
+
+
+def shipped_name(machine: str) -> str:
+    """Return the file name under which a wheel carries the library, beside this module."""
+    return f"recorder-{machine}.so"
+
+
+def compile_library(machine: str, target: Path) -> None:
+    """Compile the recorder for a machine, with `cc` or else `ziglang`, and put it whole at `target`.
+
+    Raises:
+        RecordingError: there is no compiler for it, or it failed.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        partial = Path(folder) / target.name
+        command = [*_compiler(machine), *_FLAGS, *_MACHINE_FLAGS[machine], "-o", str(partial), str(_SOURCE)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_COMPILE_SECONDS_MAX)
+        if done.returncode != 0:
+            raise RecordingError(f"could not compile the recorder for {machine}", detail=done.stderr.strip()[-2000:])
+        partial.replace(target)
+
+
+@functools.cache
+def source_hash() -> str:
+    """Return what identifies this source: the C files and how they are compiled."""
+    digest = hashlib.sha256(repr((_FLAGS, _MACHINE_FLAGS)).encode())
+    for source in sorted([*_FOLDER.glob("recorder*.h"), _SOURCE]):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _machine(machine: str) -> str:
+    wanted = machine or platform.machine()
+    wanted = {"amd64": "x86_64", "arm64": "aarch64"}.get(wanted.lower(), wanted)
+    if wanted not in MACHINES:
+        raise RecordingError(f"cannot record on {wanted}", detail=f"The recorder knows {' and '.join(MACHINES)}.")
+    return wanted
+
+
+def _compiler(machine: str) -> list[str]:
+    cc = shutil.which("cc")
+    if cc:
+        done = subprocess.run([cc, "-dumpmachine"], capture_output=True, text=True, timeout=_COMPILE_SECONDS_MAX)
+        triple = done.stdout.strip()
+        if triple.startswith(f"{machine}-") and "linux" in triple:
+            return [cc]
+    if importlib.util.find_spec("ziglang"):
+        return [sys.executable, "-m", "ziglang", "cc", "-target", f"{machine}-linux-musl"]
+    raise RecordingError(
+        f"could not find a C compiler for {machine}",
+        detail="Power-loss and other recorded trials need the recorder, a small C library.",
+        hint="Install a C compiler (apt install gcc libc6-dev), or ziglang (pip install ziglang).",
+    )

@@ -1,0 +1,266 @@
+"""What does the recovered server hold?
+
+Assumes: nobody writes. The statuses of the transactions are asked first, before anything could assign an xid: an xid
+    that left no trace in the WAL is given out again, and would answer for another transaction.
+Choices: every read is forced (sequential scan here, index scan in `indexes`) and its plan is checked, because a
+    planner that chooses otherwise looks at something else. A check that met an error keeps the error as a complaint
+    and counts as run; a check that could not go on is `failed`, and its absence makes the trial inconclusive.
+
+Source: postgres-contract.md 7.5 (order of evidence), 6 (blind spots of each tool).
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+
+from crashlab.model import (
+    CheckRun,
+    Complaint,
+    IndexRead,
+    Invariant,
+    MarkerRead,
+    Observation,
+    Recovery,
+    RelationRead,
+    SequenceRead,
+)
+from crashlab.recovery import indexes, physical
+from crashlab.recovery.rows import read_markers, read_rows
+from crashlab.workload.relations import MARKER_TABLE, SEQUENCE, UNLOGGED_TABLE, InvariantQuery, Relation
+
+STATEMENT_TIMEOUT_MS = 120_000
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is to be read."""
+
+    relations: list[Relation]
+    invariants: list[InvariantQuery]
+    xids: list[int]  # transactions whose fate is asked
+    marker_table: str = MARKER_TABLE
+    sequences: tuple[str, ...] = (SEQUENCE,)
+    unlogged: tuple[str, ...] = (UNLOGGED_TABLE,)
+
+
+@dataclass
+class _Facts:
+    """What has been read so far; survives the server's death in the middle."""
+
+    checks: dict[str, CheckRun] = field(default_factory=dict)
+    xact_status: dict[str, str] = field(default_factory=dict)
+    marker: MarkerRead | None = None
+    relations: list[RelationRead] = field(default_factory=list)
+    indexes: list[IndexRead] = field(default_factory=list)
+    complaints: list[Complaint] = field(default_factory=list)
+    sequences: list[SequenceRead] = field(default_factory=list)
+    prepared: list[str] = field(default_factory=list)
+    invariants: list[Invariant] = field(default_factory=list)
+    unlogged_rows: dict[str, int] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    died: str | None = None
+
+
+Check = Callable[["psycopg.Connection[Any]", Reading, _Facts], int]
+
+
+def observe(connect: Callable[[], "psycopg.Connection[Any]"], reading: Reading, recovery: Recovery) -> Observation:
+    """Read everything that the oracle asks for.
+
+    Args:
+        connect: opens an autocommit connection.
+        recovery: what `recover` said; a server that did not start is not read.
+    """
+    facts = _Facts()
+    if recovery.started:
+        try:
+            with contextlib.closing(connect()) as connection:
+                connection.execute(f"SET statement_timeout = {STATEMENT_TIMEOUT_MS}")
+                connection.execute("SET default_transaction_read_only = on")
+                for name, check in CHECKS:
+                    _run_check(name, check, connection, reading, facts)
+        except psycopg.OperationalError as error:
+            facts.died = str(error).strip()
+    return Observation(recovery=recovery, **vars(facts))
+
+
+def _run_check(name: str, check: Check, connection: psycopg.Connection[Any], reading: Reading, facts: _Facts) -> None:
+    begun = time.monotonic()
+    detail = ""
+    count = 0
+    try:
+        count = check(connection, reading, facts)
+        status = "ran"
+    except psycopg.Error as error:
+        if connection.broken or connection.closed:
+            raise psycopg.OperationalError(f"while {name} was run: {error}") from error
+        facts.complaints.append(complaint(name, name, None, error))
+        status, detail = "failed", str(error).strip()
+    except AssertionError as error:  # a check that looked elsewhere than it should has not looked
+        status, detail = "failed", str(error)
+    facts.checks[name] = CheckRun(
+        status=status,  # type: ignore[arg-type]
+        count=count,
+        seconds=round(time.monotonic() - begun, 4),
+        detail=detail,
+    )
+
+
+def complaint(check: str, what: str, file: str | None, error: psycopg.Error) -> Complaint:
+    """Turn an error that the server raised into a fact."""
+    message = str(error).strip()
+    return Complaint(check=check, object=what, file=file, sqlstate=error.sqlstate, message=message)
+
+
+def _xact_status(connection: psycopg.Connection[Any], reading: Reading, facts: _Facts) -> int:
+    query = """
+        SELECT x::text, CASE WHEN x >= next THEN 'future' ELSE coalesce(pg_xact_status(x::text::xid8), 'too old') END
+        FROM unnest(%s::bigint[]) x, (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS next) s
+    """
+    facts.xact_status.update(connection.execute(query, (reading.xids,)).fetchall())
+    return len(reading.xids)
+
+
+def _heap_read(connection: psycopg.Connection[Any], reading: Reading, facts: _Facts) -> int:
+    _force_sequential_scans(connection)
+    count = 0
+    marker = read_named(
+        "heap_read",
+        connection,
+        facts.complaints,
+        reading.marker_table,
+        lambda: read_markers(connection, f"SELECT tx, client, xid FROM ONLY {reading.marker_table}"),
+    )
+    if marker is not None:
+        facts.marker = MarkerRead(file=relation_file(connection, reading.marker_table), rows=marker)
+        count += len(marker)
+    for relation in reading.relations:
+        query = f"SELECT {relation.select_list} FROM ONLY {relation.table}"
+        rows = read_named(
+            "heap_read", connection, facts.complaints, relation.table, lambda query=query: read_rows(connection, query)
+        )
+        if rows is not None:
+            file = relation_file(connection, relation.table)
+            facts.relations.append(RelationRead(relation=relation.name, file=file, rows=rows))
+            count += len(rows)
+    return count
+
+
+def read_named(
+    check: str,
+    connection: psycopg.Connection[Any],
+    complaints: list[Complaint],
+    what: str,
+    read: Callable[[], Any],
+) -> Any:
+    """Return what `read` gives; an error of the server becomes a complaint about `what` and gives None."""
+    try:
+        return read()
+    except psycopg.Error as error:
+        if connection.broken or connection.closed:
+            raise
+        complaints.append(complaint(check, what, relation_file(connection, what), error))
+        return None
+
+
+def relation_file(connection: psycopg.Connection[Any], table: str) -> str | None:
+    """Return a relation's path below the data directory; None when even that cannot be read."""
+    try:
+        row = connection.execute("SELECT pg_relation_filepath(%s::regclass)", (table,)).fetchone()
+    except psycopg.Error:
+        if connection.broken or connection.closed:
+            raise
+        return None
+    return row[0] if row else None
+
+
+def _force_sequential_scans(connection: psycopg.Connection[Any]) -> None:
+    for scan in ("indexscan", "indexonlyscan", "bitmapscan"):
+        connection.execute(f"SET enable_{scan} = off")  # type: ignore[arg-type]
+    connection.execute("SET enable_seqscan = on")
+    connection.execute("SET max_parallel_workers_per_gather = 0")
+
+
+def _index_read(connection: psycopg.Connection[Any], reading: Reading, facts: _Facts) -> int:
+    tables = [reading.marker_table, *(relation.table for relation in reading.relations)]
+    reads = []
+    for table in tables:
+        listed = read_named(
+            "index_read", connection, facts.complaints, table, lambda t=table: indexes.of(connection, t)
+        )
+        for index in listed or ():
+            read = read_named(
+                "index_read",
+                connection,
+                facts.complaints,
+                index.name,
+                lambda i=index: indexes.compare(connection, i),
+            )
+            if read is not None:
+                reads.append(read)
+    facts.indexes.extend(reads)
+    return len(reads)
+
+
+def _amcheck_index(connection: psycopg.Connection[Any], reading: Reading, facts: _Facts) -> int:
+    return physical.run(connection, physical.AMCHECK_INDEX, facts.complaints)
+
+
+def _amcheck_heap(connection: psycopg.Connection[Any], reading: Reading, facts: _Facts) -> int:
+    return physical.run(connection, physical.AMCHECK_HEAP, facts.complaints)
+
+
+def _full_read(connection: psycopg.Connection[Any], reading: Reading, facts: _Facts) -> int:
+    _force_sequential_scans(connection)
+    return physical.run(connection, physical.FULL_READ, facts.complaints)
+
+
+def _sequences(connection: psycopg.Connection[Any], reading: Reading, facts: _Facts) -> int:
+    for name in reading.sequences:
+        row = connection.execute(f"SELECT last_value, is_called FROM {name}").fetchone()  # type: ignore[arg-type]
+        assert row is not None
+        facts.sequences.append(
+            SequenceRead(name=name, file=relation_file(connection, name), last_value=row[0], is_called=row[1])
+        )
+    return len(reading.sequences)
+
+
+def _prepared(connection: psycopg.Connection[Any], reading: Reading, facts: _Facts) -> int:
+    facts.prepared.extend(gid for (gid,) in connection.execute("SELECT gid FROM pg_prepared_xacts ORDER BY gid"))
+    return len(facts.prepared)
+
+
+def _invariants(connection: psycopg.Connection[Any], reading: Reading, facts: _Facts) -> int:
+    _force_sequential_scans(connection)
+    for invariant in reading.invariants:
+        row = connection.execute(invariant.sql).fetchone()  # type: ignore[arg-type]
+        observed = "" if row is None else str(row[0])
+        facts.invariants.append(Invariant(name=invariant.name, expected=invariant.expected, observed=observed))
+    return len(reading.invariants)
+
+
+def _unlogged(connection: psycopg.Connection[Any], reading: Reading, facts: _Facts) -> int:
+    for table in reading.unlogged:
+        row = connection.execute(f"SELECT count(*) FROM {table}").fetchone()  # type: ignore[arg-type]
+        assert row is not None
+        facts.unlogged_rows[table] = row[0]
+    return len(reading.unlogged)
+
+
+CHECKS: Iterable[tuple[str, Check]] = (
+    ("xact_status", _xact_status),
+    ("heap_read", _heap_read),
+    ("index_read", _index_read),
+    ("amcheck_index", _amcheck_index),
+    ("amcheck_heap", _amcheck_heap),
+    ("full_read", _full_read),
+    ("sequences", _sequences),
+    ("prepared", _prepared),
+    ("invariants", _invariants),
+    ("unlogged", _unlogged),
+)
+"""In the order in which they run; the names are those of model.REQUIRED_CHECKS and some more."""

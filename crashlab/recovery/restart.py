@@ -1,0 +1,119 @@
+"""Does the crashed server come back, and what does its log say about it?
+
+Assumes: the fault's receipt is there, so everything that was to die is dead.
+Choices: a start that fails with the server gone is `started=False` with its FATAL and PANIC lines. A start that
+    fails for a reason outside the database, or that does not end in time while the server still works on it, names
+    a tool fault: nothing can be said about the database.
+
+Source: postgres-contract.md sections 4 and 8; the safe settings change no verdict (section 8).
+"""
+
+import re
+import time
+
+from crashlab.errors import ServerError, ServerTimeout
+from crashlab.model import Recovery
+from crashlab.server import Server
+
+SAFE_SETTINGS = {
+    "fsync": "off",  # the page cache is all that a process crash needs; skips a sync of the whole directory
+    "full_page_writes": "off",
+    "wal_init_zero": "off",
+    "wal_recycle": "off",
+    "autovacuum": "off",
+    "archive_mode": "off",
+    "restart_after_crash": "off",  # a crash while reading is a finding, not to be papered over
+    "bgwriter_lru_maxpages": "0",
+    "checkpoint_timeout": "1d",
+}
+LOG_LINES_MAX = 200
+RECOVERY_RAN = ("automatic recovery in progress", "all server processes terminated; reinitializing")
+TOOL_FAULTS = (
+    "already exists",  # lock file
+    "could not bind",
+    "could not create any",  # sockets
+    "is still in use",  # shared memory
+    "No space left on device",
+    "Permission denied",
+    "could not create shared memory",
+    "could not map anonymous shared memory",
+    "could not create semaphores",
+    "Cannot allocate memory",
+    "unrecognized configuration parameter",
+    "invalid value for parameter",
+)
+_FATAL = re.compile(r"\b(FATAL|PANIC):")
+_REDO_START = re.compile(r"redo starts at ([0-9A-F]+/[0-9A-F]+)")
+_REDO_END = re.compile(r"redo done at ([0-9A-F]+/[0-9A-F]+)")
+_LOG_MESSAGE = re.compile(r"LOG:\s+(.*)")
+
+
+def recover(
+    server: Server,
+    *,
+    restart: bool,
+    log_position: int,
+    timeout_s: float = 60.0,
+    overrides: dict[str, str] | None = None,
+) -> Recovery:
+    """Bring the server back on the same data directory and tell how that went.
+
+    Args:
+        restart: start it anew; False: the postmaster lives and restarts by itself, or nothing crashed.
+        log_position: where its log stood before the fault.
+        overrides: settings of the restart; None: SAFE_SETTINGS.
+    """
+    begun = time.monotonic()
+    tool_fault = None
+    started = True
+    try:
+        if restart:
+            if overrides is None:
+                overrides = SAFE_SETTINGS | ({"io_method": "sync"} if server.version.major >= 18 else {})
+            server.start(timeout_s=timeout_s, overrides=overrides)
+        else:
+            server.wait_ready(timeout_s)
+    except ServerTimeout as error:
+        started, tool_fault = False, error.primary
+    except ServerError as error:
+        started = False
+        if server.running():
+            tool_fault = error.primary
+    seconds = time.monotonic() - begun
+    return read_log(server.log_since(log_position), started=started, seconds=seconds, tool_fault=tool_fault)
+
+
+def read_log(text: str, *, started: bool, seconds: float, tool_fault: str | None) -> Recovery:
+    """Find the facts about a recovery in the server's log since the fault."""
+    lines = text.splitlines()
+    fatal = [line for line in lines if _FATAL.search(line)] if not started else []
+    if not started and tool_fault is None:
+        tool_fault = next((line.strip() for line in fatal for fault in TOOL_FAULTS if fault in line), None)
+    if not started and not fatal and tool_fault is None:
+        tool_fault = "the server ended without a FATAL or PANIC line in its log"
+    redo_start, redo_end = _REDO_START.search(text), _REDO_END.search(text)
+    return Recovery(
+        started=started,
+        ran=any(sign in text for sign in RECOVERY_RAN),
+        seconds=round(seconds, 4),
+        redo_start=redo_start.group(1) if redo_start else None,
+        redo_end=redo_end.group(1) if redo_end else None,
+        end_reason=_end_reason(lines),
+        fatal=fatal,
+        tool_fault=tool_fault,
+        log_lines=lines[-LOG_LINES_MAX:],
+    )
+
+
+def _end_reason(lines: list[str]) -> str | None:
+    """Return the message between the start and the end of redo: why the WAL ended where it did."""
+    inside = False
+    reason = None
+    for line in lines:
+        if "redo starts at" in line:
+            inside = True
+        elif "redo done at" in line or "redo is not required" in line:
+            return reason
+        elif inside and (match := _LOG_MESSAGE.search(line)):
+            reason = match.group(1).strip()
+    return reason

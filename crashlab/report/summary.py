@@ -1,0 +1,147 @@
+"""What do many trials come to: counts, one sentence, one exit code?
+
+Choices:
+    A promise is broken > inconclusive > void > kept, for a profile as for a run: not looked at is not kept.
+    An outcome that the profile did not expect changes the sentence, never the exit code: promises do that.
+    An interrupt wins over everything, as the caller asked for it; then a broken promise over an error of the
+    environment, for it is a fact about the server.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from crashlab.campaign.results import ProfileResult, TrialResult
+from crashlab.errors import CrashlabError
+from crashlab.model import Family, Finding, Outcome, PromiseStatus
+from crashlab.profile import Profile
+
+EVERY_PROMISE_KEPT = "every promise kept"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The environment ended the run while this profile was running."""
+
+    profile: Profile
+    seed: int
+    error: CrashlabError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tally:
+    """Trials by outcome and promise, transactions by fate."""
+
+    trials: int
+    intact: int
+    loss: int
+    corruption: int
+    no_start: int
+    inconclusive: int
+    broken: int
+    void: int
+    unexpected: int  # judged, with an outcome that the profile does not expect
+    acked: int
+    lost: int
+
+
+@dataclass(frozen=True)
+class DistinctFinding:
+    """One code of one profile, with the first trial that shows it."""
+
+    finding: Finding
+    first: TrialResult
+    trials: int
+    witnesses: int
+
+
+def tally(result: ProfileResult) -> Tally:
+    """Count a profile's trials."""
+    verdicts = [trial.verdict for trial in result.trials]
+    outcomes = [verdict.outcome for verdict in verdicts]
+    promises = [verdict.promise for verdict in verdicts]
+    return Tally(
+        trials=len(verdicts),
+        **{outcome.value: outcomes.count(outcome) for outcome in Outcome},
+        broken=promises.count(PromiseStatus.BROKEN),
+        void=promises.count(PromiseStatus.VOID),
+        unexpected=len(unexpected(result)),
+        acked=sum(verdict.counts.acked for verdict in verdicts),
+        lost=sum(verdict.counts.lost for verdict in verdicts),
+    )
+
+
+def unexpected(result: ProfileResult) -> list[Outcome]:
+    """Return the outcomes of judged trials that the profile does not expect, one a trial."""
+    expected = {*result.profile.expect.outcomes, Outcome.INCONCLUSIVE}
+    return [trial.verdict.outcome for trial in result.trials if trial.verdict.outcome not in expected]
+
+
+def promise(result: ProfileResult) -> str:
+    """Return broken, inconclusive, void or kept, for all trials of a profile together."""
+    counts = tally(result)
+    if counts.broken:
+        return "broken"
+    if counts.inconclusive or not counts.trials:
+        return "inconclusive"
+    return "void" if counts.void else "kept"
+
+
+def sentence(result: ProfileResult) -> str:
+    """Say in one line what a profile's trials show."""
+    counts = tally(result)
+    of_trials = f"of {counted(counts.trials)}"
+    if not counts.trials:
+        parts = ["nothing ran"]
+    elif counts.broken:
+        parts = [f"promise broken in {counts.broken} {of_trials}"]
+    elif counts.inconclusive == counts.trials:
+        parts = ["no trial could be judged"]
+    elif counts.void:
+        parts = [f"nothing was promised in {counts.void} {of_trials}"]
+    elif counts.inconclusive:
+        parts = [f"promise kept in {counts.trials - counts.inconclusive} {of_trials}"]
+    else:
+        parts = [EVERY_PROMISE_KEPT]
+    if 0 < counts.inconclusive < counts.trials:
+        parts.append(f"{counts.inconclusive} {of_trials} inconclusive")
+    if seen := unexpected(result):
+        wanted = " or ".join(result.profile.expect.outcomes)
+        parts.append(f"unexpected: expected {wanted}; saw {', '.join(sorted(set(seen)))} in {len(seen)} {of_trials}")
+    if result.stopped_by:
+        parts.append(f"stopped by {result.stopped_by}")
+    return "; ".join(parts)
+
+
+def counted(trials: int) -> str:
+    """Return "1 trial" or "2 trials"."""
+    return f"{trials} trial{'s' if trials != 1 else ''}"
+
+
+def distinct_findings(result: ProfileResult) -> list[DistinctFinding]:
+    """Return each code once, notes last, otherwise in the order in which the oracle put them."""
+    groups: dict[tuple[str, bool], list[tuple[TrialResult, Finding]]] = {}
+    for trial in result.trials:
+        for finding in trial.verdict.findings:
+            groups.setdefault((finding.code, finding.permitted), []).append((trial, finding))
+    distinct = [
+        DistinctFinding(
+            finding=group[0][1],
+            first=group[0][0],
+            trials=len({trial.trial for trial, _ in group}),
+            witnesses=sum(finding.count for _, finding in group),
+        )
+        for group in groups.values()
+    ]
+    return sorted(distinct, key=lambda one: (one.finding.permitted, one.finding.family is Family.NOTE))
+
+
+def exit_code(results: Sequence[ProfileResult], failure: Failure | None = None) -> int:
+    """Return 0, 1, 3, the error's own code, or 130; see `crashlab --help`."""
+    promises = [promise(result) for result in results]
+    if any(result.interrupted for result in results):
+        return 130
+    if "broken" in promises:
+        return 1
+    if failure is not None:
+        return failure.error.exit_code
+    return 3 if "inconclusive" in promises or not promises else 0

@@ -1,0 +1,294 @@
+"""What can be done with a PostgreSQL server, wherever it runs?
+
+One interface for two kinds: `local` (a build on this machine) and `container`. Every wait has a timeout, every server
+removes what it made: `dispose` is idempotent, and `registry.dispose_all` calls it for whatever is left at exit.
+
+A started server may be killed and started again on the same data directory as often as wanted: that is the point.
+"""
+
+import re
+import signal as signals
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+
+from crashlab.errors import ServerError, ServerTimeout, UsageProblem
+from crashlab.server import registry
+from crashlab.server.settings import read_settings, require_in_force
+
+MANAGED_SETTINGS = frozenset(
+    {"config_file", "data_directory", "hba_file", "listen_addresses", "port", "unix_socket_directories"}
+)
+"""Where and how the server is reached belongs to crashlab: a profile cannot set these."""
+
+EARLY_CONNECTION = re.compile(r"FATAL:  the database system is (starting|shutting|not yet|in recovery)")
+STOP_SIGNALS = {"smart": signals.SIGTERM, "fast": signals.SIGINT, "immediate": signals.SIGQUIT}
+StopMode = Literal["smart", "fast", "immediate"]
+
+# Whatever PG* variables the user's shell holds (PGOPTIONS above all) must not reach the sessions under test.
+CLIENT_DEFAULTS = {
+    "application_name": "crashlab",
+    "client_encoding": "UTF8",
+    "connect_timeout": "10",
+    "gssencmode": "disable",
+    "options": "",
+    "sslmode": "disable",
+    "target_session_attrs": "any",
+}
+
+
+@dataclass(frozen=True)
+class ServerSpec:
+    """Which server is wanted."""
+
+    kind: Literal["auto", "local", "container"] = "auto"
+    image: str | None = None  # container only
+    pg_bindir: Path | None = None  # local only
+    initdb: tuple[str, ...] = ()  # options of initdb, one a word: "--data-checksums", "--wal-segsize=1"
+    settings: dict[str, str] = field(default_factory=dict)  # as in postgresql.conf, without quotes
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process of a server; `role` is a word of postgres-contract.md section 3, "postmaster" for the first one."""
+
+    pid: int  # as seen where the server runs: inside the container for a container
+    role: str
+
+
+@dataclass(frozen=True)
+class Version:
+    """A PostgreSQL version: "18.6", 180006, 18. A beta or development version counts as minor 0."""
+
+    text: str
+    num: int
+    major: int
+
+    def __str__(self) -> str:
+        return self.text
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read what `postgres --version` or `SHOW server_version` prints. Raises ServerError."""
+        match = re.search(r"\b(\d+)(?:\.(\d+)|((?:beta|rc|devel|alpha)\d*))", text)
+        if match is None:
+            raise ServerError(f'could not read a PostgreSQL version from "{text.strip()}"')
+        major, minor = int(match[1]), int(match[2] or 0)
+        return cls(match[0], major * 10000 + minor, major)
+
+
+class Server(ABC):
+    """A disposable PostgreSQL server. Use it as a context manager: leaving disposes of it."""
+
+    kind: str
+    source: str  # bin directory or image
+    data_directory: Path | None = None  # local only: the live data directory
+    ready_poll_s = 0.005
+
+    @property
+    @abstractmethod
+    def version(self) -> Version:
+        """PostgreSQL's version, known before the first start."""
+
+    def __init__(self, spec: ServerSpec) -> None:
+        managed = sorted(MANAGED_SETTINGS & {name.lower() for name in spec.settings})
+        if managed:
+            raise UsageProblem(
+                f'cannot set "{managed[0]}"', detail="crashlab chooses it, so that it can reach the server."
+            )
+        self.initdb = spec.initdb
+        self.settings = {name.lower(): value for name, value in spec.settings.items()}
+        self._in_force = self.settings
+        self._started = False
+        registry.add(self)
+
+    # Life cycle
+
+    def start(self, *, timeout_s: float = 30.0, overrides: dict[str, str] | None = None) -> None:
+        """Start, or start again on the same data directory after a stop or a crash, and wait until ready.
+
+        Args:
+            overrides: settings of this start only, over those of the profile.
+
+        Raises:
+            ServerError: it ended instead; the detail holds its last FATAL and PANIC lines.
+            ServerTimeout: it was not ready in time, or processes of an earlier start did not go away in time.
+                What hangs has been killed.
+        """
+        deadline = time.monotonic() + timeout_s
+        if self.running():
+            raise ServerError("could not start the server: it is running")
+        self._in_force = {**self.settings, **(overrides or {})}
+        position = self.log_position() if self._started else 0
+        self._started = True
+        try:
+            self._launch(self._in_force, deadline)
+            self._wait_ready(deadline, timeout_s, position)
+        except BaseException:
+            self.kill_all()
+            raise
+
+    def wait_ready(self, timeout_s: float = 30.0) -> None:
+        """Wait until a connection is accepted, also after the postmaster's own crash-restart.
+
+        The first accepted connection ends the wait: wait until the crash was noticed (`wait_gone`) before.
+        A server that takes the connection and then says nothing is noticed up to 2 s late.
+
+        Raises:
+            ServerError: the server ended.
+            ServerTimeout: not in time; nothing is killed.
+        """
+        self._wait_ready(time.monotonic() + timeout_s, timeout_s, self.log_position())
+
+    def _wait_ready(self, deadline: float, timeout_s: float, log_position: int) -> None:
+        while True:
+            left_s = deadline - time.monotonic()
+            try:
+                # libpq's own minimum is 2 s.
+                self.connect(connect_timeout=max(2, int(left_s) + 1)).close()
+                return
+            except psycopg.OperationalError as error:
+                refusal = str(error).strip()
+            if not self.running():
+                raise ServerError(
+                    "could not start the server: it ended before it was ready",
+                    detail=f"{self.postmaster_exit()}\n{last_words(self.log_since(log_position))}",
+                )
+            if time.monotonic() >= deadline:
+                raise ServerTimeout(
+                    f"could not reach the server within {timeout_s:g} s",
+                    detail=f"{refusal}\n{last_words(self.log_since(log_position))}",
+                )
+            time.sleep(self.ready_poll_s)
+
+    @abstractmethod
+    def _launch(self, settings: dict[str, str], deadline: float) -> None:
+        """Start the server's processes with these settings; do not wait until it is ready."""
+
+    @abstractmethod
+    def stop(self, mode: StopMode = "fast", timeout_s: float = 30.0) -> None:
+        """Shut down as `pg_ctl stop -m MODE` does, and wait for the end.
+
+        `immediate` is a crash for the data: no checkpoint, recovery at the next start.
+
+        Raises:
+            ServerTimeout: it did not end in time; nothing is killed.
+        """
+
+    @abstractmethod
+    def kill_all(self) -> list[int]:
+        """SIGKILL every process at one moment, wait until all are gone and reaped; return their process ids.
+
+        The postmaster is frozen first, so that no process is born meanwhile. A container is killed whole: [1].
+        """
+
+    @abstractmethod
+    def dispose(self, keep_data_to: Path | None = None) -> None:
+        """Kill what is left and remove everything: processes, container, files, sockets, shared memory.
+
+        Idempotent; what is gone already is no error.
+
+        Args:
+            keep_data_to: a path that does not exist yet; the data directory is moved there before.
+
+        Raises:
+            ServerError: the data directory could not be kept. Everything is removed all the same.
+        """
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.dispose()
+
+    # Sessions
+
+    @abstractmethod
+    def _address(self) -> dict[str, str]:
+        """Give host, port and password."""
+
+    def conninfo(self) -> str:
+        """Return a libpq connection string of the superuser, free of the environment's PG* variables."""
+        return make_conninfo("", dbname="postgres", user="postgres", **CLIENT_DEFAULTS, **self._address())
+
+    def connect(self, **kwargs: Any) -> psycopg.Connection:
+        """Connect as the superuser; keyword arguments are those of psycopg.connect."""
+        return psycopg.connect(self.conninfo(), **kwargs)
+
+    def read_settings(self) -> dict[str, str]:
+        """Read the settings in force, as SHOW prints them: all that are not default, and all that matter.
+
+        Raises:
+            ServerError: a requested setting is not in force; names the setting, wanted and found.
+        """
+        with self.connect(autocommit=True, options="-c statement_timeout=10s") as connection:
+            found = read_settings(connection, self._in_force)
+        require_in_force(self._in_force, found)
+        return {name: setting.shown for name, setting in found.items()}
+
+    # Processes
+
+    @abstractmethod
+    def processes(self) -> list[Process]:
+        """List the processes that are alive, the postmaster first if it is among them."""
+
+    @abstractmethod
+    def signal(self, pid: int, sig: signals.Signals) -> None:
+        """Send a signal to one process of this server. Raises ServerError: it is gone, or not of this server."""
+
+    @abstractmethod
+    def wait_gone(self, pids: Sequence[int], timeout_s: float = 10.0) -> list[int]:
+        """Wait until these processes have ended (and reap them where that is ours to do); return those that did not."""
+
+    @abstractmethod
+    def running(self) -> bool:
+        """Say whether the postmaster is alive, ready or not."""
+
+    @abstractmethod
+    def postmaster_exit(self) -> str | None:
+        """Say how the last postmaster ended, as wait() saw it; None while it runs and before the first start."""
+
+    # Log
+
+    @abstractmethod
+    def log_position(self) -> int:
+        """Return the end of the server's log for `log_since`; 0 is always its beginning."""
+
+    @abstractmethod
+    def log_since(self, position: int) -> str:
+        """Return what the server has logged since a position; works before the start and after death."""
+
+
+def last_words(log: str, lines_max: int = 5) -> str:
+    """Pick the last FATAL and PANIC lines of a log, with what belongs to each; without any, its last lines."""
+    # The refusals of early connections are our own doing.
+    lines = [line for line in log.rstrip().splitlines() if not EARLY_CONNECTION.search(line)]
+    fatal = [index for index, line in enumerate(lines) if re.search(r"\b(FATAL|PANIC):", line)]
+    if not fatal:
+        return "\n".join(lines[-lines_max:])
+    kept: list[str] = []
+    for index in fatal[-lines_max:]:
+        # Of a configuration file the server names the mistakes first.
+        kept += lines[max(0, index - 3) : index] if "contains errors" in lines[index] else []
+        kept.append(lines[index])
+        for line in lines[index + 1 : index + 4]:
+            if not re.search(r"\b(DETAIL|HINT|CONTEXT):", line):
+                break
+            kept.append(line)
+    return "\n".join(kept)
+
+
+def describe_exit(status: int) -> str:
+    """Say what an exit status as subprocess gives it means: -9 is "killed by signal 9 (SIGKILL)"."""
+    if status >= 0:
+        return f"exited with status {status}"
+    return f"killed by signal {-status} ({signals.Signals(-status).name})"

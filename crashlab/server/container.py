@@ -1,0 +1,358 @@
+"""How does a PostgreSQL image run, die and start again?
+
+testcontainers makes the container; its own helper container (ryuk) stays off, since it would be fetched even offline.
+The host port is chosen once and kept: Docker would give a new one at every start. It is published on 127.0.0.1 only.
+
+Settings stand in a file beside the data directory, not on the command line, which is fixed at creation: so
+`overrides` work at a restart as they do locally. `postgresql.conf` and `postgresql.auto.conf` of the data directory
+are still read; the former counts less than our file, the latter (ALTER SYSTEM) more.
+
+The postmaster is process 1 of the container: a SIGKILL from inside does not reach it, one through Docker does, and
+takes every other process with it at once.
+
+Source of the traps: ecosystem.md section 2.
+"""
+
+import contextlib
+import io
+import secrets
+import shlex
+import signal as signals
+import tarfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crashlab.errors import ServerError, ServerTimeout
+from crashlab.server import registry
+from crashlab.server.base import STOP_SIGNALS, Process, Server, ServerSpec, StopMode, Version, describe_exit
+from crashlab.server.engine import (
+    API_TIMEOUT_S,
+    HOST,
+    TarStream,
+    docker_errors,
+    free_port,
+    image_environment,
+    new_container,
+    port_is_taken,
+    tar_of,
+)
+from crashlab.server.roles import POSTMASTER, role_of
+
+if TYPE_CHECKING:
+    from docker.models.containers import Container
+    from testcontainers.core.container import DockerContainer
+
+LABELS = {"crashlab": "1"}
+CONFIG_FILE = "/etc/crashlab.conf"
+LOG_FOLDER = "/tmp/crashlab"
+LOG_FILE = "server.log"
+DEFAULT_PGDATA = "/var/lib/postgresql/data"
+POSTMASTER_PID = 1
+PORT_ATTEMPTS = 5
+
+# Shell built-ins only, so that one exec costs one process and works in any image. `read` drops the NULs.
+LIST_PROCESSES = (
+    'for p in /proc/[0-9]*; do t=; IFS= read -r t <"$p/cmdline"; echo "${p#/proc/} $t"; done 2>/dev/null; :'
+)
+WAIT_GONE = """
+tries=$1; shift
+while :; do
+  left=
+  for pid; do [ -d "/proc/$pid" ] && left="$left $pid"; done
+  [ -z "$left" ] || [ "$tries" -le 0 ] && break
+  tries=$((tries - 1)); sleep 0.02
+done
+echo $left
+"""
+
+
+class ContainerServer(Server):
+    """A server in a container of its own, from any image with the official entry point's variables."""
+
+    kind = "container"
+    ready_poll_s = 0.02  # each turn asks the Docker engine too
+
+    def __init__(self, spec: ServerSpec, image: str) -> None:
+        """Find Docker and the image (fetched only if it is not there); make nothing yet.
+
+        Raises:
+            ServerError: no Docker engine, or no such image.
+        """
+        super().__init__(spec)
+        self.source = image
+        self._name = f"crashlab-{secrets.token_hex(6)}"
+        self._password = secrets.token_urlsafe(24)
+        self._port = 0
+        self._docker: DockerContainer | None = None
+        self._version: Version | None = None
+        self._log_marks = [(0, 0)]
+        try:
+            self._docker = new_container(image)
+            self._environment = image_environment(self._docker, image)
+        except BaseException:
+            self.dispose()
+            raise
+
+    # Life cycle
+
+    def _launch(self, settings: dict[str, str], deadline: float) -> None:
+        with docker_errors(f'could not start a container of "{self.source}"'):
+            if self._find() is None:
+                self._create(settings)
+            else:
+                self._wrapped().put_archive("/", tar_of(CONFIG_FILE, self._config(settings)))
+                self._wrapped().start()
+
+    def _create(self, settings: dict[str, str]) -> None:
+        """Create and start. The port found free may be taken meanwhile: then another one."""
+        from docker.errors import APIError
+
+        assert self._docker is not None
+        self._docker.with_name(self._name).with_kwargs(labels=LABELS)
+        self._docker.with_command(["postgres", "-c", f"config_file={CONFIG_FILE}"])
+        self._docker.with_env("POSTGRES_PASSWORD", self._password)
+        self._docker.with_env("POSTGRES_INITDB_ARGS", shlex.join(self.initdb))
+        self._docker.with_copy_into_container(self._config(settings), CONFIG_FILE)
+        for attempt in range(PORT_ATTEMPTS):
+            self._port = free_port()
+            self._docker.ports = {"5432/tcp": (HOST, self._port)}  # type: ignore[dict-item]
+            try:
+                self._docker.start()
+                break
+            except APIError as error:
+                self._remove()
+                if attempt + 1 == PORT_ATTEMPTS or not port_is_taken(error):
+                    raise
+
+    def _config(self, settings: dict[str, str]) -> bytes:
+        complete = {"lc_messages": "C", **settings, "listen_addresses": "*", "port": "5432"}
+        if {"log_directory", "log_filename"}.isdisjoint(settings):
+            complete |= {"log_directory": LOG_FOLDER, "log_filename": LOG_FILE, "log_rotation_age": "0"}
+        lines = [f"include_if_exists = {_quoted(self._pgdata() + '/postgresql.conf')}"]
+        lines += [f"{name} = {_quoted(value)}" for name, value in complete.items()]
+        return ("\n".join(lines) + "\n").encode()
+
+    def _pgdata(self) -> str:
+        return self._environment.get("PGDATA", DEFAULT_PGDATA)
+
+    def stop(self, mode: StopMode = "fast", timeout_s: float = 30.0) -> None:
+        """See Server.stop."""
+        if not self.running():
+            return
+        with docker_errors("could not stop the container"):
+            self._wrapped().kill(STOP_SIGNALS[mode].name)
+        if not self._wait_exit(timeout_s):
+            raise ServerTimeout(f"could not stop the server within {timeout_s:g} s (mode {mode})")
+
+    def kill_all(self) -> list[int]:
+        """See Server.kill_all."""
+        if not self.running():
+            return []
+        with docker_errors("could not kill the container"):
+            self._wrapped().kill(signals.SIGKILL.name)
+        if not self._wait_exit(API_TIMEOUT_S):
+            raise ServerTimeout(f"could not kill the container within {API_TIMEOUT_S} s")
+        return [POSTMASTER_PID]
+
+    def _wait_exit(self, timeout_s: float) -> bool:
+        """Wait for the container's end. Not Docker's own wait call alone: its timeout is one of the HTTP socket."""
+        from requests.exceptions import ConnectionError as Disconnected
+        from requests.exceptions import ReadTimeout
+
+        with contextlib.suppress(Disconnected, ReadTimeout), docker_errors("could not wait for the container"):
+            self._wrapped().wait(timeout=max(timeout_s, 0.1))
+        return not self.running()
+
+    def dispose(self, keep_data_to: Path | None = None) -> None:
+        """See Server.dispose."""
+        try:
+            if keep_data_to is not None and self._find() is not None:
+                self.kill_all()
+                self._keep(keep_data_to)
+        finally:
+            if self._docker is not None:
+                self._remove()
+                self._docker.get_docker_client().client.close()
+            registry.remove(self)
+
+    def _remove(self) -> None:
+        from docker.errors import APIError, NotFound
+
+        container = self._find()
+        if container is not None:
+            # "removal is already in progress" is an APIError too.
+            with contextlib.suppress(NotFound, APIError):
+                container.remove(force=True, v=True)
+        assert self._docker is not None
+        self._docker._container = None
+
+    def _keep(self, target: Path) -> None:
+        with docker_errors("could not copy the data directory out of the container"):
+            stream, _ = self._wrapped().get_archive(self._pgdata())
+            try:
+                target.mkdir(parents=True)
+                with tarfile.open(fileobj=TarStream(stream), mode="r|") as archive:
+                    for member in archive:
+                        # The archive's first folder is PGDATA itself.
+                        member.name = member.name.partition("/")[2]
+                        if member.name:
+                            archive.extract(member, target, filter="tar")
+            except OSError as error:
+                raise ServerError(f'could not keep the data directory as "{target}": {error.strerror}') from error
+
+    # The container
+
+    def _wrapped(self) -> "Container":
+        container = self._find()
+        if container is None:
+            raise ServerError("could not reach the container: it is gone, or was never started")
+        return container
+
+    def _find(self) -> "Container | None":
+        """The container by its name, which was chosen before it was made: an interrupted creation is found too."""
+        from docker.errors import NotFound
+
+        if self._docker is None:
+            return None
+        if self._docker._container is None:
+            with contextlib.suppress(NotFound):
+                self._docker._container = self._docker.get_docker_client().client.containers.get(self._name)
+        return self._docker._container
+
+    def _state(self) -> dict[str, Any]:
+        from docker.errors import NotFound
+
+        container = self._find()
+        if container is None:
+            return {}
+        with contextlib.suppress(NotFound), docker_errors("could not ask for the container's state"):
+            container.reload()
+            state: dict[str, Any] = container.attrs["State"]
+            return state
+        return {}
+
+    def _exec(self, script: str, *arguments: str) -> str:
+        with docker_errors("could not run a command in the container"):
+            result = self._wrapped().exec_run(["sh", "-c", script, "sh", *arguments])
+        assert isinstance(result.output, bytes)
+        text = result.output.decode(errors="replace")
+        if result.exit_code != 0:
+            raise ServerError("could not run a command in the container", detail=text)
+        return text
+
+    def _address(self) -> dict[str, str]:
+        return {"host": HOST, "port": str(self._port), "password": self._password}
+
+    @property
+    def version(self) -> Version:
+        """The image's PostgreSQL version: from its environment, else from the running server, else by a short run."""
+        if self._version is None:
+            self._version = Version.parse(self._environment.get("PG_VERSION") or self._ask_version())
+        return self._version
+
+    def _ask_version(self) -> str:
+        if self.running():
+            with self.connect() as connection:
+                return connection.info.parameter_status("server_version") or ""
+        with docker_errors(f'could not run "postgres --version" in "{self.source}"'):
+            assert self._docker is not None
+            output: bytes = self._docker.get_docker_client().client.containers.run(
+                self.source, ["postgres", "--version"], remove=True, labels=LABELS, network_mode="none"
+            )
+        return output.decode(errors="replace")
+
+    # Processes
+
+    def processes(self) -> list[Process]:
+        """See Server.processes. Costs one command inside the container, tens of milliseconds."""
+        if not self.running():
+            return []
+        cluster_name = self._in_force.get("cluster_name", "")
+        found: list[Process] = []
+        for line in self._exec(LIST_PROCESSES).splitlines():
+            pid, _, title = line.partition(" ")
+            if int(pid) == POSTMASTER_PID:
+                found.insert(0, Process(POSTMASTER_PID, POSTMASTER))
+            elif title.startswith("postgres:"):
+                found.append(Process(int(pid), role_of(title, cluster_name)))
+        return found
+
+    def signal(self, pid: int, sig: signals.Signals) -> None:
+        """See Server.signal."""
+        if pid == POSTMASTER_PID:
+            with docker_errors("could not signal the container"):
+                self._wrapped().kill(sig.name)
+            return
+        script = 'IFS= read -r t <"/proc/$1/cmdline" || :; case $t in postgres:*) kill -"$2" "$1";; *) exit 3;; esac'
+        try:
+            self._exec(script, str(pid), sig.name.removeprefix("SIG"))
+        except ServerError as error:
+            raise ServerError(
+                f"could not signal process {pid}: it is not a process of this server, or it is gone"
+            ) from error
+
+    def wait_gone(self, pids: Sequence[int], timeout_s: float = 10.0) -> list[int]:
+        """See Server.wait_gone."""
+        deadline = time.monotonic() + timeout_s
+        if POSTMASTER_PID in pids:
+            if self._wait_exit(timeout_s):
+                return []
+            return [POSTMASTER_PID, *self.wait_gone([pid for pid in pids if pid != POSTMASTER_PID], 0.0)]
+        if not pids or not self.running():
+            return []
+        tries = max(0, int((deadline - time.monotonic()) / 0.02))
+        try:
+            left = self._exec(WAIT_GONE, str(tries), *map(str, pids))
+        except ServerError:
+            # The container ended meanwhile, and the command with it.
+            if not self.running():
+                return []
+            raise
+        return [int(word) for word in left.split()]
+
+    def running(self) -> bool:
+        """See Server.running."""
+        return self._state().get("Status") in ("running", "paused")
+
+    def postmaster_exit(self) -> str | None:
+        """See Server.postmaster_exit: Docker's exit code, 128 + n meaning signal n."""
+        state = self._state()
+        if state.get("Status") != "exited":
+            return None
+        code = int(state["ExitCode"])
+        return f"container exit code {code}: {describe_exit(128 - code if 128 < code < 160 else code)}"
+
+    # Log
+
+    def log_position(self) -> int:
+        """See Server.log_position: the number of a mark."""
+        self._log_marks.append(tuple(len(part) for part in self._logs()))  # type: ignore[arg-type]
+        return len(self._log_marks) - 1
+
+    def log_since(self, position: int) -> str:
+        """See Server.log_since: the container's log, then the logging collector's file if there is one."""
+        parts = zip(self._logs(), self._log_marks[position], strict=True)
+        return "".join(part[start:].decode(errors="replace") for part, start in parts)
+
+    def _logs(self) -> tuple[bytes, bytes]:
+        from docker.errors import NotFound
+
+        container = self._find()
+        if container is None:
+            return b"", b""
+        with docker_errors("could not read the container's log"):
+            collected = b""
+            if self._in_force.get("logging_collector", "off") not in ("off", "false", "no", "0"):
+                with contextlib.suppress(NotFound):
+                    stream, _ = container.get_archive(f"{LOG_FOLDER}/{LOG_FILE}")
+                    with tarfile.open(fileobj=io.BytesIO(b"".join(stream))) as archive:
+                        file = archive.extractfile(LOG_FILE)
+                        collected = file.read() if file else b""
+            return container.logs(), collected
+
+
+def _quoted(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace("'", "''")
+    return f"'{escaped}'"

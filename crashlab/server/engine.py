@@ -1,0 +1,147 @@
+"""Can Docker be used here, and what is wrong when it cannot?
+
+Its client's errors become ServerErrors here, and nowhere else. Docker's modules are slow to import, so they are
+imported when a container is asked for.
+"""
+
+import io
+import socket
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from crashlab.errors import ServerError
+
+if TYPE_CHECKING:
+    from testcontainers.core.container import DockerContainer
+
+HOST = "127.0.0.1"
+API_TIMEOUT_S = 60
+
+
+def docker_problem() -> ServerError | None:
+    """Say why containers cannot be used here, or None: they can."""
+    try:
+        _engine().close()
+    except ServerError as error:
+        return error
+    return None
+
+
+def _engine() -> Any:
+    import docker
+    from docker.errors import DockerException
+
+    try:
+        client = docker.from_env(timeout=API_TIMEOUT_S)
+        client.ping()
+    except DockerException as error:
+        raise _no_docker(error) from error
+    return client
+
+
+def _no_docker(error: Exception) -> ServerError:
+    return ServerError(
+        "could not reach a Docker engine",
+        detail=str(error),
+        hint="Start Docker, set DOCKER_HOST, or use a local build (--server local).",
+    )
+
+
+def new_container(image: str) -> "DockerContainer":
+    """Return testcontainers' description of a container, nothing made yet. Raises ServerError: no Docker engine."""
+    from docker.errors import DockerException
+    from testcontainers.core.config import testcontainers_config
+    from testcontainers.core.container import DockerContainer
+
+    testcontainers_config.ryuk_disabled = True
+    try:
+        return DockerContainer(image, docker_client_kw={"timeout": API_TIMEOUT_S})
+    except DockerException as error:
+        raise _no_docker(error) from error
+
+
+def image_environment(docker: "DockerContainer", image: str) -> dict[str, str]:
+    """Return the image's environment variables, fetching the image if it is not there. Raises ServerError."""
+    from docker.errors import DockerException, ImageNotFound
+
+    images = docker.get_docker_client().client.images
+    try:
+        try:
+            found = images.get(image)
+        except ImageNotFound:
+            found = images.pull(image, tag=None if ":" in image or "@" in image else "latest")
+    except DockerException as error:
+        raise ServerError(
+            f'could not find the image "{image}"',
+            detail=f"It is not on this machine, and fetching it failed: {error}",
+            hint="`docker image ls` shows what is here; crashlab needs an image like postgres:17.",
+        ) from error
+    return dict(pair.split("=", 1) for pair in found.attrs["Config"]["Env"] or [])
+
+
+@contextmanager
+def docker_errors(primary: str) -> Iterator[None]:
+    """Turn an error of the Docker client into a ServerError."""
+    from docker.errors import APIError, DockerException
+    from requests.exceptions import RequestException
+
+    try:
+        yield
+    except APIError as error:
+        if port_is_taken(error):
+            raise ServerError(
+                f"{primary}: its port on 127.0.0.1 is taken",
+                detail=error.explanation,
+                hint="End the program that uses the port, then try again.",
+            ) from error
+        raise ServerError(primary, detail=error.explanation or str(error)) from error
+    except (DockerException, RequestException) as error:
+        raise ServerError(primary, detail=str(error)) from error
+
+
+def port_is_taken(error: Exception) -> bool:
+    """Say whether Docker could not publish a port because something listens there."""
+    return "port is already allocated" in str(error) or "address already in use" in str(error)
+
+
+def free_port() -> int:
+    """Return a port of HOST that nobody uses at this moment."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class TarStream(io.RawIOBase):
+    """Chunks of bytes as a file that tarfile can read once."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._rest:
+            try:
+                self._rest = next(self._chunks)
+            except StopIteration:
+                return 0
+        size = min(len(buffer), len(self._rest))
+        buffer[:size] = self._rest[:size]
+        self._rest = self._rest[size:]
+        return size
+
+
+def tar_of(path: str, content: bytes) -> bytes:
+    """Return a tar archive with one file, as `put_archive` takes it."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        member = tarfile.TarInfo(path.lstrip("/"))
+        member.size = len(content)
+        member.mode = 0o644
+        archive.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()

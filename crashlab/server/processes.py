@@ -1,0 +1,109 @@
+"""Which processes belong to a local server, and are they really gone?
+
+A postmaster killed with SIGKILL leaves orphans, and under the machine's pid 1 they may stay zombies for a second and
+block a restart (ecosystem.md section 1.4, measured). So this process becomes their sub-reaper, and reaps those that
+it knows by id: never any child, since a host test process has its own.
+"""
+
+import contextlib
+import ctypes
+import os
+import select
+import signal as signals
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+PROC = Path("/proc")
+
+
+def become_subreaper() -> None:
+    """Make orphaned descendants children of this process. Not inherited by fork, so asked for at every start."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def children(pid: int) -> list[int]:
+    """Return a process's direct children, or nothing if it is gone."""
+    try:
+        return [int(word) for word in (PROC / f"{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def working_in(folder: Path) -> list[int]:
+    """Return the processes whose working directory is `folder`: every server process, and no zombie."""
+    wanted = str(folder)
+    found = []
+    for entry in PROC.iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                if str((entry / "cwd").readlink()) == wanted:
+                    found.append(int(entry.name))
+    return found
+
+
+def title(pid: int) -> str:
+    """Return a process's command line, NULs as spaces; empty if it is gone or a zombie."""
+    try:
+        return (PROC / f"{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def state(pid: int) -> str:
+    """Return the state letter of /proc/PID/stat: R, S, D, T, Z ...; empty if it is gone."""
+    try:
+        return (PROC / f"{pid}/stat").read_text().rpartition(") ")[2][:1]
+    except OSError:
+        return ""
+
+
+def freeze(pid: int, timeout_s: float = 2.0) -> None:
+    """Stop a process and wait until it really stands still, so that it forks no more; nothing if it is gone."""
+    try:
+        os.kill(pid, signals.SIGSTOP)
+    except ProcessLookupError:
+        return
+    deadline = time.monotonic() + timeout_s
+    while state(pid) not in ("T", "Z", "") and time.monotonic() < deadline:
+        time.sleep(0.0005)
+
+
+def send(pids: Iterable[int], sig: signals.Signals) -> None:
+    """Send a signal to each process that is still there."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, sig)
+
+
+def wait_ended(pids: Iterable[int], timeout_s: float) -> list[int]:
+    """Wait until the processes have ended (a zombie has ended); return those that have not."""
+    deadline = time.monotonic() + timeout_s
+    watched: dict[int, int] = {}
+    poll = select.poll()
+    try:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                fd = os.pidfd_open(pid)
+                watched[fd] = pid
+                poll.register(fd, select.POLLIN)
+        while watched:
+            left_s = deadline - time.monotonic()
+            for fd, _ in poll.poll(max(0.0, left_s) * 1000):
+                poll.unregister(fd)
+                os.close(fd)
+                del watched[fd]
+            if left_s <= 0:
+                break
+        return sorted(watched.values())
+    finally:
+        for fd in watched:
+            os.close(fd)
+
+
+def reap(pids: Iterable[int]) -> None:
+    """Take the exit status of those that are our own ended children; never waits."""
+    for pid in pids:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)

@@ -1,0 +1,104 @@
+"""How does a server get a fresh data directory without half a second of initdb?
+
+initdb runs once per (server binary, options, user) into the cache; each server copies that template.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from crashlab.errors import ServerError, UsageProblem
+from crashlab.server.builds import Build
+from crashlab.server.locks import locked
+from crashlab.server.privileges import ServerUser, cache_root, make_searchable
+
+INITDB_TIMEOUT_S = 120.0
+BASE_OPTIONS = ("--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync")
+# A WAL folder elsewhere would be shared by all copies; the others are crashlab's to choose.
+REFUSED_OPTIONS = (
+    "-X",
+    "--waldir",
+    "-D",
+    "--pgdata",
+    "-U",
+    "--username",
+    "-A",
+    "--auth",
+    "--pwfile",
+    "-W",
+    "--pwprompt",
+)
+
+
+def copy_template(template: Path, target: Path) -> None:
+    """Make `target`, which must not exist, a fresh data directory. Raises ServerError: the copying failed."""
+    copied = subprocess.run(
+        ["cp", "-a", "--reflink=auto", "--", template, target], capture_output=True, text=True, timeout=INITDB_TIMEOUT_S
+    )
+    if copied.returncode != 0:
+        raise ServerError(f'could not copy the template data directory to "{target}"', detail=copied.stderr.strip())
+
+
+def refuse(options: tuple[str, ...]) -> None:
+    """Raise UsageProblem for an initdb option that would escape the server's own folder or lock crashlab out."""
+    for option in options:
+        long = option.split("=")[0]
+        if long in REFUSED_OPTIONS or (not option.startswith("--") and option[:2] in REFUSED_OPTIONS):
+            raise UsageProblem(f'cannot use the initdb option "{option}"', detail="crashlab chooses it itself.")
+
+
+def server_environment() -> dict[str, str]:
+    """Return this process's environment without PG* variables, in the C locale, for programs of a build."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LANG"))}
+    return {**kept, "LC_ALL": "C"}
+
+
+def find_template(build: Build, options: tuple[str, ...], user: ServerUser) -> Path:
+    """Return the template for a build and initdb options, owned by `user`; made if there is none yet.
+
+    Raises:
+        ServerError: initdb failed; the detail holds what it said.
+    """
+    wanted = json.dumps([build.identity(), BASE_OPTIONS, options, user.uid])
+    key = f"{build.version.text}-{hashlib.sha256(wanted.encode()).hexdigest()[:16]}"
+    templates = cache_root() / "templates"
+    make_searchable(templates)
+    template = templates / key
+    if template.is_dir():
+        return template
+    with locked(templates / f"{key}.lock"):
+        if not template.is_dir():
+            # initdb needs a parent that its user can write, so it gets a folder of its own.
+            scratch = Path(tempfile.mkdtemp(prefix=f"{key}-", dir=templates))
+            try:
+                user.own(scratch)
+                _initdb(build, options, user, scratch / "data")
+                (scratch / "data").rename(template)
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
+    return template
+
+
+def _initdb(build: Build, options: tuple[str, ...], user: ServerUser, target: Path) -> None:
+    command: list[str | Path] = [build.bindir / "initdb", *BASE_OPTIONS, *options, "-D", target]
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=INITDB_TIMEOUT_S,
+            cwd=target.parent,
+            env=server_environment(),
+            **user.credentials(),
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ServerError(f'could not run "{build.bindir / "initdb"}": {error}') from error
+    if done.returncode != 0:
+        raise ServerError(
+            f'could not run initdb of PostgreSQL {build.version.text} with the options "{" ".join(options)}"',
+            detail="\n".join((done.stderr or done.stdout).strip().splitlines()[-5:]),
+        )

@@ -1,0 +1,33 @@
+"""What does a kind of transaction look like to the session that runs it?"""
+
+from random import Random
+from typing import Any, Protocol
+
+from psycopg import Cursor
+
+from crashlab.ledger import Write
+from crashlab.workload.relations import InvariantQuery, Relation
+
+
+class Kind(Protocol):
+    """One kind of transaction. Stateless: everything it needs to know is in the database or in its arguments."""
+
+    name: str
+    relations: tuple[Relation, ...]
+    setup_sql: str
+
+    def initial(self) -> list[Write]:
+        """Return the rows that the set-up transaction writes; `insert` writes them."""
+
+    def insert(self, cursor: Cursor[Any], writes: list[Write], tx: int) -> None:
+        """Write the initial rows for set-up transaction `tx`."""
+
+    def step(self, cursor: Cursor[Any], rng: Random, tx: int, private_key: int | None) -> list[Write]:
+        """Change some rows in the open transaction and return what was written.
+
+        Args:
+            private_key: touch only this key, which no other session touches (its locks may be held for long).
+        """
+
+    def invariants(self) -> list[InvariantQuery]:
+        """Return what holds after every transaction of this kind."""

@@ -1,0 +1,46 @@
+"""Which tables does a workload write, and how are they read back?
+
+Each ledgered relation shows four columns to its reader: key, version, writer, value. The version counts the
+changes of a key and survives its deletion, the writer is the ledger's transaction id, so every row says which
+transaction it claims to come from.
+"""
+
+from dataclasses import dataclass
+
+SCHEMA_NAME = "crashlab"
+
+
+@dataclass(frozen=True)
+class Relation:
+    """A ledgered table: `select_list` gives key text, version bigint, writer bigint, value text, in this order."""
+
+    name: str  # in the ledger
+    table: str  # schema-qualified, quoted where needed
+    select_list: str
+
+
+@dataclass(frozen=True)
+class InvariantQuery:
+    """A query of one text value that must give `expected` after any prefix of the history."""
+
+    name: str
+    sql: str
+    expected: str
+
+
+MARKER_TABLE = f"{SCHEMA_NAME}.marker"
+SEQUENCE = f"{SCHEMA_NAME}.ticket"
+UNLOGGED_TABLE = f"{SCHEMA_NAME}.scratch"
+
+PART = Relation("part", f"{SCHEMA_NAME}.part", "key, version, writer, value")
+"""Written inside savepoints: a part that was rolled back must never come back."""
+
+COMMON_SQL = f"""
+CREATE EXTENSION IF NOT EXISTS amcheck;
+CREATE SCHEMA {SCHEMA_NAME};
+CREATE TABLE {MARKER_TABLE} (tx bigint PRIMARY KEY, client integer NOT NULL, xid bigint NOT NULL);
+CREATE TABLE {PART.table} (key text PRIMARY KEY, version bigint NOT NULL, writer bigint NOT NULL, value text);
+CREATE SEQUENCE {SEQUENCE};
+CREATE UNLOGGED TABLE {UNLOGGED_TABLE} (n integer);
+INSERT INTO {UNLOGGED_TABLE} SELECT generate_series(1, 100);
+"""

@@ -1,0 +1,217 @@
+"""What does one client do, and what does it write into the ledger about it?
+
+Choices:
+    The client notes an intent before it sends COMMIT and an ack after the command tag COMMIT arrived. A COMMIT
+    answered ROLLBACK is refused. Any exception between the two is indeterminate, whatever it says.
+    A connection lost before COMMIT was sent leaves the transaction unsent: it must be absent.
+    A session ends with its connection: after a crash nobody writes until the recovered server has been read.
+
+Source: postgres-contract.md 7.1 (ack), 7.2 O1 (why positions suffice).
+"""
+
+import time
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, Literal
+
+import psycopg
+
+from crashlab.ledger import Ack, Indeterminate, Intent, LedgerWriter, Prepared, Refused, Write
+from crashlab.workload.kind import Kind
+from crashlab.workload.relations import MARKER_TABLE, PART, SEQUENCE
+
+Style = Literal["plain", "read only", "rollback", "error", "savepoint", "two-phase"]
+
+# One round trip: the settings in force, the xid, a sequence value, and how far the WAL is (O1's upper bounds)
+OPENING = f"""
+SELECT set_config('synchronous_commit', %s, true), pg_current_xact_id()::text::bigint, nextval('{SEQUENCE}'),
+       (pg_current_wal_insert_lsn() - '0/0')::bigint, (pg_current_wal_lsn() - '0/0')::bigint,
+       (pg_current_wal_flush_lsn() - '0/0')::bigint
+"""
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Shares of transaction styles (0 .. 1, the rest is plain) and of synchronous_commit modes."""
+
+    synchronous_commit: dict[str, float] = field(default_factory=lambda: {"on": 1.0})
+    two_phase: float = 0.0
+    rollbacks: float = 0.05
+    savepoints: float = 0.1
+    errors: float = 0.05
+    read_only: float = 0.1
+
+    def draw(self, rng: Random) -> tuple[Style, str]:
+        """Draw a style and a synchronous_commit mode."""
+        shares: list[tuple[Style, float]] = [
+            ("two-phase", self.two_phase),
+            ("rollback", self.rollbacks),
+            ("savepoint", self.savepoints),
+            ("error", self.errors),
+            ("read only", self.read_only),
+        ]
+        rest = max(0.0, 1.0 - sum(share for _, share in shares))
+        styles: list[Style] = [style for style, _ in shares]
+        (style,) = rng.choices([*styles, "plain"], [*(share for _, share in shares), rest])
+        (sync,) = rng.choices(list(self.synchronous_commit), list(self.synchronous_commit.values()))
+        return style, sync
+
+
+class Session:
+    """One client: a connection, a seeded stream, and the transaction it is in."""
+
+    def __init__(
+        self,
+        client: int,
+        connection: psycopg.Connection[Any],
+        ledger: LedgerWriter,
+        kinds: list[Kind],
+        mix: Mix,
+        rng: Random,
+    ) -> None:
+        self.client = client
+        self.connection = connection
+        self.ledger = ledger
+        self.kinds = kinds
+        self.mix = mix
+        self.rng = rng
+        self.tx = 0
+        self.deciding = False  # an intent is noted and its answer has not arrived
+
+    def transact(self) -> bool:
+        """Run one transaction; return False when the connection is gone.
+
+        Raises:
+            psycopg.Error: only for an error that no crash explains: the server answered, and not as planned.
+        """
+        style, sync = self.mix.draw(self.rng)
+        self.tx = self.ledger.begin(self.client)
+        self.deciding = False
+        try:
+            with self.connection.cursor() as cursor:
+                cursor.execute("BEGIN")
+                if style == "read only":
+                    self._read_only(cursor)
+                else:
+                    self._write(cursor, style, sync)
+        except psycopg.Error as error:
+            if self.deciding:
+                self._note(Indeterminate, reason=_first_line(error))
+            if _lost(self.connection, error):
+                return False
+            raise
+        return True
+
+    def _write(self, cursor: psycopg.Cursor[Any], style: Style, sync: str) -> None:
+        cursor.execute(OPENING, (sync,))
+        sync_in_force, xid, ticket, insert_lsn, write_lsn, flush_lsn = cursor.fetchone()  # type: ignore[misc]
+        kind = self.rng.choice(self.kinds)
+        writes = kind.step(cursor, self.rng, self.tx, self.client if style == "two-phase" else None)
+        discarded: list[Write] = []
+        if style == "savepoint":
+            kept = self._savepoint_parts(cursor, discarded)
+            writes.extend(kept)
+        cursor.execute(f"INSERT INTO {MARKER_TABLE} VALUES (%s, %s, %s)", (self.tx, self.client, xid))
+        if style == "rollback":
+            cursor.execute("ROLLBACK")
+            self._note(Refused, reason="rolled back by the client")
+            return
+        if style == "error":
+            self._fail_a_statement(cursor)
+        intent = Intent(
+            tx=self.tx,
+            client=self.client,
+            at_ns=time.monotonic_ns(),
+            action="prepare" if style == "two-phase" else "commit",
+            sync=sync_in_force,
+            forced=style == "two-phase",
+            xid=xid,
+            writes=tuple(writes),
+            discarded=tuple(discarded),
+            ticket=ticket,
+            gid=f"crashlab-{self.tx}" if style == "two-phase" else "",
+            insert_lsn=insert_lsn,
+            write_lsn=write_lsn,
+            flush_lsn=flush_lsn,
+        )
+        if style == "two-phase":
+            self._two_phase(cursor, intent)
+        else:
+            self._commit(cursor, intent)
+
+    def _commit(self, cursor: psycopg.Cursor[Any], intent: Intent) -> None:
+        self._intend(intent)
+        cursor.execute("COMMIT")
+        self.deciding = False
+        if cursor.statusmessage == "COMMIT":
+            self._note(Ack)
+        else:
+            self._note(Refused, reason=f"COMMIT was answered {cursor.statusmessage}")
+
+    def _two_phase(self, cursor: psycopg.Cursor[Any], intent: Intent) -> None:
+        self._intend(intent)
+        cursor.execute(f"PREPARE TRANSACTION '{intent.gid}'")
+        if cursor.statusmessage != "PREPARE TRANSACTION":
+            self.deciding = False
+            self._note(Refused, reason=f"PREPARE TRANSACTION was answered {cursor.statusmessage}")
+            return
+        self.deciding = False
+        self._note(Prepared)
+        # Stay undecided for a while now and then: a crash has to meet prepared transactions, not only pass them
+        if self.rng.random() < 0.25:
+            cursor.execute("SELECT pg_sleep(%s)", (self.rng.uniform(0.001, 0.02),))
+        rolls_back = self.rng.random() < 0.25
+        action: Literal["commit prepared", "rollback prepared"] = (
+            "rollback prepared" if rolls_back else "commit prepared"
+        )
+        self._intend(Intent(tx=self.tx, client=self.client, at_ns=time.monotonic_ns(), action=action, gid=intent.gid))
+        cursor.execute(f"{action.upper()} '{intent.gid}'")
+        self.deciding = False
+        self._note(Ack, tag=cursor.statusmessage or "")
+
+    def _read_only(self, cursor: psycopg.Cursor[Any]) -> None:
+        cursor.execute(f"SELECT count(*) FROM {MARKER_TABLE} WHERE client = %s", (self.client,))
+        self._commit(cursor, Intent(tx=self.tx, client=self.client, at_ns=time.monotonic_ns()))
+
+    def _savepoint_parts(self, cursor: psycopg.Cursor[Any], discarded: list[Write]) -> list[Write]:
+        """Write one to three parts, each in a savepoint; roll back some of them, after an error now and then."""
+        kept: list[Write] = []
+        for number in range(self.rng.randint(1, 3)):
+            part = Write(PART.name, f"{self.tx}.{number}", 1, f"part {number}")
+            cursor.execute("SAVEPOINT part")
+            cursor.execute(f"INSERT INTO {PART.table} VALUES (%s, 1, %s, %s)", (part.key, self.tx, part.value))
+            fate = self.rng.choice(("release", "roll back", "fail"))
+            if fate == "release":
+                cursor.execute("RELEASE SAVEPOINT part")
+                kept.append(part)
+                continue
+            if fate == "fail":
+                self._fail_a_statement(cursor)
+            cursor.execute("ROLLBACK TO SAVEPOINT part")
+            discarded.append(part)
+        return kept
+
+    @staticmethod
+    def _fail_a_statement(cursor: psycopg.Cursor[Any]) -> None:
+        try:
+            cursor.execute("SELECT 1 / 0")
+        except psycopg.errors.DivisionByZero:
+            return
+        raise AssertionError("1 / 0 did not fail")
+
+    def _intend(self, intent: Intent) -> None:
+        self.ledger.record(intent)
+        self.deciding = True
+
+    def _note(self, kind: type[Ack | Prepared | Refused | Indeterminate], **more: Any) -> None:
+        self.ledger.record(kind(tx=self.tx, client=self.client, at_ns=time.monotonic_ns(), **more))
+
+
+def _lost(connection: psycopg.Connection[Any], error: psycopg.Error) -> bool:
+    # A FATAL message (57P01, 57P02) can arrive before libpq notices the end of the connection
+    farewell = (error.sqlstate or "").startswith(("57P", "08"))
+    return farewell or connection.broken or connection.closed
+
+
+def _first_line(error: psycopg.Error) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

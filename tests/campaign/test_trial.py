@@ -1,0 +1,122 @@
+"""Does a whole live trial end in the right verdict, and never in a good one that nobody earned?"""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from crashlab import evidence
+from crashlab.campaign import RunRequest, ServerChoice, judge_folder, replay, run_profile
+from crashlab.campaign.results import ProfileResult
+from crashlab.errors import EvidenceError
+from crashlab.model import Outcome, PromiseStatus
+from crashlab.profile import load_profile
+
+pytestmark = pytest.mark.server
+
+
+def request(out: Path, profile: str, *overrides: str, trials: int = 1) -> RunRequest:
+    """A request for a shipped profile on a local server."""
+    return RunRequest(
+        profile=load_profile(profile, overrides=list(overrides)),
+        seed=7,
+        trials=trials,
+        time_limit_s=None,
+        server=ServerChoice(kind="local"),
+        out=out,
+        keep="none",
+    )
+
+
+def only(result: ProfileResult) -> tuple[Outcome, PromiseStatus | None, list[str]]:
+    """The outcome, the promise and the codes of a result's one trial."""
+    (trial,) = result.trials
+    return trial.verdict.outcome, trial.verdict.promise, [finding.code for finding in trial.verdict.findings]
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [
+        "kill9-postmaster",
+        "kill9-backend",
+        "kill9-checkpointer",
+        "kill9-walwriter",
+        "kill9-all",
+        "immediate-shutdown",
+        "fsync-off-kill9",
+        "commit-delay",
+        "checkpoint-storm",
+        "two-phase",
+    ],
+)
+def test_process_crashes_lose_nothing(profile: str, tmp_path: Path) -> None:
+    """Every process crash leaves every acknowledged synchronous transaction, and nothing else."""
+    result = run_profile(request(tmp_path, profile, trials=2))
+    verdicts = [trial.verdict for trial in result.trials]
+    assert [verdict.outcome for verdict in verdicts] == [Outcome.INTACT] * 2, verdicts
+    assert all(verdict.promise is PromiseStatus.KEPT for verdict in verdicts)
+    assert all(verdict.counts.acked_sync >= 20 for verdict in verdicts)
+
+
+def test_async_commits_are_lost_as_a_tail(tmp_path: Path) -> None:
+    """With the walwriter stopped nearly every trial loses its newest commits, which the manual allows."""
+    result = run_profile(request(tmp_path, "async-commit", trials=5))
+    outcomes = [trial.verdict.outcome for trial in result.trials]
+    assert outcomes.count(Outcome.LOSS) >= 4, outcomes
+    for trial in result.trials:
+        assert trial.verdict.promise is PromiseStatus.KEPT
+        assert trial.verdict.counts.lost_forbidden == 0
+        assert {finding.family for finding in trial.verdict.findings} <= {"loss", "note"}
+
+
+def test_a_workload_that_acknowledges_nothing_is_inconclusive(tmp_path: Path) -> None:
+    """A crash before enough was promised proves nothing."""
+    outcome, promise, codes = only(
+        run_profile(request(tmp_path, "kill9-all", 'faults=[{kind="kill", target="all", when={after="0ms"}}]'))
+    )
+    assert (outcome, promise) == (Outcome.INCONCLUSIVE, None)
+    assert "INCONCLUSIVE-TOO-FEW-ACKS" in codes
+
+
+def test_a_trial_without_its_kill_is_inconclusive(tmp_path: Path) -> None:
+    """No receipt, no verdict."""
+    short = "workload.read_only=0"
+    asked = request(tmp_path, "kill9-all", short, 'faults=[{kind="stop", target="walwriter", when={acks=50}}]')
+    no_fault = dataclasses.replace(asked, profile=asked.profile.model_copy(update={"faults": []}))
+    outcome, promise, codes = only(run_profile(no_fault))
+    assert (outcome, promise) == (Outcome.INCONCLUSIVE, None)
+    assert "INCONCLUSIVE-NO-INJECTION" in codes
+
+
+def test_skipped_checks_make_a_trial_inconclusive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever required check did not run: nobody looked."""
+    from crashlab.recovery import observe
+
+    without = tuple(check for check in observe.CHECKS if check[0] != "amcheck_heap")
+    monkeypatch.setattr("crashlab.recovery.observe.CHECKS", without)
+    outcome, promise, codes = only(run_profile(request(tmp_path, "kill9-all")))
+    assert (outcome, promise) == (Outcome.INCONCLUSIVE, None)
+    assert "INCONCLUSIVE-CHECK-NOT-RUN" in codes
+
+
+def test_stored_evidence_is_judged_again_to_the_same_verdict(tmp_path: Path) -> None:
+    """`judge` needs no server and says the same; a damaged ledger is an error, not a verdict."""
+    result = run_profile(request(tmp_path, "kill9-all"))
+    (again,) = judge_folder(tmp_path)
+    assert again.trials[0] == result.trials[0]
+    ledger = result.trials[0].folder / evidence.LEDGER
+    ledger.write_bytes(ledger.read_bytes().replace(b'"event":"ack"', b'"event":"hat"', 1))
+    with pytest.raises(Exception, match="damaged ledger"):
+        judge_folder(tmp_path)
+
+
+def test_a_replay_runs_the_same_trial_elsewhere(tmp_path: Path) -> None:
+    """Same profile, seed and trial number; the first one's evidence is not touched."""
+    first = run_profile(request(tmp_path / "first", "kill9-all"))
+    folder = first.trials[0].folder
+    second = replay(folder, out=tmp_path / "second", server=ServerChoice(), keep="none")
+    assert second.trials[0].seed == first.trials[0].seed
+    assert second.trials[0].folder != folder
+    assert second.trials[0].verdict.outcome is first.trials[0].verdict.outcome
+    with pytest.raises(EvidenceError, match="it exists"):
+        replay(folder, out=tmp_path / "second", server=ServerChoice(), keep="none")

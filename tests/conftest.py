@@ -1,0 +1,87 @@
+"""What does a test need from this machine, and does it have it?
+
+A test marked `server` needs a local PostgreSQL build, one marked `container` a Docker engine and its image
+(`container("postgres:15.3")`; without an argument IMAGE). Where that is missing the test is skipped with the reason,
+unless CRASHLAB_REQUIRE names it (a comma list: "server,container"; "local" means "server"): then it fails.
+"""
+
+import functools
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from crashlab.errors import ServerError
+from crashlab.server import Server, ServerSpec, create_server
+
+IMAGE = "postgres:17"
+
+
+@functools.cache
+def missing_build() -> str | None:
+    """Say why no local server can run here, or None."""
+    from crashlab.server.builds import find_build
+
+    try:
+        return None if find_build() else "no PostgreSQL build on this machine"
+    except ServerError as error:
+        return str(error)
+
+
+@functools.cache
+def missing_image(image: str) -> str | None:
+    """Say why no container of this image can run here without fetching it, or None."""
+    from crashlab.server.engine import docker_problem
+
+    problem = docker_problem()
+    if problem is not None:
+        return str(problem)
+    import docker
+    from docker.errors import ImageNotFound
+
+    client = docker.from_env()
+    try:
+        client.images.get(image)
+    except ImageNotFound:
+        return f"no image {image} on this machine"
+    finally:
+        client.close()
+    return None
+
+
+def required() -> set[str]:
+    """Return what CRASHLAB_REQUIRE says must not be skipped."""
+    words = os.environ.get("CRASHLAB_REQUIRE", "").replace("local", "server").split(",")
+    return {word.strip() for word in words if word.strip()}
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip or fail a test whose server cannot run here."""
+    for marker in item.iter_markers("server"):
+        _demand("server", missing_build(), marker)
+    for marker in item.iter_markers("container"):
+        _demand("container", missing_image(marker.args[0] if marker.args else IMAGE), marker)
+
+
+def _demand(name: str, problem: str | None, marker: pytest.Mark) -> None:
+    if problem is None:
+        return
+    if name in required():
+        pytest.fail(f"CRASHLAB_REQUIRE names {name}, but: {problem}", pytrace=False)
+    pytest.skip(problem)
+
+
+@pytest.fixture
+def local_server() -> Iterator[Server]:
+    """A started local server of the build found first, disposed of afterwards."""
+    with create_server(ServerSpec(kind="local")) as server:
+        server.start()
+        yield server
+
+
+@pytest.fixture
+def container_server() -> Iterator[Server]:
+    """A started container of IMAGE, disposed of afterwards."""
+    with create_server(ServerSpec(kind="container", image=IMAGE)) as server:
+        server.start()
+        yield server

@@ -1,0 +1,117 @@
+"""Results made by hand, for tests of what is told about them."""
+
+from pathlib import Path
+
+from crashlab.campaign.results import ProfileResult, TrialResult
+from crashlab.evidence import ServerFacts
+from crashlab.model import Counts, CrashClass, Family, Finding, Injection, Outcome, PromiseStatus, Verdict
+from crashlab.profile import load_profile
+
+FACTS = ServerFacts(
+    kind="local",
+    version="18.6",
+    version_num=180006,
+    source="/opt/postgres/bin",
+    initdb=[],
+    requested={"fsync": "off"},
+    settings={"fsync": "off"},
+)
+LOSS = Finding(
+    code="LOSS-ASYNC-WINDOW",
+    family=Family.LOSS,
+    permitted=True,
+    summary="17 asynchronous commits are missing",
+    explanation="They were acknowledged before the walwriter wrote them; nothing newer survived.",
+    count=17,
+    evidence={"first": 801},
+)
+HOLE = Finding(
+    code="CORRUPT-HOLE",
+    family=Family.CORRUPTION,
+    permitted=False,
+    summary='transaction 7 is missing, 9 is there: "\x00[bold]"',
+    explanation="Transaction 9 committed after 7.",
+    count=1,
+    evidence={},
+)
+KILL = Injection(
+    kind="kill",
+    target="all",
+    pid=123,
+    pids=[123, 124],
+    confirmed=True,
+    proof=["pid 123 ended by signal 9"],
+    crashes_server=True,
+    bounds_window=True,
+    acked_before=812,
+    ledger_position=2000,
+    at_ns=1,
+)
+
+
+def trial(
+    number: int,
+    outcome: Outcome,
+    promise: PromiseStatus | None,
+    *findings: Finding,
+    lost: int = 0,
+    error: str | None = None,
+) -> TrialResult:
+    """A trial with the given judgement, 812 acknowledged transactions and a kill of everything."""
+    return TrialResult(
+        trial=number,
+        seed=1000 + number,
+        verdict=Verdict(
+            outcome=outcome,
+            promise=promise,
+            findings=list(findings),
+            counts=Counts(acked=812, lost=lost, indeterminate=4),
+        ),
+        injections=[KILL],
+        seconds={"total": 0.7},
+        folder=Path(f"out/profile/trial-{number:04d}"),
+        kept_data=None,
+        reproduce=f"crashlab replay out/profile/trial-{number:04d}",
+        server=FACTS,
+        error=error,
+    )
+
+
+def intact(number: int = 0) -> TrialResult:
+    """Everything is there."""
+    return trial(number, Outcome.INTACT, PromiseStatus.KEPT)
+
+
+def permitted_loss(number: int = 0) -> TrialResult:
+    """A loss that the manual allows."""
+    return trial(number, Outcome.LOSS, PromiseStatus.KEPT, LOSS, lost=17)
+
+
+def broken(number: int = 0) -> TrialResult:
+    """A hole in the commit order."""
+    return trial(number, Outcome.CORRUPTION, PromiseStatus.BROKEN, HOLE, lost=1)
+
+
+def void(number: int = 0) -> TrialResult:
+    """Corruption where nothing was promised."""
+    return trial(number, Outcome.CORRUPTION, PromiseStatus.VOID, HOLE)
+
+
+def inconclusive(number: int = 0) -> TrialResult:
+    """Nobody could look."""
+    return trial(number, Outcome.INCONCLUSIVE, None, error="the workload acknowledged nothing")
+
+
+def result(
+    profile: str, *trials: TrialResult, interrupted: bool = False, stopped_by: str | None = None
+) -> ProfileResult:
+    """The trials of a shipped profile."""
+    return ProfileResult(
+        profile=load_profile(profile),
+        seed=42,
+        server=FACTS if trials else None,
+        crash_class=CrashClass.PROCESS_CRASH,
+        trials=list(trials),
+        interrupted=interrupted,
+        stopped_by=stopped_by,
+    )

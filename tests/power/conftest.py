@@ -1,0 +1,35 @@
+"""Run one whole trial with the server in a test's hands between crash and recovery."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from crashlab.campaign import RunRequest, ServerChoice, TrialResult
+from crashlab.campaign.trial import BeforeRecovery, run_trial
+from crashlab.profile import load_profile
+
+RunOne = Callable[..., TrialResult]
+
+
+@pytest.fixture
+def run_one(tmp_path: Path) -> RunOne:
+    """Run trial 0 of a shipped profile on a local server and return its result."""
+
+    def run(
+        profile: str, *overrides: str, before_recovery: BeforeRecovery | None = None, seed: int = 20, trial: int = 0
+    ) -> TrialResult:
+        request = RunRequest(
+            profile=load_profile(profile, overrides=list(overrides)),
+            seed=seed,
+            trials=1,
+            time_limit_s=None,
+            server=ServerChoice(kind="local"),
+            out=tmp_path,
+            keep="none",
+        )
+        folder = tmp_path / f"{profile}-{trial}"
+        folder.mkdir()
+        return run_trial(request, trial, folder, before_recovery=before_recovery)
+
+    return run

@@ -1,0 +1,51 @@
+"""Are the facts of a recovery found in a server's log?"""
+
+from crashlab.recovery.restart import read_log
+
+CRASH_RECOVERY = """\
+2026-11-20 22:00:00.000 UTC [10] LOG:  database system was interrupted; last known up at 2026-11-20 21:59:59 UTC
+2026-11-20 22:00:00.010 UTC [10] LOG:  database system was not properly shut down; automatic recovery in progress
+2026-11-20 22:00:00.011 UTC [10] LOG:  redo starts at 0/16EF490
+2026-11-20 22:00:00.020 UTC [10] LOG:  invalid record length at 0/1807CE0: expected at least 24, got 0
+2026-11-20 22:00:00.020 UTC [10] LOG:  redo done at 0/1807CB8 system usage: CPU: user: 0.00 s
+2026-11-20 22:00:00.030 UTC [9] LOG:  database system is ready to accept connections
+"""
+CLEAN_START = """\
+2026-11-20 22:00:00.000 UTC [10] LOG:  database system was shut down at 2026-11-20 21:59:59 UTC
+2026-11-20 22:00:00.030 UTC [9] LOG:  database system is ready to accept connections
+"""
+NO_START = """\
+2026-11-20 22:00:00.000 UTC [10] LOG:  database system was not properly shut down; automatic recovery in progress
+2026-11-20 22:00:00.001 UTC [10] PANIC:  could not locate a valid checkpoint record at 0/16EF490
+"""
+LOCKED = '2026-11-20 22:00:00.000 UTC [10] FATAL:  lock file "postmaster.pid" already exists\n'
+
+
+def test_crash_recovery_is_told_with_its_end_and_why() -> None:
+    """Start and end of redo, and the message between them."""
+    found = read_log(CRASH_RECOVERY, started=True, seconds=0.1, tool_fault=None)
+    assert found.ran
+    assert (found.redo_start, found.redo_end) == ("0/16EF490", "0/1807CB8")
+    assert found.end_reason == "invalid record length at 0/1807CE0: expected at least 24, got 0"
+    assert found.fatal == []
+
+
+def test_a_clean_start_is_no_recovery() -> None:
+    """The innocent twin."""
+    found = read_log(CLEAN_START, started=True, seconds=0.1, tool_fault=None)
+    assert not found.ran
+    assert found.redo_start is None
+
+
+def test_a_panic_is_the_databases_fault_and_a_lock_file_is_not() -> None:
+    """PANIC over the data is evidence; a lock file says nothing about the data."""
+    panic = read_log(NO_START, started=False, seconds=0.1, tool_fault=None)
+    assert panic.tool_fault is None
+    assert "checkpoint record" in panic.fatal[0]
+    locked = read_log(LOCKED, started=False, seconds=0.1, tool_fault=None)
+    assert locked.tool_fault is not None
+
+
+def test_silence_is_no_evidence() -> None:
+    """A server that ended without a word is not accused."""
+    assert read_log("", started=False, seconds=0.1, tool_fault=None).tool_fault is not None

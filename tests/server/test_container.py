@@ -1,0 +1,165 @@
+"""Does a container live, die and come back as a local server does?"""
+
+import signal
+import socket
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from crashlab.errors import ServerError, ServerTimeout
+from crashlab.server import Server, ServerSpec, create_server
+from crashlab.server.container import ContainerServer
+
+IMAGE = "postgres:17"
+
+
+def remaining(server: Server) -> list[str]:
+    """Containers and volumes of this server that still exist."""
+    import docker
+
+    assert isinstance(server, ContainerServer)
+    client = docker.from_env()
+    try:
+        return [str(found.name) for found in client.containers.list(all=True, filters={"name": server._name})]
+    finally:
+        client.close()
+
+
+def volumes() -> set[str]:
+    import docker
+
+    client = docker.from_env()
+    try:
+        return {volume.name for volume in client.volumes.list()}
+    finally:
+        client.close()
+
+
+@pytest.mark.container
+def test_life_of_a_container() -> None:
+    """Start, read back, SIGKILL, restart with other settings on the same data and port, role kill, stop, disposal."""
+    known_volumes = volumes()
+    spec = ServerSpec(
+        kind="container",
+        image=IMAGE,
+        initdb=("--data-checksums",),
+        settings={"wal_writer_delay": "10s", "cluster_name": "it's"},
+    )
+    with create_server(spec) as server:
+        server.start()
+        assert server.version.major == 17
+        found = server.read_settings()
+        assert (found["wal_writer_delay"], found["data_checksums"], found["fsync"]) == ("10s", "on", "on")
+        assert _published_on(server) == {"127.0.0.1"}
+        with server.connect(autocommit=True) as connection:
+            connection.execute("CREATE TABLE kept AS SELECT 1 AS value")
+        address = server.conninfo()
+
+        position = server.log_position()
+        assert server.kill_all() == [1]
+        assert not server.running()
+        assert server.postmaster_exit() == "container exit code 137: killed by signal 9 (SIGKILL)"
+        assert server.processes() == []
+        server.start(overrides={"fsync": "off"})
+        assert server.conninfo() == address
+        assert server.read_settings()["fsync"] == "off"
+        assert "automatic recovery in progress" in server.log_since(position)
+        assert (
+            "automatic recovery in progress"
+            not in server.log_since(0)[: len(server.log_since(0)) - len(server.log_since(position))]
+        )
+
+        _role_kill(server)
+        server.stop("fast")
+        assert server.postmaster_exit() == "container exit code 0: exited with status 0"
+        server.start()
+        with server.connect() as connection:
+            assert connection.execute("SELECT value FROM kept").fetchall() == [(1,)]
+        server.stop("immediate")
+    assert remaining(server) == []
+    assert volumes() <= known_volumes
+    server.dispose()
+
+
+def _role_kill(server: Server) -> None:
+    """SIGKILL of the walwriter from inside: the postmaster lives and restarts the others."""
+    before = {process.role: process.pid for process in server.processes()}
+    assert {"postmaster", "checkpointer", "background writer", "walwriter"} <= before.keys()
+    position = server.log_position()
+    server.signal(before["walwriter"], signal.SIGKILL)
+    assert server.wait_gone([before["walwriter"], before["checkpointer"]]) == []
+    server.wait_ready()
+    after = {process.role: process.pid for process in server.processes()}
+    assert after["postmaster"] == before["postmaster"] == 1
+    assert after["walwriter"] != before["walwriter"]
+    assert "was terminated by signal 9" in server.log_since(position)
+    assert server.wait_gone([after["walwriter"]], 0.1) == [after["walwriter"]]
+    with pytest.raises(ServerError, match="could not signal process"):
+        server.signal(before["walwriter"], signal.SIGKILL)
+
+
+def _published_on(server: Server) -> set[str]:
+    assert isinstance(server, ContainerServer)
+    container = server._wrapped()
+    container.reload()
+    return {binding["HostIp"] for binding in container.attrs["NetworkSettings"]["Ports"]["5432/tcp"]}
+
+
+@pytest.mark.container("postgres:15.3")
+def test_logging_collector_is_in_the_log_and_data_can_be_kept(tmp_path: Path) -> None:
+    """With a logging collector inside, log_since still shows what the server says; the data directory can be kept."""
+    spec = ServerSpec(kind="container", image="postgres:15.3", settings={"logging_collector": "on"})
+    server = create_server(spec)
+    assert server.version.text == "15.3"
+    server.start()
+    position = server.log_position()
+    assert "logger" in {process.role for process in server.processes()}
+    with server.connect() as connection, pytest.raises(psycopg.errors.UndefinedTable):
+        connection.execute("SELECT * FROM nowhere")
+    assert 'relation "nowhere" does not exist' in server.log_since(position)
+    server.dispose(keep_data_to=tmp_path / "kept")
+    assert (tmp_path / "kept/global/pg_control").stat().st_size == 8192
+    assert remaining(server) == []
+
+
+@pytest.mark.container
+def test_container_that_does_not_start() -> None:
+    """A refused setting, then a taken port: each told in plain words; nothing is left."""
+    with create_server(ServerSpec(kind="container", image=IMAGE, settings={"wal_level": "nonsense"})) as server:
+        with pytest.raises(ServerError) as caught:
+            server.start()
+        assert caught.value.detail is not None
+        assert 'invalid value for parameter "wal_level": "nonsense"' in caught.value.detail
+    assert remaining(server) == []
+
+    with create_server(ServerSpec(kind="container", image=IMAGE)) as server:
+        server.start()
+        server.kill_all()
+        assert isinstance(server, ContainerServer)
+        with (
+            socket.create_server(("127.0.0.1", server._port)),
+            pytest.raises(ServerError, match=r"port on 127\.0\.0\.1 is taken"),
+        ):
+            server.start()
+        server.start()
+        server.signal(1, signal.SIGSTOP)
+        with pytest.raises(ServerTimeout, match="could not reach the server"):
+            server.wait_ready(0.1)
+    assert remaining(server) == []
+
+
+@pytest.mark.container
+def test_image_that_does_not_exist() -> None:
+    """An image that is neither here nor to be had is named, with a hint."""
+    with pytest.raises(ServerError, match='could not find the image "crashlab-no-such-image:1"') as caught:
+        create_server(ServerSpec(kind="container", image="crashlab-no-such-image:1"))
+    assert caught.value.hint is not None
+
+
+def test_no_docker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without a Docker engine the error comes at once, with a hint."""
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
+    with pytest.raises(ServerError, match="could not reach a Docker engine") as caught:
+        create_server(ServerSpec(kind="container", image=IMAGE))
+    assert caught.value.hint is not None

@@ -1,0 +1,88 @@
+"""If it is written, it is so: README against commands, options, profiles, codes, exit codes and the CI script."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from crashlab.cli import EXIT_CODES, cli
+from crashlab.oracle.codes import CODES
+from crashlab.profile import list_profiles, load_profile
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SHELL = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
+COMMANDS = [line for line in SHELL if line.startswith("crashlab ")]
+
+
+def rows(heading: str) -> dict[str, list[str]]:
+    """Return the table below a heading: first cell without its quotes -> the other cells."""
+    section = README.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("| ")][1:]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {first.strip("`"): rest for first, *rest in cells}
+
+
+def options_of(command: str) -> set[str]:
+    """Return every spelling of every option of a command."""
+    return {name for param in cli.commands[command].params for name in (*param.opts, *param.secondary_opts)}
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_every_command_line_in_the_readme_can_be_parsed(line):
+    """A reader who copies a line gets no usage error: command, options and their values are real."""
+    _, command, *args = shlex.split(line, comments=True)
+    context = cli.commands[command].make_context(command, args)
+    for profile in context.params.get("profiles") or ():
+        load_profile(profile, context.params["overrides"])
+
+
+def test_every_command_is_in_the_readme_and_every_option_named_there_exists():
+    """Commands: both ways. Options: what is named exists somewhere."""
+    named = set(re.findall(r"(?:^|`|bin/)crashlab ([a-z]+)", README, re.MULTILINE)) - {"crashes"}
+    assert named == set(cli.commands)
+    known = {option for command in cli.commands for option in options_of(command)}
+    prose = re.sub(r"pip install[^&\n]*", "", README)
+    options = {
+        option for option in re.findall(r"(?<![\w-])--[a-z][a-z-]+", prose) if not option.startswith("--crashlab-")
+    }
+    assert options <= known
+
+
+def test_the_table_of_profiles_is_that_of_the_files():
+    """Each shipped profile with its description and its expected outcome, and no other."""
+    table = rows("Profiles")
+    shipped = {file.stem for file in (ROOT / "fault_profiles").glob("*.toml")}
+    assert set(table) == shipped <= set(list_profiles())
+    for name, (description, expected) in table.items():
+        profile = load_profile(str(ROOT / "fault_profiles" / f"{name}.toml"))
+        assert description == profile.description
+        if not profile.tour:
+            assert expected == f"{' or '.join(profile.expect.outcomes)}, {' or '.join(profile.expect.promise)}"
+
+
+def test_the_example_profile_is_a_valid_one(tmp_path):
+    """The profile in the README can be run as it stands."""
+    (example,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    file = tmp_path / "example.toml"
+    file.write_text(example)
+    assert load_profile(str(file)).faults
+
+
+def test_the_table_of_findings_is_that_of_the_code():
+    """Each code with its title, and no other."""
+    assert {code: cells[1] for code, cells in rows("Findings").items()} == {
+        code: entry.title for code, entry in CODES.items()
+    }
+
+
+def test_exit_codes_are_the_same_in_readme_and_help():
+    """The README and --help list the same codes."""
+    assert list(rows("Exit codes")) == re.findall(r"^  (\d+) ", EXIT_CODES, re.MULTILINE)
+
+
+def test_ci_runs_the_readmes_test_command():
+    """The command that readers are given is the one that is tested."""
+    (command,) = [line for line in SHELL if line.endswith("pytest")]
+    assert f"\n{command}\n" in (ROOT / ".ci" / "run").read_text()

@@ -1,0 +1,109 @@
+"""Do imports only go down, and does judgement stay free of input and output?"""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent / "crashlab"
+
+BASE = {"errors", "seeds", "model", "duration"}
+DATA = BASE | {"ledger", "evidence", "profile", "profile_schema", "layers", "toml_text", "contract"}
+ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
+    "seeds": set(),
+    "duration": set(),
+    "model": set(),
+    "toml_text": set(),
+    "layers": {"errors", "toml_text"},
+    "ledger": {"errors"},
+    "evidence": {"errors", "model"},
+    "profile": BASE | {"profile_schema", "layers", "toml_text"},
+    "profile_schema": BASE,
+    "contract": BASE,
+    "server": {"errors", "seeds"},
+    "workload": {"errors", "ledger", "seeds"},
+    "fault": DATA | {"server"},
+    "recording": {"errors", "seeds", "server"},
+    "recovery": DATA | {"server", "workload"},
+    "oracle": {"model", "ledger", "contract"},
+    "campaign": DATA | {"server", "workload", "fault", "recording", "recovery", "oracle"},
+    "application": DATA | {"server", "workload", "fault", "recovery", "oracle", "campaign"},
+    "report": DATA | {"campaign", "oracle"},
+    "doctor": DATA | {"server", "recording"},
+    "cli": DATA | {"server", "recording", "oracle", "campaign", "report", "doctor"},
+    "pytest_plugin": BASE | {"application", "profile", "server"},
+    "__main__": {"cli"},
+}
+"""A part -> the parts that it may import; a folder is one part."""
+
+IMPURE = {"os", "subprocess", "socket", "time", "random", "pathlib", "shutil", "tempfile", "psycopg", "threading"}
+PURE_PARTS = ("oracle", "contract", "model", "duration")
+PURE_FILES = ("recording/operations.py", "recording/diskcontract.py", "recording/diskmodel.py")
+
+
+def part_of(path: Path) -> str:
+    """Return the part that a file belongs to."""
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imports_of(path: Path) -> set[str]:
+    """Return every module that a file imports anywhere, types included."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+SOURCES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_down_only(path: Path) -> None:
+    """A part imports only what the table allows it."""
+    part = part_of(path)
+    parts = {name.split(".")[1] for name in imports_of(path) if name.startswith("crashlab.")}
+    known = {part_of(source) for source in SOURCES}
+    assert part in ALLOWED, f"no row for {part} in the table of imports"
+    assert (parts & known) - ALLOWED[part] - {part} == set()
+
+
+def test_judgement_does_no_input_or_output() -> None:
+    """The oracle, the contract and the disk model import nothing that touches the world."""
+    paths = [path for path in SOURCES if part_of(path) in PURE_PARTS]
+    paths += [ROOT / file for file in PURE_FILES if (ROOT / file).exists()]
+    for path in paths:
+        modules = {name.split(".")[0] for name in imports_of(path)}
+        assert modules & IMPURE == set(), path
+
+
+def test_only_seeds_makes_randomness() -> None:
+    """`random` is used for its types only; streams come from `seeds`."""
+    for path in SOURCES:
+        if part_of(path) == "seeds":
+            continue
+        made = {name for name in imports_of(path) if name.startswith(("random.", "secrets"))}
+        assert made <= {"random.Random"}, path
+
+
+def test_functions_fit_a_screen() -> None:
+    """No function is longer than 70 lines."""
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert node.end_lineno is not None
+                assert node.end_lineno - node.lineno < 70, f"{path}:{node.lineno} {node.name}"
+
+
+@pytest.mark.parametrize("module", ["crashlab", "crashlab.pytest_plugin", "crashlab.cli"])
+def test_light_modules_stay_light(module: str) -> None:
+    """Importing the plugin or the command line loads no driver and no container library."""
+    code = f"import sys, {module}; print(sorted({{'psycopg', 'testcontainers', 'docker', 'rich'}} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"
