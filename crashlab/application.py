@@ -131,7 +131,7 @@ class ApplicationTrial:
         self.ledger.close()
         recovery = self._recovery or Recovery(started=True, ran=False, seconds=0.0)
         history = read_ledger(self.ledger.path)
-        xids = [t.intent.xid for t in history.transactions.values() if t.intent is not None and t.intent.xid]
+        xids = [xid for xid in history.xid if xid]
         reading = Reading(
             relations=[table.relation for table in self._tables.values()], invariants=[], xids=xids, sequences=()
         )

@@ -19,7 +19,7 @@ import os
 import threading
 import time
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -335,6 +335,15 @@ def read_ledger(path: Path) -> History:
     finally:
         if collecting:
             gc.enable()
+
+
+def fold(events: Sequence[Event]) -> History:
+    """Fold events that are in memory, header first, as `read_ledger` folds a file.
+
+    Raises:
+        LedgerError: an event is impossible where it stands.
+    """
+    return _fold(Path("ledger"), iter([list(events)]))
 
 
 def _events(path: Path, file: BinaryIO) -> Iterator[list[Event] | str]:

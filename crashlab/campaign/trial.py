@@ -199,7 +199,7 @@ def _end_sessions(workload: Workload, injections: list[Injection], errors: list[
 
 def reading(workload: Workload, history: History) -> Reading:
     """Return what is to be read: every relation, and the fate of every transaction that was given an xid."""
-    xids = [t.intent.xid for t in history.transactions.values() if t.intent is not None and t.intent.xid]
+    xids = [xid for xid in history.xid if xid]
     return Reading(relations=workload.relations, invariants=workload.invariants, xids=xids)
 
 

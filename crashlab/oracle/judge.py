@@ -25,8 +25,9 @@ from crashlab.ledger import (
 )
 from crashlab.model import Contract, Counts, Family, Finding, Injection, Observation, Outcome, PromiseStatus, Verdict
 from crashlab.oracle.assumptions import check_crash, check_looked, check_run
+from crashlab.oracle.commit_status import CommitLog
 from crashlab.oracle.findings import Findings
-from crashlab.oracle.objects import check_commit_status, check_invariants, check_prepared, check_sequences
+from crashlab.oracle.objects import check_invariants, check_prepared, check_sequences
 from crashlab.oracle.order import check_order
 from crashlab.oracle.physical import check_physical
 from crashlab.oracle.rows import check_rows
@@ -58,6 +59,7 @@ def judge(
     findings = Findings(contract)
     check_run(findings, history, injections, acked_min, workload_errors)
     presence: Presence | None = None
+    commit_log: CommitLog | None = None
     lost_forbidden = 0
     if check_start(findings, observation):
         check_crash(findings, injections, observation)
@@ -67,11 +69,12 @@ def judge(
         if observation.marker is not None:
             presence = read_markers(findings, history, observation.marker)
             check_rows(findings, history, observation, presence)
-            check_commit_status(findings, history, observation, presence)
+            commit_log = CommitLog(findings, history, observation.xact_status, presence)
+            commit_log.check()
             check_sequences(findings, history, observation, presence)
         check_prepared(findings, history, observation, presence)
-        if presence is not None:
-            lost_forbidden = check_order(findings, history, contract, injections, observation, presence)
+        if presence is not None and commit_log is not None:
+            lost_forbidden = check_order(findings, history, contract, injections, observation, presence, commit_log)
         elif not findings.has(Family.CORRUPTION):
             says = "The marker table was not read, so nobody knows who survived."
             findings.add("INCONCLUSIVE-CHECK-NOT-RUN", "heap_read", says)

@@ -1,11 +1,10 @@
-"""Do the things beside tables agree with the survivors: commit bits, sequences, prepared transactions, invariants?
+"""Do the things beside tables agree with the survivors: sequences, prepared transactions, invariants?
 
-Checks: pg_xact_status against what is visible; the ledgered sequence against every value that a survivor received;
-    pg_prepared_xacts against the ledger's two-phase transactions; statements that hold after every transaction.
-Does not check: "committed" for a transaction that is absent and newer than every survivor: recovery gives an xid out
-    again that left no trace in the log, and then the answer is about another transaction. Sequence gaps are normal.
+Checks: the ledgered sequence against every value that a survivor received; pg_prepared_xacts against the ledger's
+    two-phase transactions; statements that hold after every transaction.
+Does not check: sequence gaps, which are normal after a crash.
 
-Sources: postgres-contract.md 4 (sequences, xids), 6 (pg_xact_status), 7.3 (2PC), 7.4 (sequence regress), 7.5.
+Sources: postgres-contract.md 4 (sequences, prepared transactions), 7.3 (2PC), 7.4 (sequence regress).
 """
 
 from operator import mul
@@ -13,48 +12,14 @@ from operator import mul
 from crashlab.ledger import ACKED, COMMITTING_PREPARED, PREPARED, REFUSED, STATES, History
 from crashlab.model import Observation
 from crashlab.oracle.findings import Findings
-from crashlab.oracle.physical import status_file
 from crashlab.oracle.survivors import Presence
 
 SEQUENCE = "crashlab.ticket"
-_CONTRADICTS_PRESENCE = ("aborted", "in progress", "future")
-
-
-def check_commit_status(findings: Findings, history: History, observation: Observation, presence: Presence) -> None:
-    """Hold the commit log against the data."""
-    statuses = observation.xact_status
-    if not statuses:
-        return
-    newest_xid = max(map(mul, history.xid, presence.visible), default=0)
-    for tx, (xid, seen) in enumerate(zip(history.xid, presence.visible, strict=True)):
-        status = statuses.get(str(xid)) if xid else None
-        if status is None or tx in presence.explained:
-            continue
-        if seen and status in _CONTRADICTS_PRESENCE and presence.may_survive(history, tx):
-            what = "is visible"
-        elif not seen and status == "committed" and xid < newest_xid:
-            what = "is not visible"
-            presence.explained.add(tx)
-        else:
-            continue
-        file = status_file(xid)
-        state = STATES[history.state[tx] - 1]
-        findings.add(
-            "CORRUPT-COMMIT-STATUS",
-            file,
-            f'Transaction {tx} (xid {xid}, {state} in the ledger) {what}, yet {file} says "{status}".',
-            files=[file],
-            tx=tx,
-            xid=xid,
-            state=state,
-            commit_status=status,
-            visible=bool(seen),
-        )
 
 
 def check_sequences(findings: Findings, history: History, observation: Observation, presence: Presence) -> None:
     """No sequence may hand out a value again that a survivor has."""
-    ticket = max(map(mul, history.ticket, presence.visible), default=0)
+    ticket = max(map(mul, history.ticket, presence.survivors(history)))
     named = [read for read in observation.sequences if read.name == SEQUENCE]
     for read in named or observation.sequences[:1]:
         upcoming = read.last_value + 1 if read.is_called else read.last_value

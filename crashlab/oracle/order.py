@@ -16,12 +16,13 @@ Sources: postgres-contract.md 7.2, 7.3, 7.4, 1.4.
 """
 
 from collections.abc import Sequence
+from operator import mul
 from typing import Any
 
 from crashlab.ledger import ACKED, PREPARED, PREPARING, History
 from crashlab.model import Contract, CrashClass, Injection, Observation
+from crashlab.oracle.commit_status import CommitLog
 from crashlab.oracle.findings import Findings
-from crashlab.oracle.physical import status_file
 from crashlab.oracle.survivors import MAY_BE_THERE, Presence
 from crashlab.oracle.versions import Step, Wanted, collect_steps
 
@@ -36,6 +37,7 @@ def check_order(
     injections: Sequence[Injection],
     observation: Observation,
     presence: Presence,
+    commit_log: CommitLog,
 ) -> int:
     """Report holes and losses; return how many acknowledged transactions are missing against the contract."""
     lost = [
@@ -45,7 +47,7 @@ def check_order(
     ]
     if not lost:
         return 0
-    return _Missing(findings, history, contract, injections, observation, presence, lost).report()
+    return _Missing(findings, history, contract, injections, observation, presence, commit_log, lost).report()
 
 
 class _Missing:
@@ -57,6 +59,7 @@ class _Missing:
         injections: Sequence[Injection],
         observation: Observation,
         presence: Presence,
+        commit_log: CommitLog,
         absent: list[int],
     ) -> None:
         self.findings = findings
@@ -65,6 +68,7 @@ class _Missing:
         self.injections = injections
         self.observation = observation
         self.presence = presence
+        self.commit_log = commit_log
         self.absent = absent
         self.crashed = observation.recovery.ran or any(injection.crashes_server for injection in injections)
         self.steps = self._steps_of_absent()
@@ -90,6 +94,9 @@ class _Missing:
                 why = f"transaction {successor.tx}, which is there, made version {successor.version} of "
                 why += f"{successor.write.relation} key {successor.write.key} out of its version"
                 code = self._report_hole(tx, successor.tx, why)
+            elif self.commit_log.certainly_committed(tx):
+                self.commit_log.report(tx)
+                code = "CORRUPT-COMMIT-STATUS"
             elif acked:
                 code = self._report_loss(tx, required)
             else:
@@ -100,16 +107,8 @@ class _Missing:
     def _last_survivor(self) -> tuple[int, int]:
         """Return the highest intent position of a survivor, and whose it is."""
         h = self.history
-        best = max(
-            (
-                (position, tx)
-                for tx, (position, seen, state) in enumerate(
-                    zip(h.intent_position, self.presence.visible, h.state, strict=True)
-                )
-                if seen and state in MAY_BE_THERE
-            ),
-            default=(0, 0),
-        )
+        position = max(map(mul, h.intent_position, self.presence.survivors(h)))
+        best = (position, h.intent_position.index(position))
         gids = set(self.observation.prepared)
         for tx, gid in h.gid.items():  # a PREPARE is in the log like a commit
             if gid in gids and h.state[tx] in (PREPARING, PREPARED):
@@ -194,11 +193,13 @@ class _Missing:
 
     def _report_hole(self, tx: int, survivor: int, why: str) -> str:
         h = self.history
-        status = self.observation.xact_status.get(str(h.xid[tx]))
-        file = status_file(h.xid[tx]) if status not in (None, "committed") else None
+        status = self.commit_log.status(tx)
+        file = self.commit_log.suspect_file(tx)
         marker = self.observation.marker
         says = f"Transaction {tx} of client {h.client[tx]} is missing although {why}: it committed first."
-        if file:
+        if status == "committed":
+            says += " Its commit bits say committed, so its rows went, not its commit."
+        elif file:
             says += f" Its commit bits are in {file}, which say {status}."
         self.findings.add(
             "CORRUPT-HOLE",

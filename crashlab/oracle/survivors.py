@@ -8,6 +8,7 @@ Sources: postgres-contract.md 7.1, 7.3 (2PC), 7.4 (phantom, atomicity).
 """
 
 from dataclasses import dataclass, field
+from operator import and_
 
 from crashlab.ledger import (
     ACKED,
@@ -24,6 +25,7 @@ from crashlab.oracle.findings import Findings
 
 MARKER = "marker table"
 MAY_BE_THERE = frozenset((ACKED, INDETERMINATE, COMMITTING_PREPARED))
+_MAY_BE_THERE_TABLE = bytes(state in MAY_BE_THERE for state in range(256))
 UNDECIDED = frozenset((PREPARING, PREPARED, ROLLING_BACK_PREPARED))
 """Prepared at most: never visible."""
 
@@ -39,6 +41,10 @@ class Presence:
         """Whether it is visible, and legally so."""
         return bool(self.visible[tx]) and history.state[tx] in MAY_BE_THERE
 
+    def survivors(self, history: History) -> bytes:
+        """Return `may_survive` of all transactions, as a column."""
+        return bytes(map(and_, self.visible, history.state.translate(_MAY_BE_THERE_TABLE)))
+
 
 def read_markers(findings: Findings, history: History, read: MarkerRead) -> Presence:
     """Tell who is there, and report markers that should not be."""
@@ -53,9 +59,12 @@ def read_markers(findings: Findings, history: History, read: MarkerRead) -> Pres
             odd.append(row)
     for row in odd:
         _check_odd_marker(findings, history, read.file, visible, row)
-    for tx in _illegal(history, visible):
-        _report_illegal(findings, history, read.file, tx)
-    return Presence(visible)
+    presence = Presence(visible)
+    if (survivors := presence.survivors(history)) != visible:
+        for tx, (seen, legal) in enumerate(zip(visible, survivors, strict=True)):
+            if seen and not legal:
+                _report_illegal(findings, history, read.file, tx)
+    return presence
 
 
 def _check_odd_marker(
@@ -78,14 +87,6 @@ def _check_odd_marker(
             )
             expected = {"client": transaction.client, "xid": transaction.xid}
             findings.add("CORRUPT-WRONG-VALUE", MARKER, says, files=[file], found=facts, expected=expected)
-
-
-def _illegal(history: History, visible: bytearray) -> list[int]:
-    return [
-        tx
-        for tx, (seen, state) in enumerate(zip(visible, history.state, strict=True))
-        if seen and state not in MAY_BE_THERE
-    ]
 
 
 def _report_illegal(findings: Findings, history: History, file: str | None, tx: int) -> None:

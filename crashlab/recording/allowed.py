@@ -4,14 +4,15 @@ The check of the model against real kernels: a real file system is cut off and m
 must be one of the states that the model allows at that point.
 
 Checks: paths and their kinds, links' contents, sizes, every byte of every regular file.
-Does not check: modes, owners, times (not modelled); that two names are one inode (but their bytes must be equal). Under a contract whose names vary independently all sets of pending names are tried, which is
-exponential: meant for a handful of them.
+Does not check: modes, owners, times (not modelled); that two names are one inode (but their bytes must be equal).
+Under a contract whose names vary independently all sets of pending names are tried, which is exponential: meant for a
+handful of them.
 
 Source: design.md "The disk model".
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Literal, Protocol
+from typing import Protocol
 
 from crashlab.recording.content import FileImage
 from crashlab.recording.diskmodel import DiskModel
@@ -29,8 +30,8 @@ BaseBytes = Callable[[int, int, int], bytes]
 class ObservedDisk(Protocol):
     """What was found on the disk, by path as in the recording."""
 
-    def paths(self) -> Mapping[str, Literal["file", "dir", "link"]]:
-        """Return every path with its kind."""
+    def paths(self) -> Mapping[str, str]:
+        """Return every path with its kind: file, dir or link, as in BaseFile; anything else is a reason."""
 
     def link(self, path: str) -> str:
         """Return a symbolic link's content."""

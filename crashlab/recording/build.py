@@ -24,7 +24,6 @@ _SOURCE = _FOLDER / "recorder.c"
 _FLAGS = [
     *("-std=gnu11", "-O3", "-Wall", "-Wextra", "-fPIC", "-shared", "-nostdlib", "-ffreestanding", "-fno-builtin"),
     *("-fvisibility=hidden", "-fno-stack-protector", "-fno-asynchronous-unwind-tables"),
-    "-fno-tree-loop-distribute-patterns",  # else these loops become calls of memcpy
     *("-Wl,-z,now", "-Wl,-z,relro", "-s"),
 ]
 _MACHINE_FLAGS = {"x86_64": [], "aarch64": ["-mno-outline-atomics"]}
@@ -93,8 +92,12 @@ def _compiler(machine: str) -> list[str]:
         triple = done.stdout.strip()
         if triple.startswith(f"{machine}-") and "linux" in triple:
             return [cc]
-    if importlib.util.find_spec("ziglang"):
-        return [sys.executable, "-m", "ziglang", "cc", "-target", f"{machine}-linux-musl"]
+    zig = importlib.util.find_spec("ziglang")
+    if zig and zig.submodule_search_locations:
+        headers = Path(zig.submodule_search_locations[0]) / "lib" / "libc" / "include"
+        kernel = [headers / "any-linux-any", headers / f"{machine.removesuffix('_64')}-linux-any"]  # x86_64: x86
+        command = [sys.executable, "-m", "ziglang", "cc", "-target", f"{machine}-linux-musl"]
+        return [*command, *(f"-isystem{folder}" for folder in kernel)]
     raise RecordingError(
         f"could not find a C compiler for {machine}",
         detail="Power-loss and other recorded trials need the recorder, a small C library.",

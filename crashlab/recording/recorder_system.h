@@ -6,6 +6,10 @@
 #ifndef RECORDER_SYSTEM_H
 #define RECORDER_SYSTEM_H
 
+#ifndef __clang__
+#pragma GCC optimize("no-tree-loop-distribute-patterns") /* else loops become calls of memcpy, which libc would have */
+#endif
+
 #include <asm/stat.h>
 #include <asm/unistd.h>
 #include <linux/errno.h>

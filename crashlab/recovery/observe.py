@@ -137,7 +137,7 @@ def _heap_read(connection: psycopg.Connection[Any], reading: Reading, facts: _Fa
     )
     if marker is not None:
         facts.marker = MarkerRead(file=relation_file(connection, reading.marker_table), rows=marker)
-        count += len(marker)
+        count += 1 + len(marker)
     for relation in reading.relations:
         query = f"SELECT {relation.select_list} FROM ONLY {relation.table}"
         rows = read_named(
@@ -146,7 +146,7 @@ def _heap_read(connection: psycopg.Connection[Any], reading: Reading, facts: _Fa
         if rows is not None:
             file = relation_file(connection, relation.table)
             facts.relations.append(RelationRead(relation=relation.name, file=file, rows=rows))
-            count += len(rows)
+            count += 1 + len(rows)
     return count
 
 

@@ -42,7 +42,10 @@ TOOL_FAULTS = (
     "unrecognized configuration parameter",
     "invalid value for parameter",
 )
+REFUSALS = ("the database system is", "terminating connection", "terminating background worker")
+"""FATAL messages to a client, not about the data: every attempt to connect during recovery logs one."""
 _FATAL = re.compile(r"\b(FATAL|PANIC):")
+_DETAIL = re.compile(r"\b(DETAIL|CONTEXT):")
 _REDO_START = re.compile(r"redo starts at ([0-9A-F]+/[0-9A-F]+)")
 _REDO_END = re.compile(r"redo done at ([0-9A-F]+/[0-9A-F]+)")
 _LOG_MESSAGE = re.compile(r"LOG:\s+(.*)")
@@ -86,7 +89,7 @@ def recover(
 def read_log(text: str, *, started: bool, seconds: float, tool_fault: str | None) -> Recovery:
     """Find the facts about a recovery in the server's log since the fault."""
     lines = text.splitlines()
-    fatal = [line for line in lines if _FATAL.search(line)] if not started else []
+    fatal = [] if started else _last_words(lines)
     if not started and tool_fault is None:
         tool_fault = next((line.strip() for line in fatal for fault in TOOL_FAULTS if fault in line), None)
     if not started and not fatal and tool_fault is None:
@@ -117,3 +120,18 @@ def _end_reason(lines: list[str]) -> str | None:
         elif inside and (match := _LOG_MESSAGE.search(line)):
             reason = match.group(1).strip()
     return reason
+
+
+def _last_words(lines: list[str]) -> list[str]:
+    """Return each FATAL or PANIC message about the data, with its DETAIL, which is where the file is named."""
+    found: list[str] = []
+    detail_follows = False
+    for line in lines:
+        if match := _FATAL.search(line):
+            message = line[match.start() :].strip()
+            detail_follows = not message.removeprefix("FATAL:").strip().startswith(REFUSALS)
+            if detail_follows:
+                found.append(message)
+        elif detail_follows and (match := _DETAIL.search(line)):
+            found[-1] += " " + line[match.start() :].strip()
+    return found

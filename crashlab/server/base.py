@@ -250,6 +250,10 @@ class Server(ABC):
         """Wait until these processes have ended (and reap them where that is ours to do); return those that did not."""
 
     @abstractmethod
+    def wait_stopped(self, pid: int, timeout_s: float = 10.0) -> bool:
+        """Wait until a process that was sent SIGSTOP stands still; say whether it does."""
+
+    @abstractmethod
     def running(self) -> bool:
         """Say whether the postmaster is alive, ready or not."""
 

@@ -15,7 +15,7 @@ Source of the traps: ecosystem.md section 2.
 
 import contextlib
 import io
-import secrets
+import os
 import shlex
 import signal as signals
 import tarfile
@@ -39,6 +39,7 @@ from crashlab.server.engine import (
     tar_of,
 )
 from crashlab.server.roles import POSTMASTER, role_of
+from crashlab.server.settings import collects_log
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
@@ -66,6 +67,15 @@ while :; do
 done
 echo $left
 """
+WAIT_STOPPED = """
+tries=$1
+while IFS= read -r stat <"/proc/$2/stat"; do
+  case ${stat##*) } in T*) echo T; break ;; Z*) break ;; esac
+  [ "$tries" -le 0 ] && break
+  tries=$((tries - 1)); sleep 0.02
+done 2>/dev/null
+:
+"""
 
 
 class ContainerServer(Server):
@@ -82,8 +92,8 @@ class ContainerServer(Server):
         """
         super().__init__(spec)
         self.source = image
-        self._name = f"crashlab-{secrets.token_hex(6)}"
-        self._password = secrets.token_urlsafe(24)
+        self._name = f"crashlab-{os.urandom(6).hex()}"
+        self._password = os.urandom(16).hex()
         self._port = 0
         self._docker: DockerContainer | None = None
         self._version: Version | None = None
@@ -128,7 +138,7 @@ class ContainerServer(Server):
 
     def _config(self, settings: dict[str, str]) -> bytes:
         complete = {"lc_messages": "C", **settings, "listen_addresses": "*", "port": "5432"}
-        if {"log_directory", "log_filename"}.isdisjoint(settings):
+        if collects_log(settings):
             complete |= {"log_directory": LOG_FOLDER, "log_filename": LOG_FILE, "log_rotation_age": "0"}
         lines = [f"include_if_exists = {_quoted(self._pgdata() + '/postgresql.conf')}"]
         lines += [f"{name} = {_quoted(value)}" for name, value in complete.items()]
@@ -139,29 +149,36 @@ class ContainerServer(Server):
 
     def stop(self, mode: StopMode = "fast", timeout_s: float = 30.0) -> None:
         """See Server.stop."""
-        if not self.running():
-            return
-        with docker_errors("could not stop the container"):
-            self._wrapped().kill(STOP_SIGNALS[mode].name)
-        if not self._wait_exit(timeout_s):
+        if self._send(STOP_SIGNALS[mode]) and not self._wait_exit(timeout_s):
             raise ServerTimeout(f"could not stop the server within {timeout_s:g} s (mode {mode})")
 
     def kill_all(self) -> list[int]:
         """See Server.kill_all."""
-        if not self.running():
+        if not self._send(signals.SIGKILL):
             return []
-        with docker_errors("could not kill the container"):
-            self._wrapped().kill(signals.SIGKILL.name)
         if not self._wait_exit(API_TIMEOUT_S):
             raise ServerTimeout(f"could not kill the container within {API_TIMEOUT_S} s")
         return [POSTMASTER_PID]
+
+    def _send(self, sig: signals.Signals) -> bool:
+        """Signal process 1 from outside; False: the container has ended already."""
+        if not self.running():
+            return False
+        try:
+            with docker_errors(f"could not send {sig.name} to the container"):
+                self._wrapped().kill(sig.name)
+        except ServerError:
+            if self.running():
+                raise
+            return False
+        return True
 
     def _wait_exit(self, timeout_s: float) -> bool:
         """Wait for the container's end. Not Docker's own wait call alone: its timeout is one of the HTTP socket."""
         from requests.exceptions import ConnectionError as Disconnected
         from requests.exceptions import ReadTimeout
 
-        with contextlib.suppress(Disconnected, ReadTimeout), docker_errors("could not wait for the container"):
+        with docker_errors("could not wait for the container"), contextlib.suppress(Disconnected, ReadTimeout):
             self._wrapped().wait(timeout=max(timeout_s, 0.1))
         return not self.running()
 
@@ -178,12 +195,12 @@ class ContainerServer(Server):
             registry.remove(self)
 
     def _remove(self) -> None:
-        from docker.errors import APIError, NotFound
+        """Remove container and volume. Where that fails the server stays registered, to be tried again at exit."""
+        from docker.errors import NotFound
 
-        container = self._find()
-        if container is not None:
-            # "removal is already in progress" is an APIError too.
-            with contextlib.suppress(NotFound, APIError):
+        with docker_errors(f'could not remove the container "{self._name}"'), contextlib.suppress(NotFound):
+            container = self._find()
+            if container is not None:
                 container.remove(force=True, v=True)
         assert self._docker is not None
         self._docker._container = None
@@ -227,7 +244,7 @@ class ContainerServer(Server):
         container = self._find()
         if container is None:
             return {}
-        with contextlib.suppress(NotFound), docker_errors("could not ask for the container's state"):
+        with docker_errors("could not ask for the container's state"), contextlib.suppress(NotFound):
             container.reload()
             state: dict[str, Any] = container.attrs["State"]
             return state
@@ -258,10 +275,15 @@ class ContainerServer(Server):
                 return connection.info.parameter_status("server_version") or ""
         with docker_errors(f'could not run "postgres --version" in "{self.source}"'):
             assert self._docker is not None
-            output: bytes = self._docker.get_docker_client().client.containers.run(
-                self.source, ["postgres", "--version"], remove=True, labels=LABELS, network_mode="none"
-            )
-        return output.decode(errors="replace")
+            containers = self._docker.get_docker_client().client.containers
+            # Not `run(remove=True)`: that leaves the image's anonymous volume behind.
+            probe = containers.create(self.source, ["postgres", "--version"], labels=LABELS, network_mode="none")
+            try:
+                probe.start()
+                probe.wait(timeout=API_TIMEOUT_S)
+                return probe.logs().decode(errors="replace")
+            finally:
+                probe.remove(force=True, v=True)
 
     # Processes
 
@@ -282,8 +304,8 @@ class ContainerServer(Server):
     def signal(self, pid: int, sig: signals.Signals) -> None:
         """See Server.signal."""
         if pid == POSTMASTER_PID:
-            with docker_errors("could not signal the container"):
-                self._wrapped().kill(sig.name)
+            if not self._send(sig):
+                raise ServerError("could not signal the postmaster: the container has ended")
             return
         script = 'IFS= read -r t <"/proc/$1/cmdline" || :; case $t in postgres:*) kill -"$2" "$1";; *) exit 3;; esac'
         try:
@@ -311,6 +333,10 @@ class ContainerServer(Server):
                 return []
             raise
         return [int(word) for word in left.split()]
+
+    def wait_stopped(self, pid: int, timeout_s: float = 10.0) -> bool:
+        """See Server.wait_stopped."""
+        return self._exec(WAIT_STOPPED, str(int(timeout_s / 0.02)), str(pid)).strip() == "T"
 
     def running(self) -> bool:
         """See Server.running."""
@@ -344,7 +370,7 @@ class ContainerServer(Server):
             return b"", b""
         with docker_errors("could not read the container's log"):
             collected = b""
-            if self._in_force.get("logging_collector", "off") not in ("off", "false", "no", "0"):
+            if collects_log(self._in_force):
                 with contextlib.suppress(NotFound):
                     stream, _ = container.get_archive(f"{LOG_FOLDER}/{LOG_FILE}")
                     with tarfile.open(fileobj=io.BytesIO(b"".join(stream))) as archive:

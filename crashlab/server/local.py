@@ -22,6 +22,7 @@ from crashlab.server.base import STOP_SIGNALS, Process, Server, ServerSpec, Stop
 from crashlab.server.builds import Build
 from crashlab.server.privileges import server_user
 from crashlab.server.roles import POSTMASTER, role_of
+from crashlab.server.settings import collects_log
 from crashlab.server.spares import SpareDirectories
 from crashlab.server.template import copy_template, find_template, refuse, server_environment
 
@@ -123,7 +124,7 @@ class LocalServer(Server):
 
     def _complete(self, settings: dict[str, str]) -> dict[str, str]:
         complete = dict(settings)
-        if {"log_directory", "log_filename"}.isdisjoint(settings):
+        if collects_log(settings):
             # A logging collector appends to the file that already takes the postmaster's stderr: one log, one order.
             complete |= {"log_directory": str(self._home), "log_filename": self._log.name, **COLLECTOR_INTO_LOG}
         return complete | {
@@ -238,6 +239,10 @@ class LocalServer(Server):
             self._postmaster.poll()
         processes.reap(set(pids) - set(left) - ({self._postmaster.pid} if self._postmaster else set()))
         return left
+
+    def wait_stopped(self, pid: int, timeout_s: float = 10.0) -> bool:
+        """See Server.wait_stopped."""
+        return processes.wait_stopped(pid, timeout_s)
 
     def running(self) -> bool:
         """See Server.running."""

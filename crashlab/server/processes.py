@@ -65,9 +65,15 @@ def freeze(pid: int, timeout_s: float = 2.0) -> None:
         os.kill(pid, signals.SIGSTOP)
     except ProcessLookupError:
         return
+    wait_stopped(pid, timeout_s)
+
+
+def wait_stopped(pid: int, timeout_s: float) -> bool:
+    """Wait until a process stands still; False when it does not in time, or is gone."""
     deadline = time.monotonic() + timeout_s
-    while state(pid) not in ("T", "Z", "") and time.monotonic() < deadline:
+    while (now := state(pid)) not in ("T", "Z", "") and time.monotonic() < deadline:
         time.sleep(0.0005)
+    return now == "T"
 
 
 def send(pids: Iterable[int], sig: signals.Signals) -> None:

@@ -115,6 +115,17 @@ def same_value(wanted: str, setting: Setting) -> bool:
     return wanted == setting.value
 
 
+def is_on(text: str) -> bool:
+    """Say whether a boolean setting's value means on."""
+    return _word(text) == "on"
+
+
+def collects_log(settings: Mapping[str, str]) -> bool:
+    """Say whether a logging collector runs and where its file goes was left to crashlab."""
+    elsewhere = {"log_directory", "log_filename"} & settings.keys()
+    return is_on(settings.get("logging_collector", "off")) and not elsewhere
+
+
 def _word(text: str) -> str:
     lowered = text.lower()
     if lowered in TRUE_WORDS:

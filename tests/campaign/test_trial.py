@@ -1,6 +1,7 @@
 """Does a whole live trial end in the right verdict, and never in a good one that nobody earned?"""
 
 import dataclasses
+import sys
 from pathlib import Path
 
 import pytest
@@ -90,10 +91,9 @@ def test_a_trial_without_its_kill_is_inconclusive(tmp_path: Path) -> None:
 
 def test_skipped_checks_make_a_trial_inconclusive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever required check did not run: nobody looked."""
-    from crashlab.recovery import observe
-
-    without = tuple(check for check in observe.CHECKS if check[0] != "amcheck_heap")
-    monkeypatch.setattr("crashlab.recovery.observe.CHECKS", without)
+    module = sys.modules["crashlab.recovery.observe"]
+    without = tuple(check for check in module.CHECKS if check[0] != "amcheck_heap")
+    monkeypatch.setattr(module, "CHECKS", without)
     outcome, promise, codes = only(run_profile(request(tmp_path, "kill9-all")))
     assert (outcome, promise) == (Outcome.INCONCLUSIVE, None)
     assert "INCONCLUSIVE-CHECK-NOT-RUN" in codes

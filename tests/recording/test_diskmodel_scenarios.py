@@ -1,29 +1,21 @@
 """What does each disk contract allow? Read as a specification: a log, then every state it may leave, no more, no less.
 
-A state lists its paths with their bytes, a dot for a zero byte, a slash for a directory; `(nothing)` is an empty disk.
-Every scenario starts from a folder `d` and a file `old` that holds ABCDEFGH, both durable; they are not listed where
-they are as at the start. The unit is 4 bytes.
+Every scenario starts from a folder `d` and a file `old` that holds ABCDEFGH, both durable. A state lists what is other
+than at the start: paths with their bytes, a dot for a zero byte, a slash for a directory, a minus for a path that is
+gone. The unit is 4 bytes.
 """
 
 from dataclasses import replace
 
 import pytest
-from naive_disk import UNIT, Disk
+from disk_text import CONTRACTS, Disk
 
-from crashlab.recording.diskcontract import DiskContract
-from crashlab.recording.fileclass import FileClass
+from crashlab.recording.fileclass import FileClass, classify
 from crashlab.recording.operations import Kind
 from crashlab.recording.states import draw_state, enumerate_states
 from crashlab.seeds import stream
 
-_LINUX = DiskContract("linux", tear_bytes=UNIT, size_step_bytes=UNIT)
-CONTRACTS = {
-    "linux": _LINUX,
-    "journal": replace(_LINUX, ordered_journal=True),
-    "strict": replace(_LINUX, fsync_persists_own_name=False, names_in_order=False),
-    "lying": replace(_LINUX, flushes_ignored_from=0),
-    "process": replace(_LINUX, everything_survives=True),
-}
+_LINUX = CONTRACTS["linux"]
 
 SCENARIOS = {
     # --- content
@@ -69,6 +61,11 @@ SCENARIOS = {
     "truncated and extended again, old bytes never come back": (
         "linux",
         "truncate old 0; fsync old; truncate old 8",
+        "old= | old=........",
+    ),
+    "nor do bytes that were never synced before the truncation": (
+        "linux",
+        "write old 0 aaaabbbb; truncate old 0; fsync old; truncate old 8",
         "old= | old=........",
     ),
     "even when nothing was synced, the size alone does not bring them back": (
@@ -137,22 +134,43 @@ SCENARIOS = {
         "rename old d/old; create old; fsync old",
         "d/old=ABCDEFGH old=",
     ),
+    "the removal of a directory brings along what was moved out of it": (
+        "linux",
+        "mkdir e; rename old e/old; syncfs; create d/z; rename e/old old; rmdir e; create e; fsync e",
+        "e= | d/z= e=",
+    ),
+    "an fsync persists no name that came after its begin": (
+        "linux",
+        "create a; begin 1 a; link a b; end 1",
+        "a= | a= b=",
+    ),
+    "nor does that of a directory": ("linux", "create d/a; begin 1 d; create d/b; end 1", "d/a= | d/a= d/b="),
+    "nor does syncfs": ("linux", "create a; begin 1 syncfs; create b; end 1", "a= | a= b="),
+    "to rename a file onto its other name changes nothing": (
+        "linux",
+        "link old two; syncfs; rename old two",
+        "two=ABCDEFGH",
+    ),
     "two files that change names do it at once": (
         "linux",
         "create new; fsync new; exchange new old",
         "new= | old= new=ABCDEFGH",
     ),
-    "an un-synced removal may be undone": ("linux", "unlink old", "(start) | (nothing)"),
+    "an un-synced removal may be undone": ("linux", "unlink old", "(start) | -old"),
     "a file that is unlinked for good leaves nothing": (
         "linux",
         "create new; write new 0 aa; unlink new; syncfs",
         "(start)",
     ),
-    "two names are one file": ("linux", "link old d/two; syncfs; write old 0 aaaa", "d/two=ABCDEFGH | d/two=aaaaEFGH old=aaaaEFGH"),
-    "a removed directory lost what was moved out of it only with the move": (
+    "two names are one file": (
         "linux",
-        "rename d e; rename old e/old; rename e/old old; rmdir e",
-        "(start) | e/ | e/ e/old=ABCDEFGH | (no d)",
+        "link old d/two; syncfs; write old 0 aaaa",
+        "d/two=ABCDEFGH | d/two=aaaaEFGH old=aaaaEFGH",
+    ),
+    "a directory is removed only with what was moved out of it": (
+        "strict",
+        "mkdir e; rename old e/old; syncfs; rename e/old old; rmdir e",
+        "e/ -old e/old=ABCDEFGH | e/ | (start)",
     ),
     # --- dishonest and gentle disks
     "a lying disk may lose what was synced": ("lying", "write old 0 aaaa; fsync old", "(start) | old=aaaaEFGH"),
@@ -163,7 +181,7 @@ SCENARIOS = {
     ),
 }
 
-_BASE = {"d/": "", "old": "ABCDEFGH"}
+_START = {"d/": "", "old": "ABCDEFGH"}
 
 
 def _disk(script: str) -> Disk:
@@ -175,18 +193,15 @@ def _disk(script: str) -> Disk:
     return disk
 
 
-def _written_states(text: str, moved: bool) -> set[frozenset[tuple[str, str]]]:
-    """Read the states of a scenario; what is not listed is as at the start, unless a rename took it away."""
+def _written_states(text: str) -> set[frozenset[tuple[str, str]]]:
     states = set()
     for state in text.split(" | "):
-        entries = {} if state == "(nothing)" else dict(_BASE)
-        if state == "(nothing)":
-            entries = {"d/": ""}
-        elif state == "(no d)":
-            del entries["d/"]
-        elif state != "(start)":
-            for word in state.split():
-                path, _, content = word.partition("=")
+        entries = dict(_START)
+        for word in [] if state == "(start)" else state.split():
+            path, _, content = word.partition("=")
+            if path.startswith("-"):
+                del entries[path[1:]]
+            else:
                 entries[path] = content
         states.add(frozenset(entries.items()))
     return states
@@ -202,8 +217,130 @@ def test_scenario(title: str) -> None:
     for state in enumerate_states(model):
         entries = disk.image(model, state)
         found.add(
-            frozenset(
-                (path + "/" * (kind == "dir"), data.decode().replace("\0", ".")) for path, kind, data in entries
-            )
+            frozenset((path + "/" * (kind == "dir"), data.decode().replace("\0", ".")) for path, kind, data in entries)
         )
-    assert found == _written_states(expected, moved=False)
+    assert found == _written_states(expected)
+
+
+def _cluster() -> Disk:
+    disk = Disk()
+    for folder in ("pgdata", "pgdata/pg_wal", "pgdata/base", "pgdata/base/5", "pgdata/global"):
+        disk.add_base(folder, None)
+    for path in ("pgdata/pg_wal/000000010000000000000001", "pgdata/base/5/1259", "pgdata/base/5/1259_vm"):
+        disk.add_base(path, b"")
+    disk.add_base("pgdata/global/pg_control", b"")
+    return disk
+
+
+def _everywhere(disk: Disk, verb: str, rest: str = "") -> None:
+    for entry in disk.base:
+        if entry.kind == "file":
+            disk.run(f"{verb} {entry.path} {rest}")
+
+
+@pytest.mark.parametrize("swallowed", [FileClass.WAL, FileClass.RELATION, FileClass.VM, FileClass.CONTROL])
+def test_flushes_of_one_class_can_be_ignored(swallowed: FileClass) -> None:
+    """A disk that ignores the flushes of one class keeps exactly that class pending, after fsync and after sync."""
+    for flush in ("fsync", "syncfs"):
+        disk = _cluster()
+        _everywhere(disk, "write", "0 aaaa")
+        if flush == "fsync":
+            _everywhere(disk, "fsync")
+        else:
+            disk.run("syncfs")
+        pending = disk.model(replace(_LINUX, flushes_ignored_for=frozenset({swallowed}))).pending()
+        assert {file.file_class for file in pending.files} == {swallowed}
+        assert not disk.model(_LINUX).pending().files
+
+
+def test_ignored_directory_flushes_lose_renames() -> None:
+    """With directory flushes ignored, an fsync of the directory does not persist a rename in it; else it does."""
+    script = "create d/a; fsync d/a; rename d/a d/b; fsync d"
+    disk = _disk(script)
+    assert not disk.model(_LINUX).pending().names
+    ignoring = disk.model(replace(_LINUX, flushes_ignored_for=frozenset({FileClass.DIRECTORY})))
+    assert [name.target for name in ignoring.pending().names] == ["d/b"]
+
+
+def test_an_aim_varies_nothing_else() -> None:
+    """Aimed at one class, enumerated and drawn states keep everything written to all others, and do vary the one."""
+    disk = _cluster()
+    _everywhere(disk, "write", "0 aaaabbbb")
+    disk.run("create pgdata/base/5/777")
+    model = disk.model(_LINUX)
+    aim = {FileClass.RELATION}
+    drawn = [draw_state(model, stream(seed, "aim"), aim) for seed in range(20)]
+    contents: dict[str, set[bytes]] = {}
+    for state in [*enumerate_states(model, aim=aim), *drawn]:
+        image = disk.image(model, state)
+        assert "pgdata/base/5/777" in {path for path, _, _ in image}
+        for path, _, data in image:
+            contents.setdefault(path, set()).add(data)
+    varied = {path for path, found in contents.items() if len(found) > 1}
+    assert varied == {"pgdata/base/5/1259"}
+
+
+def test_the_telling_states_come_first() -> None:
+    """Nothing, everything, each file alone and all but it, each torn write: within the first states."""
+    disk = _cluster()
+    _everywhere(disk, "write", "0 aaaabbbb")
+    model = disk.model(_LINUX)
+    notes = [state.note for state in enumerate_states(model, 30)]
+    assert notes[:2] == ["nothing that was pending survived", "everything survived"]
+    assert sum(note.startswith("everything survived but ") for note in notes) == 4
+    assert sum(note.startswith("only ") and note.endswith(" survived") for note in notes[:10]) == 4
+    assert sum("half of the write" in note for note in notes) == 8
+
+
+def test_what_was_in_flight_is_listed() -> None:
+    """`pending` names un-synced files with class and sizes, pending names, ended and open flushes, blind writes."""
+    disk = _cluster()
+    for line in (
+        "write pgdata/base/5/1259 0 aaaabbbb",
+        "write pgdata/base/5/1259 0 cccc",
+        "fdatasync pgdata/global/pg_control",
+        "create pgdata/base/5/777",
+        "begin 1 pgdata/base/5/1259",
+    ):
+        disk.run(line)
+    disk.add(Kind.BLIND, path="pgdata/pg_stat/x", data=b"shared mmap")
+    pending = disk.model(_LINUX).pending()
+    (file,) = pending.files
+    assert (file.path, file.file_class, file.units, file.versions) == ("pgdata/base/5/1259", FileClass.RELATION, 2, 3)
+    assert (file.durable_size_bytes, file.size_bytes, file.truncations) == (0, 8, 0)
+    assert [(name.kind, name.path) for name in pending.names] == [(Kind.CREATE, "pgdata/base/5/777")]
+    flushes = [(flush.begin, flush.end, flush.path, flush.datasync) for flush in pending.flushes]
+    assert flushes == [(2, 3, "pgdata/global/pg_control", True), (5, None, "pgdata/base/5/1259", False)]
+    assert pending.blind == {"pgdata/pg_stat/x": "shared mmap"}
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("pgdata/pg_wal/000000010000000000000001", FileClass.WAL),
+        ("wal/000000010000000A000000FE", FileClass.WAL),
+        ("pgdata/pg_wal/xlogtemp.4711", FileClass.WAL),
+        ("pgdata/base/5/1259", FileClass.RELATION),
+        ("pgdata/base/5/1259.3", FileClass.RELATION),
+        ("tblspc0/PG_17_202406281/5/16390", FileClass.RELATION),
+        ("pgdata/global/1262_fsm", FileClass.FSM),
+        ("pgdata/base/5/1259_vm", FileClass.VM),
+        ("pgdata/base/5/16400_init", FileClass.INIT),
+        ("pgdata/base/5/t3_16400", FileClass.TEMPORARY),
+        ("pgdata/base/pgsql_tmp/pgsql_tmp123.0", FileClass.TEMPORARY),
+        ("pgdata/base/5/pg_filenode.map", FileClass.RELATION_MAP),
+        ("pgdata/global/pg_control", FileClass.CONTROL),
+        ("pgdata/pg_xact/0000", FileClass.XACT),
+        ("pgdata/pg_multixact/offsets/0000", FileClass.SLRU),
+        ("pgdata/pg_twophase/0000000000000301", FileClass.TWO_PHASE),
+        ("pgdata/pg_replslot/s/state", FileClass.REPLICATION),
+        ("pgdata/pg_tblspc/16390", FileClass.TABLESPACE_LINK),
+        ("pgdata/pg_stat/pgstat.stat", FileClass.STATISTICS),
+        ("pgdata/postgresql.auto.conf", FileClass.CONFIGURATION),
+        ("pgdata/base/5/PG_VERSION", FileClass.CONFIGURATION),
+        ("pgdata/postmaster.pid", FileClass.OTHER),
+    ],
+)
+def test_a_path_tells_its_class(path: str, expected: FileClass) -> None:
+    """Paths of every part of a cluster are told apart."""
+    assert classify(path) is expected

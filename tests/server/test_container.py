@@ -26,12 +26,18 @@ def remaining(server: Server) -> list[str]:
         client.close()
 
 
-def volumes() -> set[str]:
+def own_volumes(server: Server) -> set[str]:
+    """Names of the volumes of a started container."""
+    assert isinstance(server, ContainerServer)
+    return {mount["Name"] for mount in server._wrapped().attrs["Mounts"]}
+
+
+def all_volumes() -> set[str]:
     import docker
 
     client = docker.from_env()
     try:
-        return {volume.name for volume in client.volumes.list()}
+        return {str(volume.name) for volume in client.volumes.list()}
     finally:
         client.close()
 
@@ -39,7 +45,6 @@ def volumes() -> set[str]:
 @pytest.mark.container
 def test_life_of_a_container() -> None:
     """Start, read back, SIGKILL, restart with other settings on the same data and port, role kill, stop, disposal."""
-    known_volumes = volumes()
     spec = ServerSpec(
         kind="container",
         image=IMAGE,
@@ -52,6 +57,9 @@ def test_life_of_a_container() -> None:
         found = server.read_settings()
         assert (found["wal_writer_delay"], found["data_checksums"], found["fsync"]) == ("10s", "on", "on")
         assert _published_on(server) == {"127.0.0.1"}
+        own = own_volumes(server)
+        assert len(own) == 1
+        assert own <= all_volumes()
         with server.connect(autocommit=True) as connection:
             connection.execute("CREATE TABLE kept AS SELECT 1 AS value")
         address = server.conninfo()
@@ -71,6 +79,8 @@ def test_life_of_a_container() -> None:
         )
 
         _role_kill(server)
+        with server.connect(), pytest.raises(ServerTimeout, match=r"could not stop the server within 0\.2 s"):
+            server.stop("smart", timeout_s=0.2)
         server.stop("fast")
         assert server.postmaster_exit() == "container exit code 0: exited with status 0"
         server.start()
@@ -78,7 +88,7 @@ def test_life_of_a_container() -> None:
             assert connection.execute("SELECT value FROM kept").fetchall() == [(1,)]
         server.stop("immediate")
     assert remaining(server) == []
-    assert volumes() <= known_volumes
+    assert own.isdisjoint(all_volumes())
     server.dispose()
 
 
@@ -87,6 +97,9 @@ def _role_kill(server: Server) -> None:
     before = {process.role: process.pid for process in server.processes()}
     assert {"postmaster", "checkpointer", "background writer", "walwriter"} <= before.keys()
     position = server.log_position()
+    assert not server.wait_stopped(before["walwriter"], 0.05)
+    server.signal(before["walwriter"], signal.SIGSTOP)
+    assert server.wait_stopped(before["walwriter"])
     server.signal(before["walwriter"], signal.SIGKILL)
     assert server.wait_gone([before["walwriter"], before["checkpointer"]]) == []
     server.wait_ready()
@@ -95,6 +108,7 @@ def _role_kill(server: Server) -> None:
     assert after["walwriter"] != before["walwriter"]
     assert "was terminated by signal 9" in server.log_since(position)
     assert server.wait_gone([after["walwriter"]], 0.1) == [after["walwriter"]]
+    assert not server.wait_stopped(before["walwriter"])
     with pytest.raises(ServerError, match="could not signal process"):
         server.signal(before["walwriter"], signal.SIGKILL)
 
@@ -147,6 +161,18 @@ def test_container_that_does_not_start() -> None:
         with pytest.raises(ServerTimeout, match="could not reach the server"):
             server.wait_ready(0.1)
     assert remaining(server) == []
+
+
+@pytest.mark.container
+def test_container_removed_by_somebody_else() -> None:
+    """A container that vanished is not running, and disposing of it is no error."""
+    with create_server(ServerSpec(kind="container", image=IMAGE)) as server:
+        server.start()
+        assert isinstance(server, ContainerServer)
+        server._wrapped().remove(force=True, v=True)
+        assert not server.running()
+        assert server.processes() == []
+        assert server.kill_all() == []
 
 
 @pytest.mark.container

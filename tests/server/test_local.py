@@ -117,7 +117,8 @@ def test_environment_does_not_reach_the_sessions(monkeypatch: pytest.MonkeyPatch
     """PGOPTIONS of the user's shell cannot change what is tested."""
     monkeypatch.setenv("PGOPTIONS", "-c synchronous_commit=off")
     monkeypatch.setenv("PGSSLMODE", "require")
-    assert local_server.read_settings()["synchronous_commit"] == "on"
+    with local_server.connect() as connection:
+        assert connection.execute("SHOW synchronous_commit").fetchone() == ("on",)
 
 
 def test_kill_all_and_restart_keeps_commits(local_server: Server) -> None:
