@@ -404,40 +404,76 @@ def _fold(path: Path, blocks: Iterator[list[Event] | str]) -> History:
 
 
 def _apply_block(history: History, events: list[Any]) -> str | None:
-    """Fold events into the history; return what is impossible about one, if anything, with `lines` at its line."""
-    state, client, end_position, end_ns = history.state, history.client, history.end_position, history.end_ns
-    position = history.lines
-    complaint: str | None = None
-    count = history.count
+    """Fold events into the history; return what is impossible about one, if anything, with `lines` at its line.
+
+    Begin, commit and ack of a transaction without two-phase commit are folded here, all else in `_apply`.
+    """
+    state, client, wrote, flushed = history.state, history.client, history.wrote, history.flushed
+    intent_position, end_position, end_ns = history.intent_position, history.end_position, history.end_ns
+    xid, ticket, insert_lsn = history.xid, history.ticket, history.insert_lsn
+    all_writes, all_sync = history.writes, history.sync
+    position, count, write_lsn, flush_lsn = history.lines, history.count, history.write_lsn, history.flush_lsn
+    complaint = None
     for event in events:
         position += 1
         kind = type(event)
-        if kind is Header or position == 1:
-            complaint = _apply_header(history, event, position)
-        elif kind is Begin:
+        if kind is Begin and event.tx == count + 1 and position > 1:
             count += 1
-            if event.tx == count:
-                client[count] = event.client
-                state[count] = UNSENT
-            else:
-                complaint = f"transaction {event.tx} begins after transaction {count - 1}"
-        elif not 0 < (tx := event.tx) <= count:
-            complaint = f"transaction {tx} has no begin"
-        elif client[tx] != event.client:
-            complaint = f"transaction {tx} belongs to client {client[tx]}, not {event.client}"
-        elif kind is Intent:
-            complaint = _apply_intent(history, event, position)
-        elif kind is Ack and state[tx] == INDETERMINATE:  # nearly all answers
+            client[count] = event.client
+            state[count] = UNSENT
+        elif (
+            kind is Intent
+            and 0 < (tx := event.tx) <= count
+            and state[tx] == UNSENT
+            and client[tx] == event.client
+            and event.action == "commit"
+            and not event.discarded
+        ):
+            state[tx] = INDETERMINATE
+            intent_position[tx] = position
+            if event.xid or event.writes:
+                wrote[tx] = 1
+                xid[tx] = event.xid
+                ticket[tx] = event.ticket
+                insert_lsn[tx] = event.insert_lsn
+                all_writes[tx] = event.writes
+                if event.write_lsn > write_lsn:
+                    write_lsn = event.write_lsn
+                if event.flush_lsn > flush_lsn:
+                    flush_lsn = event.flush_lsn
+            all_sync[tx] = sync = _SYNC_MODES.get(event.sync, event.sync)
+            if sync != "off" or event.forced:
+                flushed[tx] = 1
+        elif (
+            kind is Ack and 0 < (tx := event.tx) <= count and state[tx] == INDETERMINATE and client[tx] == event.client
+        ):
             state[tx] = ACKED
             end_position[tx] = position
             end_ns[tx] = event.at_ns
         else:
-            complaint = _apply_answer(history, event, position)
-        if complaint:
-            break
-    history.lines = position
-    history.count = count
+            history.count = count
+            complaint = _apply(history, event, position)
+            if complaint:
+                break
+    history.lines, history.count = position, count
+    history.write_lsn, history.flush_lsn = max(history.write_lsn, write_lsn), max(history.flush_lsn, flush_lsn)
     return complaint
+
+
+def _apply(history: History, event: Any, position: int) -> str | None:
+    """Fold any event, with all checks."""
+    if type(event) is Header or position == 1:
+        return _apply_header(history, event, position)
+    tx = event.tx
+    if type(event) is Begin:
+        return f"transaction {tx} begins after transaction {history.count}"
+    if not 0 < tx <= history.count:
+        return f"transaction {tx} has no begin"
+    if history.client[tx] != event.client:
+        return f"transaction {tx} belongs to client {history.client[tx]}, not {event.client}"
+    if type(event) is Intent:
+        return _apply_intent(history, event, position)
+    return _apply_answer(history, event, position)
 
 
 def _apply_header(history: History, event: Event, position: int) -> str | None:

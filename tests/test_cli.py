@@ -1,6 +1,5 @@
 """The command line: exit codes, what goes to which stream, and bad input that needs no server."""
 
-import fcntl
 import json
 import os
 import signal
@@ -150,13 +149,19 @@ def test_evidence_is_never_overwritten(told, capfd):
     assert len(told["requests"]) == 1
 
 
-def test_a_folder_in_use_by_another_run_is_refused(told, capfd):
-    """Two runs never write to one folder; when the first has ended, however it ended, its lock is gone."""
-    Path("o").mkdir()
-    with Path("o/.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+def test_a_folder_in_use_by_another_run_is_refused(told, monkeypatch, capfd):
+    """Two runs never write to one folder; when the first has ended, its lock is gone."""
+    codes = []
+
+    def run_another(request, **_):
+        codes.append(invoke(["run", "kill9-all", "--out", "o"]))
+        raise ServerError("could not go on")
+
+    with monkeypatch.context() as first_run:
+        first_run.setattr(campaign, "run_profile", run_another)
         assert invoke(["run", "kill9-all", "--out", "o"]) == 4
-        assert "in use by another run" in capfd.readouterr().err
+    assert codes == [4]
+    assert "in use by another run" in capfd.readouterr().err
     assert invoke(["run", "kill9-all", "--out", "o"]) == 0
 
 
@@ -178,7 +183,7 @@ def test_dry_run_prints_the_plan_and_starts_nothing(told, capfd):
         "seed 7",
         "wal_level = logical",
         "autovacuum = off",
-        "stop walwriter after 50",
+        "stop walwriter at a seeded moment",
         "kill all after 150",
     ):
         assert expected in first

@@ -166,11 +166,12 @@ def test_a_child_changes_what_it_names_and_keeps_the_rest(tmp_path):
     parent = tmp_path / "parent.toml"
     parent.write_text(
         'description = "parent"\ntrials = 3\n[server.settings]\nfsync = "off"\nwal_level = "replica"\n'
-        '[workload]\nclients = 2\nsynchronous_commit = "off"\n' + FAULT + FAULT
+        "[workload]\nclients = 2\nsynchronous_commit = { off = 1.0 }\n" + FAULT + FAULT
     )
     child = tmp_path / "child.toml"
     child.write_text(
-        'extends = "./parent.toml"\n[server.settings]\nfsync = true\n[workload]\nsynchronous_commit = "local"\n' + FAULT
+        'extends = "./parent.toml"\n[server.settings]\nfsync = true\n[workload]\nsynchronous_commit = { local = 1.0 }\n'
+        + FAULT
     )
     profile = load_profile(str(child))
     assert (profile.name, profile.description, profile.trials, profile.extends) == ("child", "parent", 3, None)

@@ -9,7 +9,8 @@ The format, version 1; all numbers little-endian, offsets and lengths in bytes:
 
     kind           number and names as in operations.Kind; besides 64 START and 65 BIND
     flags          1 durable (O_DSYNC), 2 fdatasync, 4 no name left
-    payload        WRITE: bytes, less zeros at their end, `length` is with them. COPY, CONTENT: bytes. START: the program's path. All others: "path" or "path NUL second name"
+    payload        WRITE: bytes, less the zeros at their end, which `length` counts. COPY, CONTENT: bytes. START: the
+                   program's path. All others: "path" or "path NUL second name"
     path           number of the root in CRASHLAB_RECORD_ROOTS, then the rest: "0/base/5/1259", "0"
     offset         CREATE, MKDIR: mode bits. BIND: st_mode. FSYNC_END, SYNCFS_END: offset of the begin's record
     second name    RENAME, LINK, EXCHANGE: the new name. SYMLINK: its content. BLIND: why

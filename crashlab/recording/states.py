@@ -12,9 +12,9 @@ Choices:
 Source: design.md "The disk model"; the all-but-one and only-one states after ALICE (OSDI '14).
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import chain, islice, product, zip_longest
-from random import Random
+from typing import Protocol, TypeVar
 
 from crashlab.recording.diskmodel import CrashState, DiskModel, FileChoice
 from crashlab.recording.fileclass import FileClass
@@ -24,6 +24,17 @@ DENSITIES = (0.01, 0.1, 0.5, 0.9, 0.99)
 """How likely a pending change is to survive, in a drawn state."""
 
 _LATEST_SHARE = 0.75  # of the surviving units with several versions, those that hold the last one
+
+
+_T = TypeVar("_T")
+
+
+class Dice(Protocol):
+    """What is needed of a random stream of crashlab.seeds."""
+
+    def random(self) -> float: ...
+    def randint(self, a: int, b: int) -> int: ...
+    def choice(self, seq: Sequence[_T]) -> _T: ...
 
 
 def nothing_extra(model: DiskModel) -> CrashState:
@@ -36,7 +47,7 @@ def everything(model: DiskModel) -> CrashState:
     return model.state(_all_names(model), map(_whole, _pending_files(model)), "everything survived")
 
 
-def draw_state(model: DiskModel, rng: Random, aim: Collection[FileClass] | None = None) -> CrashState:
+def draw_state(model: DiskModel, rng: Dice, aim: Collection[FileClass] | None = None) -> CrashState:
     """Draw one crash state; the same stream at the same point of the same recording gives the same one."""
     common = rng.choice(DENSITIES)
     each_its_own = rng.random() < 0.5
@@ -51,14 +62,14 @@ def draw_state(model: DiskModel, rng: Random, aim: Collection[FileClass] | None 
     return model.state(names, choices, f"drawn, {how}")
 
 
-def _draw_names(model: DiskModel, rng: Random, density: float) -> tuple[int, ...]:
+def _draw_names(model: DiskModel, rng: Dice, density: float) -> tuple[int, ...]:
     positions = _all_names(model)
     if not model.contract.names_in_order:
         return model.names.closed([position for position in positions if rng.random() < density])
     return positions if rng.random() < density else positions[: rng.randint(0, len(positions))]
 
 
-def _draw_file(file: FileHistory, rng: Random, density: float) -> FileChoice:
+def _draw_file(file: FileHistory, rng: Dice, density: float) -> FileChoice:
     cuts = 0
     while cuts < len(file.cuts) and rng.random() < density:
         cuts += 1
@@ -75,7 +86,7 @@ def _draw_file(file: FileHistory, rng: Random, density: float) -> FileChoice:
     return FileChoice(file.number, cuts, size, tuple(chosen))
 
 
-def _draw_size(file: FileHistory, rng: Random, density: float, cuts: int) -> int:
+def _draw_size(file: FileHistory, rng: Dice, density: float, cuts: int) -> int:
     if rng.random() < density:
         return file.largest(cuts)
     sizes = list(file.sizes(cuts))

@@ -18,48 +18,35 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 API_TIMEOUT_S = 60
+PROBE_TIMEOUT_S = 5
 
 
 def docker_problem() -> ServerError | None:
     """Say why containers cannot be used here, or None: they can."""
-    try:
-        _engine().close()
-    except ServerError as error:
-        return error
-    return None
-
-
-def _engine() -> Any:
     import docker
     from docker.errors import DockerException
 
     try:
-        client = docker.from_env(timeout=API_TIMEOUT_S)
-        client.ping()
+        docker.from_env(timeout=PROBE_TIMEOUT_S).close()
     except DockerException as error:
-        raise _no_docker(error) from error
-    return client
-
-
-def _no_docker(error: Exception) -> ServerError:
-    return ServerError(
-        "could not reach a Docker engine",
-        detail=str(error),
-        hint="Start Docker, set DOCKER_HOST, or use a local build (--server local).",
-    )
+        return ServerError(
+            "could not reach a Docker engine",
+            detail=str(error),
+            hint="Start Docker, set DOCKER_HOST, or use a local build (--server local).",
+        )
+    return None
 
 
 def new_container(image: str) -> "DockerContainer":
     """Return testcontainers' description of a container, nothing made yet. Raises ServerError: no Docker engine."""
-    from docker.errors import DockerException
+    problem = docker_problem()
+    if problem is not None:
+        raise problem
     from testcontainers.core.config import testcontainers_config
     from testcontainers.core.container import DockerContainer
 
     testcontainers_config.ryuk_disabled = True
-    try:
-        return DockerContainer(image, docker_client_kw={"timeout": API_TIMEOUT_S})
-    except DockerException as error:
-        raise _no_docker(error) from error
+    return DockerContainer(image, docker_client_kw={"timeout": API_TIMEOUT_S})
 
 
 def image_environment(docker: "DockerContainer", image: str) -> dict[str, str]:

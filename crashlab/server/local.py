@@ -56,6 +56,7 @@ class LocalServer(Server):
         self._postmaster: subprocess.Popen[bytes] | None = None
         self._known: set[int] = set()
         self._posix_segments: set[Path] = set()
+        self._sysv_segments: set[tuple[int, int]] = set()
         self._spares: SpareDirectories | None = None
         self._home: Path | None = None
         self._sockets: Path | None = None
@@ -100,7 +101,9 @@ class LocalServer(Server):
     def _launch(self, settings: dict[str, str], deadline: float) -> None:
         assert self.data_directory is not None
         self._wait_for_leftovers(deadline)
-        # Everything of an earlier start is gone, but its process id may be another server's by now.
+        # Everything of an earlier start is gone, but its process id may be another server's by now. Should this start
+        # fail early, its shared memory is still there.
+        self._sysv_segments |= sharedmemory.sysv_segments(self.data_directory)
         (self.data_directory / "postmaster.pid").unlink(missing_ok=True)
         processes.become_subreaper()
         arguments = [f"{name}={value}" for name, value in self._complete(settings).items()]
@@ -192,7 +195,8 @@ class LocalServer(Server):
 
     def _remove_shared_memory(self) -> None:
         if self.data_directory is not None:
-            sharedmemory.remove_sysv_segment(self.data_directory)
+            self._sysv_segments |= sharedmemory.sysv_segments(self.data_directory)
+        sharedmemory.remove_sysv_segments(self._sysv_segments)
         for segment in self._posix_segments:
             segment.unlink(missing_ok=True)
         self._posix_segments = set()

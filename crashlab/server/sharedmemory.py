@@ -31,16 +31,20 @@ def posix_segments(pids: Iterable[int]) -> set[Path]:
     return found
 
 
-def remove_sysv_segment(data_directory: Path) -> None:
-    """Remove the segment that a stale postmaster.pid names, if nobody is attached to it any more."""
+def sysv_segments(data_directory: Path) -> set[tuple[int, int]]:
+    """Return key and id of the segment that a postmaster.pid names, alive or stale; empty if there is none."""
     try:
         lines = (data_directory / "postmaster.pid").read_text().splitlines()
         key, segment = (int(word) for word in lines[SHM_KEY_LINE - 1].split())
-        table = (PROC / "sysvipc/shm").read_text().splitlines()[1:]
     except (OSError, IndexError, ValueError):
-        return
-    for row in table:
+        return set()
+    return {(key, segment)}
+
+
+def remove_sysv_segments(segments: set[tuple[int, int]]) -> None:
+    """Remove those that still exist and that nobody is attached to any more."""
+    for row in (PROC / "sysvipc/shm").read_text().splitlines()[1:] if segments else []:
         words = row.split()
         # key shmid perms size cpid lpid nattch
-        if (int(words[0]), int(words[1])) == (key, segment) and words[6] == "0":
-            ctypes.CDLL(None, use_errno=True).shmctl(segment, IPC_RMID, None)
+        if (int(words[0]), int(words[1])) in segments and words[6] == "0":
+            ctypes.CDLL(None, use_errno=True).shmctl(int(words[1]), IPC_RMID, None)

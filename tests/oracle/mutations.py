@@ -132,9 +132,8 @@ def middle_transaction_removed(world, observation, rng):
         return None
     rest = [one for one in survivors if one is not tx]
     mutated = world.observation(rest)
-    return replace(
-        mutated, invariants=[], xact_status={k: v for k, v in mutated.xact_status.items() if k != str(tx.xid)}
-    )
+    statuses = {xid: status for xid, status in mutated.xact_status.items() if xid != str(tx.xid)}
+    return replace(mutated, invariants=[], xact_status=statuses)
 
 
 @must_give("CORRUPT-MISSING-ROW")

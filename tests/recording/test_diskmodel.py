@@ -19,6 +19,7 @@ from crashlab.recording.diskcontract import DiskContract, disk_contract
 from crashlab.recording.diskmodel import DiskModel
 from crashlab.recording.operations import BaseFile, Kind, Operation
 from crashlab.recording.states import draw_state, enumerate_states, everything, nothing_extra
+from crashlab.seeds import stream
 
 RULES = ("linux", "strict", "lying", "lying later", "process")
 MOST_STATES = 1500
@@ -118,7 +119,7 @@ def _check_against_reference(disk: Disk, contract: DiskContract) -> None:
     found = {state.fingerprint: disk.image(model, state) for state in states}
     assert set(found.values()) == expected
     assert len(found) == len(states)
-    rng = Random(0)
+    rng = stream(0, "states")
     for _ in range(10):
         state = draw_state(model, rng)
         image = disk.image(model, state)
@@ -238,8 +239,8 @@ def test_same_seed_same_state() -> None:
     for line in ("write f 0 aaaaaaaabbbb", "create g", "write g 0 cccc", "truncate f 2"):
         disk.run(line)
     model = disk.model(CONTRACTS["linux"])
-    drawn = [draw_state(model, Random(seed)) for seed in range(40)]
-    assert drawn == [draw_state(disk.model(CONTRACTS["linux"]), Random(seed)) for seed in range(40)]
+    drawn = [draw_state(model, stream(seed, "states")) for seed in range(40)]
+    assert drawn == [draw_state(disk.model(CONTRACTS["linux"]), stream(seed, "states")) for seed in range(40)]
     assert len({state.fingerprint for state in drawn}) > 10
     again = model.state(drawn[0].names, drawn[0].files, drawn[0].note)
     assert again == drawn[0]

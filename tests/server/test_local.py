@@ -151,6 +151,8 @@ def test_killed_postmaster_and_its_orphans(local_server: Server) -> None:
     with pytest.raises(ServerTimeout, match="of its last life are still there"):
         local_server.start(timeout_s=0.2)
     assert local_server.wait_gone(list(pids.values())) == []
+    # Reaped here and now, not whenever the machine's pid 1 looks.
+    assert [state(pid) for pid in pids.values()] == [""] * len(pids)
     local_server.start()
     assert remembered(local_server) == [1]
 
@@ -227,7 +229,9 @@ def test_server_that_is_never_ready_is_killed(local_server: Server) -> None:
     assert traces(local_server) == []
 
 
-@pytest.mark.parametrize("end", ["running", "killed", "postmaster killed", "stopped process", "never started"])
+@pytest.mark.parametrize(
+    "end", ["running", "killed", "postmaster killed", "stopped process", "failed restart", "never started"]
+)
 def test_dispose_leaves_nothing(end: str) -> None:
     """Whatever state a server is in, dispose removes processes, files, sockets and shared memory, twice if asked."""
     server = create_server(ServerSpec(kind="local"))
@@ -239,12 +243,15 @@ def test_dispose_leaves_nothing(end: str) -> None:
         assert len(segments) >= 2
         assert existing(segments) == segments
         assert traces(server) != []
-        if end == "killed":
+        if end in ("killed", "failed restart"):
             server.kill_all()
         elif end == "postmaster killed":
             server.signal(pids["postmaster"], signal.SIGKILL)
         elif end == "stopped process":
             server.signal(pids["checkpointer"], signal.SIGSTOP)
+        if end == "failed restart":
+            with pytest.raises(ServerError):
+                server.start(overrides={"wal_level": "nonsense"})
     server.dispose()
     assert traces(server) == []
     assert existing(segments) == set()
