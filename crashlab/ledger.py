@@ -195,7 +195,7 @@ class History:
         self.end_position = array("q", [0])
         self.end_ns = array("q", [0])
         self.insert_lsn = array("q", [0])
-        self.sync: list[str] = [""]
+        self.sync: list[str] = ["on"]
         self.writes: list[tuple[Write, ...]] = [()]
         self.discarded: dict[int, tuple[Write, ...]] = {}
         self.gid: dict[int, str] = {}
@@ -214,7 +214,7 @@ class History:
             _resize(numbers, size)
         for flags in (self.state, self.flushed, self.wrote):
             flags[size:] = bytes(max(0, size - len(flags)))
-        self.sync[size:] = [""] * (size - len(self.sync))
+        self.sync[size:] = ["on"] * (size - len(self.sync))
         self.writes[size:] = [()] * (size - len(self.writes))
 
 
@@ -441,7 +441,8 @@ def _apply_block(history: History, events: list[Any]) -> str | None:
                     write_lsn = event.write_lsn
                 if event.flush_lsn > flush_lsn:
                     flush_lsn = event.flush_lsn
-            all_sync[tx] = sync = _SYNC_MODES.get(event.sync, event.sync)
+            if (sync := event.sync) != "on":
+                all_sync[tx] = _SYNC_MODES.get(sync, sync)
             if sync != "off" or event.forced:
                 flushed[tx] = 1
         elif (

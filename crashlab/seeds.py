@@ -26,3 +26,8 @@ def derive(seed: int, *names: str | int) -> int:
 def stream(seed: int, *names: str | int) -> Random:
     """Return the random stream of a named part of the run."""
     return Random(derive(seed, *names))
+
+
+def trial_seed(run_seed: int, profile: str, trial: int) -> int:
+    """Return the seed of one trial of a run."""
+    return derive(run_seed, profile, trial)

@@ -21,7 +21,7 @@ from crashlab.ledger import History, LedgerWriter, read_ledger
 from crashlab.model import Injection, Observation, PromiseStatus
 from crashlab.profile import Profile
 from crashlab.recovery import Reading, observe, recover
-from crashlab.seeds import derive, stream
+from crashlab.seeds import stream, trial_seed
 from crashlab.server import Server, ServerSpec, create_server
 from crashlab.workload.run import Workload
 from crashlab.workload.session import Mix
@@ -103,7 +103,7 @@ def _crash_and_observe(
 ) -> None:
     """Run the workload, inject the faults, recover, read; leave the evidence in `folder`."""
     profile = request.profile
-    seed = derive(request.seed, profile.name, trial)
+    seed = trial_seed(request.seed, profile.name, trial)
     facts = evidence.ServerFacts(
         kind=server.kind,
         version=str(server.version),

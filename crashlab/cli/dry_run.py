@@ -7,7 +7,7 @@ import click
 from crashlab.contract import contract_for
 from crashlab.duration import format_ms
 from crashlab.profile import Fault, Profile
-from crashlab.seeds import derive
+from crashlab.seeds import trial_seed
 
 if TYPE_CHECKING:
     from crashlab.cli.run import Plan
@@ -22,7 +22,7 @@ def print_plan(plan: "Plan") -> None:
         click.echo(f"time limit {plan.time_limit_s:g} s, shared by all profiles")
     for profile in plan.profiles:
         trials = plan.trials_of(profile)
-        seeds = [str(derive(plan.seed, profile.name, trial)) for trial in range(min(trials, SHOWN_SEEDS))]
+        seeds = [str(trial_seed(plan.seed, profile.name, trial)) for trial in range(min(trials, SHOWN_SEEDS))]
         click.echo(f"\n{profile.name}: {profile.description}")
         click.echo(f"  trials    {trials}, seeds {' '.join(seeds)}{' ...' if trials > SHOWN_SEEDS else ''}")
         _section("settings", [f"{name} = {value}" for name, value in profile.server.settings.items()])

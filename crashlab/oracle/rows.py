@@ -42,13 +42,14 @@ def _newest(history: History, presence: Presence) -> tuple[dict[str, dict[str, W
     """Return the newest visible write of each key, and the keys that two writers brought to the same version."""
     newest: dict[str, dict[str, Write]] = {}
     suspects: defaultdict[str, set[str]] = defaultdict(set)
+    relation, keys = "", newest.setdefault("", {})  # mostly the same one many times
     for seen, writes in zip(presence.visible, history.writes, strict=True):
         if not seen:
             continue
         for write in writes:
-            keys = newest.get(write.relation)
-            if keys is None:
-                keys = newest[write.relation] = {}
+            if write.relation != relation:
+                relation = write.relation
+                keys = newest.setdefault(relation, {})
             old = keys.setdefault(write.key, write)
             if old is write:
                 continue
@@ -56,6 +57,7 @@ def _newest(history: History, presence: Presence) -> tuple[dict[str, dict[str, W
                 keys[write.key] = write
             elif old.version == write.version:
                 suspects[write.relation].add(write.key)
+    newest.pop("")
     return newest, suspects
 
 

@@ -95,7 +95,7 @@ def _compiler(machine: str) -> list[str]:
     zig = importlib.util.find_spec("ziglang")
     if zig and zig.submodule_search_locations:
         headers = Path(zig.submodule_search_locations[0]) / "lib" / "libc" / "include"
-        kernel = [headers / "any-linux-any", headers / f"{machine.removesuffix('_64')}-linux-any"]  # x86_64: x86
+        kernel = [headers / f"{machine.removesuffix('_64')}-linux-any", headers / "any-linux-any"]  # x86_64: x86
         command = [sys.executable, "-m", "ziglang", "cc", "-target", f"{machine}-linux-musl"]
         return [*command, *(f"-isystem{folder}" for folder in kernel)]
     raise RecordingError(

@@ -31,6 +31,12 @@
 #define TMPFILE_BIT 020000000 /* O_TMPFILE is this and O_DIRECTORY, whose bit differs between machines */
 #define PATH_BYTES 4096
 
+#if defined(__x86_64__) /* kernel headers of another machine would compile, and see nothing */
+_Static_assert(sizeof(struct stat) == 144 && __builtin_offsetof(struct stat, st_mode) == 24, "struct stat");
+#else
+_Static_assert(sizeof(struct stat) == 128 && __builtin_offsetof(struct stat, st_mode) == 16, "struct stat");
+#endif
+
 typedef unsigned long u64; /* both machines are LP64 */
 typedef unsigned int u32;
 typedef unsigned short u16;

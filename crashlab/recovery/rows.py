@@ -33,7 +33,7 @@ def _read(connection: psycopg.Connection[Any], query: str, kind: type[T]) -> lis
     decode_lines = msgspec.json.Decoder(kind).decode_lines
     rows: list[T] = []
     lines = bytearray()
-    with connection.cursor() as cursor, cursor.copy(copy_sql) as copy:  # type: ignore[arg-type]
+    with connection.cursor() as cursor, cursor.copy(copy_sql) as copy:
         for line in copy:
             lines += line
             if len(lines) > BLOCK_BYTES:
