@@ -158,18 +158,18 @@ class ApplicationTrial:
 
     def _commit(self, connection: psycopg.Connection[Any], intent: Intent) -> None:
         self.ledger.record(intent)
-        who = {"tx": intent.tx, "client": intent.client}
+        tx, client = intent.tx, intent.client
         try:
             status = connection.execute("COMMIT").statusmessage
         except psycopg.Error as error:
             reason = str(error).strip()
-            self.ledger.record(Indeterminate(**who, at_ns=time.monotonic_ns(), reason=reason))
+            self.ledger.record(Indeterminate(tx=tx, client=client, at_ns=time.monotonic_ns(), reason=reason))
             raise
         if status == "COMMIT":
-            self.ledger.record(Ack(**who, at_ns=time.monotonic_ns()))
+            self.ledger.record(Ack(tx=tx, client=client, at_ns=time.monotonic_ns()))
         else:
             reason = f"COMMIT was answered {status}"
-            self.ledger.record(Refused(**who, at_ns=time.monotonic_ns(), reason=reason))
+            self.ledger.record(Refused(tx=tx, client=client, at_ns=time.monotonic_ns(), reason=reason))
 
     def _client_of(self, connection: psycopg.Connection[Any]) -> int:
         with self._lock:
@@ -209,7 +209,7 @@ class LedgeredTransaction:
         _, self._xid, *positions = row
         self._positions = (positions[0], positions[1], positions[2])
         self._connection.execute(
-            f"INSERT INTO {MARKER_TABLE} VALUES (%s, %s, %s)",  # type: ignore[arg-type]
+            f"INSERT INTO {MARKER_TABLE} VALUES (%s, %s, %s)",
             (self.tx, self._client, self._xid),
         )
 
@@ -292,9 +292,9 @@ class _Table:
 
     def read(self, connection: psycopg.Connection[Any], values: tuple[Any, ...]) -> tuple[str, str | None]:
         """Return a row's key as the reader will see it, and its content; None when it is not there."""
-        key = connection.execute(self._key_sql, values).fetchone()  # type: ignore[arg-type]
+        key = connection.execute(self._key_sql, values).fetchone()
         assert key is not None
-        row = connection.execute(self._value_sql, values).fetchone()  # type: ignore[arg-type]
+        row = connection.execute(self._value_sql, values).fetchone()
         return key[0], None if row is None else row[0]
 
 

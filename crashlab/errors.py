@@ -57,4 +57,4 @@ class EvidenceError(CrashlabError):
 
 
 class RecordingError(EvidenceError):
-    """A recording is cut short, damaged, void, or does not belong to its base image; or the recorder cannot be built."""
+    """A recording is cut short, damaged, void, or of another base image; or the recorder cannot be built."""

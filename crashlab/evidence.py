@@ -12,7 +12,6 @@ One folder a trial:
 Every file but the ledger and the log is written whole or not at all.
 """
 
-import os
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -73,7 +72,7 @@ def save(folder: Path, name: str, value: Any) -> None:
     partial = folder / f".{name}.partial"
     try:
         partial.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n")
-        os.replace(partial, target)
+        partial.replace(target)
     except OSError as error:
         raise EvidenceError(f'could not write evidence "{target}": {error.strerror}') from error
 

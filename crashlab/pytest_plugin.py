@@ -71,7 +71,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     report = yield
     if report.when == "call" and report.failed and REPRODUCE in item.stash:  # type: ignore[attr-defined]
         report.sections.append(("crashlab", f"reproduce with: {item.stash[REPRODUCE]}"))  # type: ignore[attr-defined]
-    return report  # type: ignore[return-value]
+    return report
 
 
 @pytest.fixture

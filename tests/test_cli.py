@@ -29,7 +29,7 @@ def told(monkeypatch):
     """Let `run` be answered by results made by hand; they say what is told, not what PostgreSQL does."""
     answers = {}
 
-    def run_profile(request, *, on_trial, on_phase):
+    def run_profile(request, *, spares, on_trial, on_phase):
         answer = answers.get(request.profile.name, intact())
         if isinstance(answer, BaseException):
             raise answer

@@ -1,5 +1,6 @@
 """How are the trials of a profile run one after the other, within a budget, and how is one run again?"""
 
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -8,44 +9,64 @@ from crashlab import evidence
 from crashlab.campaign.results import Keep, ProfileResult, RunRequest, ServerChoice, TrialResult
 from crashlab.campaign.trial import run_trial
 from crashlab.errors import EvidenceError
+from crashlab.model import PromiseStatus
 from crashlab.profile import Profile
+from crashlab.server import SpareDirectories
 
 OnTrial = Callable[[TrialResult], None]
 OnPhase = Callable[[str], None]
 
 
 def run_profile(
-    request: RunRequest, *, on_trial: OnTrial | None = None, on_phase: OnPhase | None = None
+    request: RunRequest,
+    *,
+    spares: SpareDirectories | None = None,
+    on_trial: OnTrial | None = None,
+    on_phase: OnPhase | None = None,
 ) -> ProfileResult:
     """Run a profile's trials until their number, the time or the patience is used up.
 
     A KeyboardInterrupt ends the run: what was finished is in the result, which is marked interrupted.
+
+    Args:
+        spares: shared with other profiles of the same run.
 
     Raises:
         CrashlabError: the environment does not allow it; trials finished before keep their evidence.
     """
     profile = request.profile
     result = ProfileResult(profile=profile, seed=request.seed, server=None, crash_class=profile.crash_class)
-    deadline = None if request.time_limit_s is None else time.monotonic() + request.time_limit_s
     try:
-        for trial in range(request.first_trial, request.first_trial + request.trials):
-            if deadline is not None and time.monotonic() > deadline:
-                result.stopped_by = f"time limit, {len(result.trials)} of {request.trials} trials"
-                break
-            if on_phase:
-                on_phase(f"trial {trial}")
-            done = run_trial(request, trial, _make_folder(request.out, trial))
-            result.trials.append(done)
-            result.server = done.server
-            if on_trial:
-                on_trial(done)
-            if request.fail_fast and done.verdict.promise == "broken":
-                result.stopped_by = "first broken promise"
-                break
+        with contextlib.nullcontext(spares) if spares is not None else SpareDirectories() as used:
+            _run_trials(request, result, used, on_trial, on_phase)
     except KeyboardInterrupt:
         result.interrupted = True
         result.stopped_by = f"interrupt, {len(result.trials)} of {request.trials} trials"
     return result
+
+
+def _run_trials(
+    request: RunRequest,
+    result: ProfileResult,
+    spares: SpareDirectories,
+    on_trial: OnTrial | None,
+    on_phase: OnPhase | None,
+) -> None:
+    deadline = None if request.time_limit_s is None else time.monotonic() + request.time_limit_s
+    for trial in range(request.first_trial, request.first_trial + request.trials):
+        if deadline is not None and time.monotonic() > deadline:
+            result.stopped_by = f"time limit, {len(result.trials)} of {request.trials} trials"
+            return
+        if on_phase:
+            on_phase(f"trial {trial}")
+        done = run_trial(request, trial, _make_folder(request.out, trial), spares=spares)
+        result.trials.append(done)
+        result.server = done.server
+        if on_trial:
+            on_trial(done)
+        if request.fail_fast and done.verdict.promise is PromiseStatus.BROKEN:
+            result.stopped_by = "first broken promise"
+            return
 
 
 def replay(

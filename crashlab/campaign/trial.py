@@ -22,7 +22,7 @@ from crashlab.model import Injection, Observation, PromiseStatus
 from crashlab.profile import Profile
 from crashlab.recovery import Reading, observe, recover
 from crashlab.seeds import stream, trial_seed
-from crashlab.server import Server, ServerSpec, create_server
+from crashlab.server import Server, ServerSpec, SpareDirectories, create_server
 from crashlab.workload.run import Workload
 from crashlab.workload.session import Mix
 
@@ -67,11 +67,17 @@ def server_spec(request: RunRequest) -> ServerSpec:
 
 
 def run_trial(
-    request: RunRequest, trial: int, folder: Path, *, before_recovery: BeforeRecovery | None = None
+    request: RunRequest,
+    trial: int,
+    folder: Path,
+    *,
+    spares: SpareDirectories | None = None,
+    before_recovery: BeforeRecovery | None = None,
 ) -> TrialResult:
     """Run one trial and return its result; its evidence is in `folder`.
 
     Args:
+        spares: used data directories of earlier trials, repaired instead of copied anew.
         before_recovery: called between crash and restart, to plant damage.
 
     Raises:
@@ -79,7 +85,7 @@ def run_trial(
     """
     clock = _Clock()
     with clock.phase("prepare"):
-        server = create_server(server_spec(request))
+        server = create_server(server_spec(request), spares=spares)
     keep = False
     try:
         with clock.phase("start"):
@@ -160,7 +166,7 @@ def _workload(profile: Profile, server: Server, ledger: LedgerWriter, seed: int)
         kinds=list(plan.kinds),
         clients=plan.clients,
         mix=Mix(
-            synchronous_commit=dict(plan.synchronous_commit),
+            synchronous_commit={str(mode): share for mode, share in plan.synchronous_commit.items()},
             two_phase=plan.two_phase,
             rollbacks=plan.rollbacks,
             savepoints=plan.savepoints,

@@ -2,7 +2,7 @@
 
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from crashlab.campaign import ProfileResult, ServerChoice, TrialResult
     from crashlab.campaign.results import Keep
     from crashlab.profile import Profile
+    from crashlab.report.console import Watch
     from crashlab.report.summary import Failure
+    from crashlab.server import SpareDirectories
 
 
 @click.command()
@@ -138,16 +140,18 @@ def _run_all(plan: Plan, folder: Path, reports: Reports) -> "tuple[list[ProfileR
     """Run one profile after the other, sharing the time among those that are left."""
     from crashlab.report.console import Watch, print_header
     from crashlab.report.summary import Failure
+    from crashlab.server import SpareDirectories
 
     print_header(reports.out, __version__, plan.seed, plan.server.image or plan.server.kind, folder)
     results: list[ProfileResult] = []
     deadline = None if plan.time_limit_s is None else time.monotonic() + plan.time_limit_s
-    with Watch(reports.progress, sum(plan.trials_of(profile) for profile in plan.profiles)) as watch:
+    trials = sum(plan.trials_of(profile) for profile in plan.profiles)
+    with SpareDirectories() as spares, Watch(reports.progress, trials) as watch:
         for position, profile in enumerate(plan.profiles):
             share_s = _share_s(deadline, len(plan.profiles) - position)
             watch.begin(profile, plan.trials_of(profile))
             try:
-                results.append(_run_one(plan, profile, share_s, folder / profile.name, watch.trial, watch.phase))
+                results.append(_run_one(plan, profile, share_s, folder / profile.name, spares, watch))
             except CrashlabError as error:
                 if watch.finished:
                     results.append(_partial(plan, profile, watch.finished, "an error"))
@@ -182,8 +186,8 @@ def _run_one(
     profile: "Profile",
     time_limit_s: float | None,
     folder: Path,
-    on_trial: "Callable[[TrialResult], None]",
-    on_phase: Callable[[str], None],
+    spares: "SpareDirectories",
+    watch: "Watch",
 ) -> "ProfileResult":
     from crashlab import campaign
 
@@ -197,7 +201,7 @@ def _run_one(
         keep=plan.keep,
         fail_fast=plan.fail_fast,
     )
-    return campaign.run_profile(request, on_trial=on_trial, on_phase=on_phase)
+    return campaign.run_profile(request, spares=spares, on_trial=watch.trial, on_phase=watch.phase)
 
 
 def _broken(result: "ProfileResult") -> bool:

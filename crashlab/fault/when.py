@@ -24,7 +24,7 @@ def wait_until_due(
         _wait_for_acks(ledger, ledger.acked + when.acks, running, start + timeout_s)
         return
     if when.after_ms is not None:
-        delay_ms = when.after_ms
+        delay_ms = float(when.after_ms)
     else:
         assert when.between_ms is not None
         delay_ms = rng.uniform(*when.between_ms)

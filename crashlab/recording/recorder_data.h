@@ -5,50 +5,95 @@
 
 #include "recorder_files.h"
 
-static void log_write(struct section *s, const struct file *f, u64 offset, usize n, int durable) {
-    identify(f->device, f->inode, offset, n);
-    seal(s, WRITE, durable ? DURABLE : 0, without_zeros((u8 *)PAYLOAD, n));
+/* What a write will not change: the bytes at its ends that the file has already. WAL pages are written again and again
+ * with a little more in them, so this is most of a log. Not for durable writes: those also flush what they repeat. */
+struct same {
+    usize head, tail;
+};
+
+static struct same find_same(int fd, const struct file *f, u64 offset, usize n) {
+    struct same same = {0, 0};
+    if (f->flags & (O_DIRECT | O_DSYNC | O_APPEND) || (f->flags & O_ACCMODE) == O_WRONLY || offset >= f->size)
+        return same;
+    const u8 *new = (u8 *)PAYLOAD, *old = new + n;
+    long got = sys(pread64, fd, old, n, offset);
+    if (got <= 0)
+        return same;
+    same.head = equal_bytes(new, old, (usize)got);
+    if ((usize)got == n && same.head < n)
+        same.tail = equal_bytes_at_end(new + same.head, old + same.head, n - same.head);
+    return same;
 }
 
-/* Write a private copy, at the descriptor's own position if `offset` is -1. */
-static long write_copy(int fd, const struct file *f, const struct iovec *parts, long count, long offset, int rwf) {
-    struct section s;
-    usize total = 0;
+/* Seal the record of `n` bytes written at `offset`; returns 0 if they changed nothing. */
+static int seal_write(struct section *s, const struct file *f, u64 offset, usize n, int durable, struct same same) {
+    u8 *data = (u8 *)PAYLOAD;
+    if (same.head >= n)
+        return 0;
+    n -= same.head + same.tail;
+    if (same.head)
+        for (usize i = 0; i < n; i++)
+            data[i] = data[i + same.head];
+    identify(f->device, f->inode, offset + same.head, n);
+    seal(s, WRITE, durable ? DURABLE : 0, without_zeros(data, n));
+    return 1;
+}
+
+/* Copy what is to be written into the buffer, where nobody changes it; returns how much it is. */
+static usize gather(const struct iovec *parts, long count) {
+    usize total = 0, filled = 0;
     for (long i = 0; i < count; i++)
         total += parts[i].iov_len;
     if (total > DATA_BYTES_MAX)
         total = DATA_BYTES_MAX;
-    enter(&s);
-    reserve(total);
-    usize filled = 0;
+    reserve(2 * total); /* and what is there already */
     for (long i = 0; i < count && filled < total; i++) {
         usize n = parts[i].iov_len < total - filled ? parts[i].iov_len : total - filled;
         copy_bytes(PAYLOAD + filled, parts[i].iov_base, n);
         filled += n;
     }
+    return total;
+}
+
+/* Write at the descriptor's own position, or at the end of the file: only under the lock is it known where that is. */
+static long write_moving(struct section *s, int fd, const struct file *f, usize total, long offset, int rwf, int durable) {
     struct iovec copy = {PAYLOAD, total};
-    int durable = (f->flags & O_DSYNC) != 0 || (rwf & (RWF_DSYNC | RWF_SYNC)) != 0;
     int at_end = (f->flags & O_APPEND) != 0 || (rwf & RWF_APPEND) != 0;
-    int moving = offset == -1 || at_end;
-    if (moving)
-        lock();
+    lock();
     long n = rwf           ? sys(pwritev2, fd, &copy, 1, offset, offset == -1 ? -1L : 0, rwf)
              : offset == -1 ? sys(write, fd, PAYLOAD, total)
                             : sys(pwrite64, fd, PAYLOAD, total, offset);
     if (n > 0) {
-        if (at_end) {
-            struct stat st;
+        struct stat st;
+        struct same nothing = {0, 0};
+        if (at_end)
             offset = sys(fstat, fd, &st) == 0 ? (long)st.st_size - n : 0;
-        } else if (offset == -1)
+        else if (offset == -1)
             offset = sys(lseek, fd, 0, SEEK_CUR) - n;
-        log_write(&s, f, (u64)offset, (usize)n, durable);
-        if (moving)
-            append();
-        else
+        seal_write(s, f, (u64)offset, (usize)n, durable, nothing);
+        append();
+    }
+    unlock();
+    return n;
+}
+
+/* Write a private copy, at the descriptor's own position if `offset` is -1. */
+static long write_copy(int fd, const struct file *f, const struct iovec *parts, long count, long offset, int rwf) {
+    struct section s;
+    int durable = (f->flags & O_DSYNC) != 0 || (rwf & (RWF_DSYNC | RWF_SYNC)) != 0;
+    enter(&s);
+    usize total = gather(parts, count);
+    long n;
+    if (offset == -1 || (f->flags & O_APPEND) || rwf)
+        n = write_moving(&s, fd, f, total, offset, rwf, durable);
+    else {
+        struct same same = find_same(fd, f, (u64)offset, total);
+        n = sys(pwrite64, fd, PAYLOAD, total, offset);
+        if (n > 0 && (usize)n < total)
+            same.head = same.tail = 0;
+        if (n > 0 && seal_write(&s, f, (u64)offset, (usize)n, durable, same))
             append_locked();
     }
-    if (moving)
-        unlock();
     leave(&s);
     return n;
 }

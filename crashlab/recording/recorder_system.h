@@ -126,6 +126,35 @@ static usize without_zeros(const u8 *data, usize n) {
     return n;
 }
 
+/* How many bytes are equal, from the front? */
+static usize equal_bytes(const u8 *a, const u8 *b, usize n) {
+    usize i = 0;
+    for (; i + 64 <= n; i += 64) {
+        u8 any = 0;
+        for (usize j = 0; j < 64; j++)
+            any |= a[i + j] ^ b[i + j];
+        if (any)
+            break;
+    }
+    while (i < n && a[i] == b[i])
+        i++;
+    return i;
+}
+
+static usize equal_bytes_at_end(const u8 *a, const u8 *b, usize n) {
+    usize i = n;
+    for (; i >= 64; i -= 64) {
+        u8 any = 0;
+        for (usize j = i - 64; j < i; j++)
+            any |= a[j] ^ b[j];
+        if (any)
+            break;
+    }
+    while (i && a[i - 1] == b[i - 1])
+        i--;
+    return n - i;
+}
+
 static char *append_text(char *to, const char *text) {
     while (*text)
         *to++ = *text++;

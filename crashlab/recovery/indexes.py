@@ -75,17 +75,17 @@ def compare(connection: psycopg.Connection[Any], index: Index) -> IndexRead:
 
 def _read(connection: psycopg.Connection[Any], query: str, *, by_index: str | None) -> Counter[str]:
     for setting in ("enable_seqscan", "enable_sort", "enable_bitmapscan"):
-        connection.execute(f"SET {setting} = {'on' if by_index is None else 'off'}")  # type: ignore[arg-type]
+        connection.execute(f"SET {setting} = {'on' if by_index is None else 'off'}")
     for setting in ("enable_indexscan", "enable_indexonlyscan", "enable_incremental_sort"):
         on = by_index is not None and setting == "enable_indexscan"
-        connection.execute(f"SET {setting} = {'on' if on else 'off'}")  # type: ignore[arg-type]
+        connection.execute(f"SET {setting} = {'on' if on else 'off'}")
     _assert_plan(connection, query, by_index)
-    return Counter(name for (name,) in connection.execute(query))  # type: ignore[arg-type]
+    return Counter(name for (name,) in connection.execute(query))
 
 
 def _assert_plan(connection: psycopg.Connection[Any], query: str, by_index: str | None) -> None:
     """Make sure that the forced scan is what is run: otherwise nothing was looked at."""
-    row = connection.execute(f"EXPLAIN (FORMAT JSON) {query}").fetchone()  # type: ignore[arg-type]
+    row = connection.execute(f"EXPLAIN (FORMAT JSON) {query}").fetchone()
     assert row is not None
     plan = row[0] if isinstance(row[0], list) else json.loads(row[0])
     node = plan[0]["Plan"]

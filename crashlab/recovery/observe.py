@@ -13,7 +13,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 
@@ -33,6 +33,9 @@ from crashlab.recovery.rows import read_markers, read_rows
 from crashlab.workload.relations import MARKER_TABLE, SEQUENCE, UNLOGGED_TABLE, InvariantQuery, Relation
 
 STATEMENT_TIMEOUT_MS = 120_000
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -128,21 +131,14 @@ def _xact_status(connection: psycopg.Connection[Any], reading: Reading, facts: _
 def _heap_read(connection: psycopg.Connection[Any], reading: Reading, facts: _Facts) -> int:
     _force_sequential_scans(connection)
     count = 0
-    marker = read_named(
-        "heap_read",
-        connection,
-        facts.complaints,
-        reading.marker_table,
-        lambda: read_markers(connection, f"SELECT tx, client, xid FROM ONLY {reading.marker_table}"),
-    )
+    query = f"SELECT tx, client, xid FROM ONLY {reading.marker_table}"
+    marker = read_named("heap_read", connection, facts.complaints, reading.marker_table, read_markers, query)
     if marker is not None:
         facts.marker = MarkerRead(file=relation_file(connection, reading.marker_table), rows=marker)
         count += 1 + len(marker)
     for relation in reading.relations:
         query = f"SELECT {relation.select_list} FROM ONLY {relation.table}"
-        rows = read_named(
-            "heap_read", connection, facts.complaints, relation.table, lambda query=query: read_rows(connection, query)
-        )
+        rows = read_named("heap_read", connection, facts.complaints, relation.table, read_rows, query)
         if rows is not None:
             file = relation_file(connection, relation.table)
             facts.relations.append(RelationRead(relation=relation.name, file=file, rows=rows))
@@ -155,11 +151,12 @@ def read_named(
     connection: psycopg.Connection[Any],
     complaints: list[Complaint],
     what: str,
-    read: Callable[[], Any],
-) -> Any:
+    read: Callable[[psycopg.Connection[Any], T], R],
+    argument: T,
+) -> R | None:
     """Return what `read` gives; an error of the server becomes a complaint about `what` and gives None."""
     try:
-        return read()
+        return read(connection, argument)
     except psycopg.Error as error:
         if connection.broken or connection.closed:
             raise
@@ -180,7 +177,7 @@ def relation_file(connection: psycopg.Connection[Any], table: str) -> str | None
 
 def _force_sequential_scans(connection: psycopg.Connection[Any]) -> None:
     for scan in ("indexscan", "indexonlyscan", "bitmapscan"):
-        connection.execute(f"SET enable_{scan} = off")  # type: ignore[arg-type]
+        connection.execute(f"SET enable_{scan} = off")
     connection.execute("SET enable_seqscan = on")
     connection.execute("SET max_parallel_workers_per_gather = 0")
 
@@ -189,17 +186,9 @@ def _index_read(connection: psycopg.Connection[Any], reading: Reading, facts: _F
     tables = [reading.marker_table, *(relation.table for relation in reading.relations)]
     reads = []
     for table in tables:
-        listed = read_named(
-            "index_read", connection, facts.complaints, table, lambda t=table: indexes.of(connection, t)
-        )
+        listed = read_named("index_read", connection, facts.complaints, table, indexes.of, table)
         for index in listed or ():
-            read = read_named(
-                "index_read",
-                connection,
-                facts.complaints,
-                index.name,
-                lambda i=index: indexes.compare(connection, i),
-            )
+            read = read_named("index_read", connection, facts.complaints, index.name, indexes.compare, index)
             if read is not None:
                 reads.append(read)
     facts.indexes.extend(reads)
@@ -221,7 +210,7 @@ def _full_read(connection: psycopg.Connection[Any], reading: Reading, facts: _Fa
 
 def _sequences(connection: psycopg.Connection[Any], reading: Reading, facts: _Facts) -> int:
     for name in reading.sequences:
-        row = connection.execute(f"SELECT last_value, is_called FROM {name}").fetchone()  # type: ignore[arg-type]
+        row = connection.execute(f"SELECT last_value, is_called FROM {name}").fetchone()
         assert row is not None
         facts.sequences.append(
             SequenceRead(name=name, file=relation_file(connection, name), last_value=row[0], is_called=row[1])
@@ -237,7 +226,7 @@ def _prepared(connection: psycopg.Connection[Any], reading: Reading, facts: _Fac
 def _invariants(connection: psycopg.Connection[Any], reading: Reading, facts: _Facts) -> int:
     _force_sequential_scans(connection)
     for invariant in reading.invariants:
-        row = connection.execute(invariant.sql).fetchone()  # type: ignore[arg-type]
+        row = connection.execute(invariant.sql).fetchone()
         observed = "" if row is None else str(row[0])
         facts.invariants.append(Invariant(name=invariant.name, expected=invariant.expected, observed=observed))
     return len(reading.invariants)
@@ -245,7 +234,7 @@ def _invariants(connection: psycopg.Connection[Any], reading: Reading, facts: _F
 
 def _unlogged(connection: psycopg.Connection[Any], reading: Reading, facts: _Facts) -> int:
     for table in reading.unlogged:
-        row = connection.execute(f"SELECT count(*) FROM {table}").fetchone()  # type: ignore[arg-type]
+        row = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
         assert row is not None
         facts.unlogged_rows[table] = row[0]
     return len(reading.unlogged)

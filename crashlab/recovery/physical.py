@@ -96,7 +96,7 @@ def run(connection: psycopg.Connection[Any], sql: str, complaints: list[Complain
     connection.add_notice_handler(receive)
     try:
         connection.execute("SET client_min_messages = notice")
-        connection.execute(sql)  # type: ignore[arg-type]
+        connection.execute(sql)
     finally:
         connection.remove_notice_handler(receive)
     assert len(looked_at) == 1, "a check loop ended without its count"

@@ -105,6 +105,7 @@ class Server(ABC):
             )
         self.initdb = spec.initdb
         self.settings = {name.lower(): value for name, value in spec.settings.items()}
+        self.environment: dict[str, str] = {}  # more variables for the server's processes, from the next start on
         self._in_force = self.settings
         self._started = False
         registry.add(self)

@@ -117,7 +117,7 @@ class LocalServer(Server):
                     stderr=log,
                     # From the first moment `working_in` finds it.
                     cwd=self.data_directory,
-                    env=server_environment(),
+                    env={**server_environment(), **self.environment},
                     start_new_session=True,
                     **self._user.credentials(),
                 )

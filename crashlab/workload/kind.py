@@ -12,9 +12,13 @@ from crashlab.workload.relations import InvariantQuery, Relation
 class Kind(Protocol):
     """One kind of transaction. Stateless: everything it needs to know is in the database or in its arguments."""
 
-    name: str
-    relations: tuple[Relation, ...]
-    setup_sql: str
+    @property
+    def relations(self) -> tuple[Relation, ...]:
+        """The ledgered tables that it writes."""
+
+    @property
+    def setup_sql(self) -> str:
+        """Statements that create them."""
 
     def initial(self) -> list[Write]:
         """Return the rows that the set-up transaction writes; `insert` writes them."""

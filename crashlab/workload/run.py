@@ -21,7 +21,7 @@ from crashlab.workload.relations import COMMON_SQL, MARKER_TABLE, PART, Invarian
 from crashlab.workload.session import Mix, Session
 from crashlab.workload.transfer import Transfer
 
-KINDS: dict[str, type[Kind]] = {"transfer": Transfer, "register": Register, "append": Append}
+KINDS: dict[str, Callable[[], Kind]] = {"transfer": Transfer, "register": Register, "append": Append}
 SETUP_CLIENT = 0
 
 Connect = Callable[[], "psycopg.Connection[Any]"]

@@ -60,7 +60,9 @@ def run_workload(connect: Any) -> Workload:
     """Set up and run until enough is acknowledged; the sessions are still at work afterwards."""
     ledger = NoLedger()
     plan = PROFILE.workload
-    mix = Mix(dict(plan.synchronous_commit), plan.two_phase, plan.rollbacks, plan.savepoints, plan.errors, plan.read_only)
+    mix = Mix(
+        dict(plan.synchronous_commit), plan.two_phase, plan.rollbacks, plan.savepoints, plan.errors, plan.read_only
+    )
     workload = Workload(connect, ledger, kinds=list(plan.kinds), clients=plan.clients, mix=mix, seed=1)  # type: ignore[arg-type]
     workload.set_up()
     workload.start()
@@ -171,9 +173,7 @@ def whole_trial(kind: str, number: int) -> tuple[float, float]:
     out = Path(tempfile.mkdtemp(prefix="trial-"))
     try:
         choice = ServerChoice(kind=kind, image=IMAGE if kind == "container" else None)  # type: ignore[arg-type]
-        request = RunRequest(
-            profile=PROFILE, seed=1, trials=1, time_limit_s=None, server=choice, out=out, keep="none"
-        )
+        request = RunRequest(profile=PROFILE, seed=1, trials=1, time_limit_s=None, server=choice, out=out, keep="none")
         begun = time.monotonic()
         result = run_trial(request, number, out)
         assert result.verdict.outcome == "intact", result.verdict
@@ -200,7 +200,9 @@ def main() -> None:
             whole, checks = whole_trial(kind, number)
             if number:  # the first pair warms caches
                 rows.append((bare, whole, checks))
-                print(f"bare {bare:6.3f} s   trial {whole:6.3f} s   of it checks {checks:6.3f} s   {whole / bare:5.2f} x")
+                print(
+                    f"bare {bare:6.3f} s   trial {whole:6.3f} s   of it checks {checks:6.3f} s   {whole / bare:5.2f} x"
+                )
     finally:
         shutil.rmtree(home)
     print(f"median of {pairs} pairs, {ACKS} acknowledged transactions each:", end=" ")
