@@ -21,6 +21,7 @@ from psycopg import sql
 import crashlab
 from crashlab import evidence
 from crashlab.campaign.rejudge import judge_trial
+from crashlab.campaign.trial import server_facts
 from crashlab.errors import FaultError, UsageProblem
 from crashlab.fault import inject
 from crashlab.ledger import Ack, Indeterminate, Intent, LedgerWriter, Refused, Write, read_ledger
@@ -57,15 +58,7 @@ class ApplicationTrial:
         self.injections: list[Injection] = []
         self._log_position = server.log_position()
         self._recovery: Recovery | None = None
-        self._facts = evidence.ServerFacts(
-            kind=server.kind,
-            version=str(server.version),
-            version_num=server.version.num,
-            source=server.source,
-            initdb=list(server.initdb),
-            requested=dict(server.settings),
-            settings=server.read_settings(),
-        )
+        self._facts = server_facts(server)
         with contextlib.closing(server.connect(autocommit=True)) as connection:
             connection.execute(COMMON_SQL)
         self.ledger = LedgerWriter(folder / evidence.LEDGER, seed=seed)

@@ -6,6 +6,7 @@ One folder a trial:
     ledger.jsonl       what the clients were told
     observation.json   what the recovered server holds
     server.log         the server's own log
+    state.json         the crash state, if the trial is one of a recording; the ledger is the recording's then
     verdict.json       the judgement, made from the others and replaceable
     data/              the server's data directory after recovery, if it was kept
 
@@ -26,6 +27,7 @@ LEDGER = "ledger.jsonl"
 OBSERVATION = "observation.json"
 SERVER_LOG = "server.log"
 VERDICT = "verdict.json"
+STATE = "state.json"
 DATA = "data"
 
 T = TypeVar("T")
@@ -58,6 +60,8 @@ class TrialRecord(msgspec.Struct, frozen=True, kw_only=True):
     acked_min: int  # fewer acknowledged writes before the crash make the trial inconclusive
     injections: list[Injection]
     seconds: dict[str, float]
+    recording: str | None = None  # a recorded trial: the recording's folder, as seen from the trial's
+    crash_io: int | None = None  # ... and the crash point, in bytes of its I/O log
     workload_errors: list[str] = []  # what the clients met that was not a consequence of the fault
     reproduce: str
 
@@ -79,20 +83,21 @@ def save(folder: Path, name: str, value: Any) -> None:
 
 def load_trial(folder: Path) -> TrialRecord:
     """Read what was run. Raises EvidenceError: missing, damaged, or of another schema."""
-    return _load(folder / TRIAL, TrialRecord)
+    return load(folder / TRIAL, TrialRecord)
 
 
 def load_observation(folder: Path) -> Observation:
     """Read what the recovered server held. Raises EvidenceError as `load_trial`."""
-    return _load(folder / OBSERVATION, Observation)
+    return load(folder / OBSERVATION, Observation)
 
 
 def load_verdict(folder: Path) -> Verdict:
     """Read the stored judgement. Raises EvidenceError as `load_trial`."""
-    return _load(folder / VERDICT, Verdict)
+    return load(folder / VERDICT, Verdict)
 
 
-def _load(path: Path, kind: type[T]) -> T:
+def load(path: Path, kind: type[T]) -> T:
+    """Read one evidence file. Raises EvidenceError: missing, damaged, or of another schema."""
     try:
         data = path.read_bytes()
     except OSError as error:

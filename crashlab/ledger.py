@@ -19,7 +19,7 @@ import os
 import threading
 import time
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -56,12 +56,13 @@ class Header(msgspec.Struct, frozen=True, tag_field="event", tag="header"):
     seed: int
 
 
-class Begin(msgspec.Struct, frozen=True, tag_field="event", tag="begin", gc=False):
-    """A client opened transaction `tx`."""
+class Begin(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="event", tag="begin", gc=False):
+    """A client opened transaction `tx`. `io`, here and below: length of the server's I/O log then, if recorded."""
 
     tx: int
     client: int
     at_ns: int
+    io: int = 0
 
 
 class Intent(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="event", tag="intent", gc=False):
@@ -83,26 +84,29 @@ class Intent(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="event",
     insert_lsn: int = 0
     write_lsn: int = 0
     flush_lsn: int = 0
+    io: int = 0
 
 
-class Prepared(msgspec.Struct, frozen=True, tag_field="event", tag="prepared", gc=False):
+class Prepared(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="event", tag="prepared", gc=False):
     """PREPARE TRANSACTION was acknowledged."""
 
     tx: int
     client: int
     at_ns: int
+    io: int = 0
 
 
-class Ack(msgspec.Struct, frozen=True, tag_field="event", tag="ack", gc=False):
+class Ack(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="event", tag="ack", gc=False):
     """The server's answer to the last intent arrived, with this command tag."""
 
     tx: int
     client: int
     at_ns: int
     tag: str = "COMMIT"
+    io: int = 0
 
 
-class Refused(msgspec.Struct, frozen=True, tag_field="event", tag="refused", gc=False):
+class Refused(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="event", tag="refused", gc=False):
     """The server answered with an error, or the client rolled back: the transaction must leave no trace."""
 
     tx: int
@@ -110,15 +114,17 @@ class Refused(msgspec.Struct, frozen=True, tag_field="event", tag="refused", gc=
     at_ns: int
     reason: str
     sqlstate: str | None = None
+    io: int = 0
 
 
-class Indeterminate(msgspec.Struct, frozen=True, tag_field="event", tag="indeterminate", gc=False):
+class Indeterminate(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="event", tag="indeterminate", gc=False):
     """No answer to the last intent will arrive; both outcomes are legal."""
 
     tx: int
     client: int
     at_ns: int
     reason: str
+    io: int = 0
 
 
 Event = Header | Begin | Intent | Prepared | Ack | Refused | Indeterminate
@@ -260,8 +266,11 @@ class _Transactions(Mapping[int, Transaction]):
 class LedgerWriter:
     """Append events from any number of threads; each is handed to the operating system before the call returns."""
 
-    def __init__(self, path: Path, *, seed: int) -> None:
+    def __init__(self, path: Path, *, seed: int, io_position: Callable[[], int] | None = None) -> None:
         """Create the file.
+
+        Args:
+            io_position: gives the length of the server's I/O log; noted with each event of a recorded run.
 
         Raises:
             LedgerError: it exists or cannot be created.
@@ -270,6 +279,7 @@ class LedgerWriter:
         self.acked = 0
         self.lines = 0
         self._begun = 0
+        self._io_position = io_position
         self._lock = threading.Lock()
         self._encoder = msgspec.json.Encoder()
         try:
@@ -282,12 +292,15 @@ class LedgerWriter:
         """Open a transaction and return its id, unique in this ledger."""
         with self._lock:  # number and line in one step, so that numbers ascend in the file
             tx = self._begun + 1
-            self._write(Begin(tx=tx, client=client, at_ns=time.monotonic_ns()))
+            io = self._io_position() if self._io_position else 0
+            self._write(Begin(tx=tx, client=client, at_ns=time.monotonic_ns(), io=io))
             self._begun = tx
         return tx
 
     def record(self, event: Intent | Prepared | Ack | Refused | Indeterminate) -> int:
         """Append one event and return its position."""
+        if self._io_position is not None:
+            event = msgspec.structs.replace(event, io=self._io_position())
         return self._append(event)
 
     def close(self) -> None:
@@ -319,8 +332,11 @@ class LedgerWriter:
         return self.lines
 
 
-def read_ledger(path: Path) -> History:
+def read_ledger(path: Path, *, until_io: int | None = None) -> History:
     """Read a ledger from disk and fold it.
+
+    Args:
+        until_io: a crash point of a recorded run, in bytes of its I/O log. Events noted later never happened.
 
     Raises:
         LedgerError: unreadable, or damaged anywhere but in a cut last line; names line and reason.
@@ -329,7 +345,8 @@ def read_ledger(path: Path) -> History:
     gc.disable()  # millions of new records and no cycle among them: the collector would only walk them again and again
     try:
         with path.open("rb") as file:
-            return _fold(path, _events(path, file))
+            blocks = _events(path, file)
+            return _fold(path, blocks if until_io is None else _cut(blocks, until_io))
     except OSError as error:
         raise LedgerError(f'could not read ledger "{path}": {error.strerror}') from error
     finally:
@@ -365,6 +382,15 @@ def _events(path: Path, file: BinaryIO) -> Iterator[list[Event] | str]:
             yield rest.decode(errors="replace")
 
 
+def _cut(blocks: "Iterator[list[Event] | str]", until_io: int) -> "Iterator[list[Event | None] | str]":
+    """Put nothing in the place of each event after a crash point, so that the others keep their line numbers."""
+    for block in blocks:
+        if isinstance(block, str):
+            yield block
+        else:
+            yield [event if type(event) is Header or event.io <= until_io else None for event in block]  # type: ignore[union-attr]
+
+
 def _decode_block(path: Path, line: int, block: bytes, decoder: msgspec.json.Decoder[Event]) -> list[Event]:
     try:
         events = decoder.decode_lines(block)
@@ -384,18 +410,14 @@ def _decode_block(path: Path, line: int, block: bytes, decoder: msgspec.json.Dec
     raise LedgerError(f"{path}:{line + 1}: damaged ledger: lines cannot be told apart")
 
 
-def _fold(path: Path, blocks: Iterator[list[Event] | str]) -> History:
+def _fold(path: Path, blocks: "Iterator[list[Event] | str] | Iterator[list[Event | None] | str]") -> History:
     history = History()
     for block in blocks:
         if isinstance(block, str):
             history.truncated = block
             break
         history.reserve(len(block))
-        try:
-            complaint = _apply_block(history, block)
-        except OverflowError:
-            complaint = "a number is larger than 64 bits"
-        if complaint:
+        if complaint := _apply_block(history, block):
             raise LedgerError(f"{path}:{history.lines}: damaged ledger: {complaint}")
     if history.lines == 0:
         raise LedgerError(f"{path}:1: damaged ledger: the header line is missing")
@@ -414,55 +436,63 @@ def _apply_block(history: History, events: list[Any]) -> str | None:
     all_writes, all_sync = history.writes, history.sync
     position, count, write_lsn, flush_lsn = history.lines, history.count, history.write_lsn, history.flush_lsn
     complaint = None
-    for event in events:
-        position += 1
-        kind = type(event)
-        if kind is Begin and event.tx == count + 1 and position > 1:
-            count += 1
-            client[count] = event.client
-            state[count] = UNSENT
-        elif (
-            kind is Intent
-            and 0 < (tx := event.tx) <= count
-            and state[tx] == UNSENT
-            and client[tx] == event.client
-            and event.action == "commit"
-            and not event.discarded
-        ):
-            state[tx] = INDETERMINATE
-            intent_position[tx] = position
-            if event.xid or event.writes:
-                wrote[tx] = 1
+    try:
+        for event in events:
+            position += 1
+            kind = type(event)
+            if kind is Begin and event.tx == count + 1 and position > 1:
+                count += 1
+                client[count] = event.client
+                state[count] = UNSENT
+            elif (
+                kind is Intent
+                and 0 < (tx := event.tx) <= count
+                and state[tx] == UNSENT
+                and client[tx] == event.client
+                and event.action == "commit"
+                and not event.discarded
+            ):
+                state[tx] = INDETERMINATE
+                intent_position[tx] = position
                 xid[tx] = event.xid
                 ticket[tx] = event.ticket
                 insert_lsn[tx] = event.insert_lsn
                 all_writes[tx] = event.writes
+                if event.xid or event.writes:
+                    wrote[tx] = 1
                 if event.write_lsn > write_lsn:
                     write_lsn = event.write_lsn
                 if event.flush_lsn > flush_lsn:
                     flush_lsn = event.flush_lsn
-            if (sync := event.sync) != "on":
-                all_sync[tx] = _SYNC_MODES.get(sync, sync)
-            if sync != "off" or event.forced:
-                flushed[tx] = 1
-        elif (
-            kind is Ack and 0 < (tx := event.tx) <= count and state[tx] == INDETERMINATE and client[tx] == event.client
-        ):
-            state[tx] = ACKED
-            end_position[tx] = position
-            end_ns[tx] = event.at_ns
-        else:
-            history.count = count
-            complaint = _apply(history, event, position)
-            if complaint:
-                break
+                if (sync := event.sync) != "on":
+                    all_sync[tx] = _SYNC_MODES.get(sync, sync)
+                if sync != "off" or event.forced:
+                    flushed[tx] = 1
+            elif (
+                kind is Ack
+                and 0 < (tx := event.tx) <= count
+                and state[tx] == INDETERMINATE
+                and client[tx] == event.client
+            ):
+                state[tx] = ACKED
+                end_position[tx] = position
+                end_ns[tx] = event.at_ns
+            else:
+                history.count = count
+                complaint = _apply(history, event, position)
+                if complaint:
+                    break
+    except OverflowError:
+        complaint = "a number is larger than 64 bits"
     history.lines, history.count = position, count
     history.write_lsn, history.flush_lsn = max(history.write_lsn, write_lsn), max(history.flush_lsn, flush_lsn)
     return complaint
 
 
 def _apply(history: History, event: Any, position: int) -> str | None:
-    """Fold any event, with all checks."""
+    """Fold any event, with all checks; None is one that came after the crash."""
+    if event is None:
+        return None
     if type(event) is Header or position == 1:
         return _apply_header(history, event, position)
     tx = event.tx
@@ -515,15 +545,15 @@ def _apply_intent(h: History, event: Intent, position: int) -> str | None:
     h.sync[tx] = _SYNC_MODES.get(sync, sync)
     if sync != "off" or event.forced or after == PREPARING:
         h.flushed[tx] = 1
+    h.xid[tx] = event.xid
+    h.ticket[tx] = event.ticket
+    h.writes[tx] = event.writes
     if event.xid or event.writes:
         h.wrote[tx] = 1
-        h.xid[tx] = event.xid
-        h.ticket[tx] = event.ticket
-        h.writes[tx] = event.writes
-        if event.discarded:
-            h.discarded[tx] = event.discarded
-        if event.gid:
-            h.gid[tx] = event.gid
+    if event.discarded:
+        h.discarded[tx] = event.discarded
+    if event.gid:
+        h.gid[tx] = event.gid
     return None
 
 

@@ -139,6 +139,7 @@ class CheckRun(msgspec.Struct, frozen=True, kw_only=True):
 
     status: Literal["ran", "failed", "skipped"]  # failed: the check itself could not run to its end
     count: int  # objects or rows looked at
+    unchanged: int = 0  # objects not looked at: their files are those of a base image that was checked
     seconds: float
     detail: str = ""
 

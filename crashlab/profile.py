@@ -22,12 +22,13 @@ from pydantic import BaseModel, ValidationError
 
 from crashlab.errors import ProfileError
 from crashlab.layers import Layers
-from crashlab.profile_schema import Expect, Fault, Profile, ServerSettings, When, Workload
+from crashlab.profile_schema import Expect, Fault, PowerLoss, Profile, ServerSettings, When, Workload
 from crashlab.toml_text import KeyPath, write_toml
 
 __all__ = [
     "Expect",
     "Fault",
+    "PowerLoss",
     "Profile",
     "ServerSettings",
     "When",

@@ -26,9 +26,29 @@ from crashlab.duration import format_ms, parse_ms
 from crashlab.model import CrashClass, Outcome, PromiseStatus
 
 Mode = Literal["on", "off", "local", "remote_write", "remote_apply"]
-WorkloadKind = Literal["transfer", "register", "append"]
+WorkloadKind = Literal["transfer", "register", "append", "ddl"]
 FaultKind = Literal["kill", "stop", "shutdown", "container_kill"]
 ServerKind = Literal["local", "container"]
+FileClassName = Literal[
+    "wal",
+    "relation",
+    "fsm",
+    "vm",
+    "init",
+    "xact",
+    "slru",
+    "relation_map",
+    "two_phase",
+    "control",
+    "replication",
+    "tablespace_link",
+    "configuration",
+    "temporary",
+    "statistics",
+    "directory",
+    "other",
+]
+"""The values of recording.fileclass.FileClass; a test compares them."""
 Target = Literal[
     "postmaster",
     "backend",
@@ -171,6 +191,21 @@ class Fault(_Table):
         return self
 
 
+class PowerLoss(_Table):
+    """How a recorded run is cut off. The server runs once; each trial is one crash state of that recording."""
+
+    disk: Literal["linux", "strict", "lying", "process"] = "linux"
+    tear_bytes: Literal[8192, 4096, 512] = 4096
+    ordered_journal: bool = True  # as in ext4 and xfs: what persists one name persists all older ones; not so in btrfs
+    swallow: list[FileClassName] = []  # flushes of these files do nothing
+    aim: list[FileClassName] = []  # only these files vary, all others keep everything; none: all vary
+    points: Literal["any", "checkpoint", "flush", "wal switch", "end"] = "any"  # where the power is cut
+    states_per_point: int = Field(default=4, ge=1)
+    acks: int = Field(default=800, ge=0)  # the recorded run ends after that many acknowledged writes
+    end: Literal["kill", "stop"] = "kill"  # a clean stop writes a checkpoint, and a statistics file
+    recovery_depth: int = Field(default=0, ge=0, le=2)  # so many recoveries are recorded and cut in their turn
+
+
 class Expect(_Table):
     """What the documentation makes likely; anything else is shown as unexpected, and is no failure by itself."""
 
@@ -190,6 +225,7 @@ class Profile(_Table):
     server: ServerSettings = Field(default_factory=ServerSettings)
     workload: Workload = Field(default_factory=Workload)
     faults: list[Fault] = []
+    power_loss: PowerLoss | None = None  # a recorded run instead of a live one
     expect: Expect = Field(default_factory=Expect)
     tour: list[str] = []
 
@@ -200,8 +236,12 @@ class Profile(_Table):
             if surplus:
                 raise ValueError(f"a tour holds only description, trials and tour, not {', '.join(sorted(surplus))}")
             return self
-        if self.crash_class is CrashClass.POWER_LOSS:
-            raise ValueError("crash_class: a power loss needs a recorded run, which this version cannot make")
+        if self.power_loss is not None:
+            self._complete_recorded(self.power_loss)
+        elif self.crash_class is CrashClass.POWER_LOSS:
+            raise ValueError(
+                'crash_class = "power_loss" needs a [power_loss] table, for a recorded run: a kill keeps what was written'
+            )
         if any(fault.kind == "container_kill" for fault in self.faults) and "local" in self.server.kinds:
             raise ValueError('a "container_kill" needs server.kinds = ["container"]')
         settings = self.server.settings
@@ -212,6 +252,14 @@ class Profile(_Table):
         if self.workload.two_phase:
             settings.setdefault("max_prepared_transactions", PREPARED_DEFAULT)
         return self
+
+    def _complete_recorded(self, power_loss: PowerLoss) -> None:
+        if self.faults:
+            raise ValueError("a recorded run is cut off by its [power_loss] table; it has no faults")
+        survives = power_loss.disk == "process"
+        if survives != (self.crash_class is CrashClass.PROCESS_CRASH):
+            wanted = CrashClass.PROCESS_CRASH if survives else CrashClass.POWER_LOSS
+            raise ValueError(f'power_loss.disk = "{power_loss.disk}" needs crash_class = "{wanted}"')
 
     def table(self) -> dict[str, Any]:
         """Return the whole profile as plain TOML values; `parse_profile` gives an equal one back."""

@@ -1,17 +1,21 @@
 """What does a test need from this machine, and does it have it?
 
 A test marked `server` needs a local PostgreSQL build, one marked `container` a Docker engine and its image
-(`container("postgres:15.3")`; without an argument IMAGE). Where that is missing the test is skipped with the reason,
-unless CRASHLAB_REQUIRE names it (a comma list: "server,container"; "local" means "server"): then it fails.
+(`container("postgres:15.3")`; without an argument IMAGE), one marked `kernel` root and a file system that can be
+mounted and cut off (`kernel("ext4")`). Where that is missing the test is skipped with the reason, unless
+CRASHLAB_REQUIRE names it (a comma list: "server,container,kernel"; "local" means "server"): then it fails.
 """
 
 import functools
 import os
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
 
 import pytest
 
-from crashlab.errors import ServerError
+from crashlab.errors import RecordingError, ServerError
 from crashlab.server import Server, ServerSpec, create_server
 
 IMAGE = "postgres:17"
@@ -49,6 +53,21 @@ def missing_image(image: str) -> str | None:
     return None
 
 
+@functools.cache
+def missing_kernel(kind: Literal["ext4", "xfs"]) -> str | None:
+    """Say why no file system of this kind can be mounted, cut off and mounted again here, or None."""
+    from crashlab.recording.kernelcut import LoopDisk
+
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with LoopDisk(Path(folder) / "disk", kind) as disk:
+                disk.cut()
+                disk.remount()
+        except RecordingError as error:
+            return str(error)
+    return None
+
+
 def required() -> set[str]:
     """Return what CRASHLAB_REQUIRE says must not be skipped."""
     words = os.environ.get("CRASHLAB_REQUIRE", "").replace("local", "server").split(",")
@@ -61,6 +80,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         _demand("server", missing_build(), marker)
     for marker in item.iter_markers("container"):
         _demand("container", missing_image(marker.args[0] if marker.args else IMAGE), marker)
+    for marker in item.iter_markers("kernel"):
+        _demand("kernel", missing_kernel(marker.args[0]), marker)
 
 
 def _demand(name: str, problem: str | None, marker: pytest.Mark) -> None:

@@ -29,8 +29,12 @@ def judge_trial(folder: Path) -> Verdict:
         EvidenceError, LedgerError: the evidence is missing or damaged; the message names the file.
     """
     record = evidence.load_trial(folder)
+    if record.recording is None:
+        history = read_ledger(folder / evidence.LEDGER)
+    else:
+        history = read_ledger(folder / record.recording / evidence.LEDGER, until_io=record.crash_io)
     verdict = judge(
-        read_ledger(folder / evidence.LEDGER),
+        history,
         contract_of(record),
         record.injections,
         evidence.load_observation(folder),

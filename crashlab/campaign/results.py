@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from crashlab.errors import EvidenceError
 from crashlab.evidence import ServerFacts
 from crashlab.model import CrashClass, Injection, Verdict
 from crashlab.profile import Profile
@@ -62,3 +63,18 @@ class ProfileResult:
     trials: list[TrialResult] = field(default_factory=list)
     interrupted: bool = False
     stopped_by: str | None = None  # why fewer trials than asked for were run
+
+
+def make_trial_folder(out: Path, trial: int) -> Path:
+    """Make the folder that takes a trial's evidence. Raises EvidenceError: it exists, or cannot be made."""
+    folder = out / f"trial-{trial:04d}"
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError as error:
+        raise EvidenceError(
+            f'cannot write evidence to "{folder}": it exists',
+            hint="Choose another --out; evidence is never overwritten.",
+        ) from error
+    except OSError as error:
+        raise EvidenceError(f'could not create "{folder}": {error.strerror}') from error
+    return folder

@@ -6,9 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from crashlab import evidence
-from crashlab.campaign.results import Keep, ProfileResult, RunRequest, ServerChoice, TrialResult
+from crashlab.campaign.results import Keep, ProfileResult, RunRequest, ServerChoice, TrialResult, make_trial_folder
 from crashlab.campaign.trial import run_trial
-from crashlab.errors import EvidenceError
 from crashlab.model import PromiseStatus
 from crashlab.profile import Profile
 from crashlab.server import SpareDirectories
@@ -59,7 +58,7 @@ def _run_trials(
             return
         if on_phase:
             on_phase(f"trial {trial}")
-        done = run_trial(request, trial, _make_folder(request.out, trial), spares=spares)
+        done = run_trial(request, trial, make_trial_folder(request.out, trial), spares=spares)
         result.trials.append(done)
         result.server = done.server
         if on_trial:
@@ -99,17 +98,3 @@ def _same_server(record: evidence.TrialRecord) -> ServerChoice:
         return ServerChoice(kind="container", image=record.server.source)
     bindir = Path(record.server.source)
     return ServerChoice(kind="local", pg_bindir=bindir if bindir.is_dir() else None)
-
-
-def _make_folder(out: Path, trial: int) -> Path:
-    folder = out / f"trial-{trial:04d}"
-    try:
-        folder.mkdir(parents=True)
-    except FileExistsError as error:
-        raise EvidenceError(
-            f'cannot write evidence to "{folder}": it exists',
-            hint="Choose another --out; evidence is never overwritten.",
-        ) from error
-    except OSError as error:
-        raise EvidenceError(f'could not create "{folder}": {error.strerror}') from error
-    return folder

@@ -23,7 +23,7 @@ from crashlab.profile import Profile
 from crashlab.recovery import Reading, observe, recover
 from crashlab.seeds import stream, trial_seed
 from crashlab.server import Server, ServerSpec, SpareDirectories, create_server
-from crashlab.workload.run import Workload
+from crashlab.workload.run import Workload, invariants_of, relations_of
 from crashlab.workload.session import Mix
 
 FAULT_TIMEOUT_S = 60.0
@@ -110,17 +110,9 @@ def _crash_and_observe(
     """Run the workload, inject the faults, recover, read; leave the evidence in `folder`."""
     profile = request.profile
     seed = trial_seed(request.seed, profile.name, trial)
-    facts = evidence.ServerFacts(
-        kind=server.kind,
-        version=str(server.version),
-        version_num=server.version.num,
-        source=server.source,
-        initdb=list(server.initdb),
-        requested=dict(profile.server.settings),
-        settings=server.read_settings(),
-    )
+    facts = server_facts(server)
     ledger = LedgerWriter(folder / evidence.LEDGER, seed=seed)
-    workload = _workload(profile, server, ledger, seed)
+    workload = make_workload(profile, server, ledger, seed)
     log_position = server.log_position()
     injections: list[Injection] = []
     errors: list[str] = []
@@ -139,7 +131,7 @@ def _crash_and_observe(
     with clock.phase("recovery"):
         recovery = recover(server, restart=not server.running(), log_position=log_position)
     with clock.phase("observe"):
-        observation = observe(lambda: server.connect(autocommit=True), reading(workload, history), recovery)
+        observation = observe(lambda: server.connect(autocommit=True), reading_of(profile, history), recovery)
     record = evidence.TrialRecord(
         crashlab=crashlab.__version__,
         profile=profile.name,
@@ -158,7 +150,25 @@ def _crash_and_observe(
     _save(folder, record, observation)
 
 
-def _workload(profile: Profile, server: Server, ledger: LedgerWriter, seed: int) -> Workload:
+def server_facts(server: Server) -> evidence.ServerFacts:
+    """Return what a running server says about itself.
+
+    Raises:
+        ServerError: a setting that was asked for is not in force.
+    """
+    return evidence.ServerFacts(
+        kind=server.kind,
+        version=str(server.version),
+        version_num=server.version.num,
+        source=server.source,
+        initdb=list(server.initdb),
+        requested=dict(server.settings),
+        settings=server.read_settings(),
+    )
+
+
+def make_workload(profile: Profile, server: Server, ledger: LedgerWriter, seed: int) -> Workload:
+    """Return a profile's workload on a server, not started."""
     plan = profile.workload
     return Workload(
         lambda: server.connect(autocommit=True),
@@ -203,10 +213,11 @@ def _end_sessions(workload: Workload, injections: list[Injection], errors: list[
         errors.append(f"sessions were still at work {SESSIONS_END_TIMEOUT_S:g} s after the last fault")
 
 
-def reading(workload: Workload, history: History) -> Reading:
+def reading_of(profile: Profile, history: History) -> Reading:
     """Return what is to be read: every relation, and the fate of every transaction that was given an xid."""
+    kinds = profile.workload.kinds
     xids = [xid for xid in history.xid if xid]
-    return Reading(relations=workload.relations, invariants=workload.invariants, xids=xids)
+    return Reading(relations=relations_of(kinds), invariants=invariants_of(kinds), xids=xids)
 
 
 def reproduce_command(request: RunRequest, trial: int) -> str:

@@ -74,7 +74,7 @@ def check_looked(findings: Findings, observation: Observation) -> None:
             reason = f"failed: {run.detail}"
         elif run.status == "skipped" and name in REQUIRED_CHECKS:
             reason = f"was skipped: {run.detail}"
-        elif run.count == 0 and run.status == "ran" and name in _LOOK_AT_SOMETHING:
+        elif run.count + run.unchanged == 0 and run.status == "ran" and name in _LOOK_AT_SOMETHING:
             reason = "looked at nothing"
         else:
             continue

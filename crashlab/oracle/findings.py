@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from crashlab.model import Contract, Family, Finding
-from crashlab.oracle.codes import CODES
+from crashlab.oracle.codes import CODES, Code
 
 WITNESSES_MAX = 10
 
@@ -17,7 +17,9 @@ _SETTINGS = {
     Family.CORRUPTION: ("fsync", "full_page_writes"),
     Family.NO_START: ("fsync", "full_page_writes"),
 }
-_ALWAYS_PERMITTED = ("LOSS-ASYNC-WINDOW", "LOSS-ASYNC-WINDOW-EXCEEDED", "LOSS-NOTHING-PROMISED")
+_WINDOW_SETTINGS = ("fsync", "wal_writer_delay")
+_ASYNC_CODES = ("LOSS-ASYNC-WINDOW", "LOSS-ASYNC-WINDOW-EXCEEDED")
+_ALWAYS_PERMITTED = (*_ASYNC_CODES, "LOSS-NOTHING-PROMISED")
 
 
 class Findings:
@@ -82,13 +84,13 @@ class Findings:
             family=entry.family,
             permitted=self.permits(code),
             summary=f"{entry.title} ({place}{times})",
-            explanation=f"{group.says}{more}{where} {entry.explanation}{self._promise(entry.family)}",
+            explanation=f"{group.says}{more}{where} {entry.explanation}{self._promise(entry)}",
             count=group.count,
             evidence=evidence,
         )
 
-    def _promise(self, family: Family) -> str:
-        wanted = _SETTINGS.get(family, ())
+    def _promise(self, entry: Code) -> str:
+        wanted = _WINDOW_SETTINGS if entry.code in _ASYNC_CODES else _SETTINGS.get(entry.family, ())
         clauses = [clause for clause in self._contract.clauses if clause.setting in wanted]
         if not clauses:
             return ""

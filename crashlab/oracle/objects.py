@@ -2,7 +2,7 @@
 
 Checks: the ledgered sequence against every value that a survivor received; pg_prepared_xacts against the ledger's
     two-phase transactions; statements that hold after every transaction.
-Does not check: sequence gaps, which are normal after a crash.
+Does not check: sequence gaps, which are normal after a crash. Prepared transactions of an application's own.
 
 Sources: postgres-contract.md 4 (sequences, prepared transactions), 7.3 (2PC), 7.4 (sequence regress).
 """
@@ -15,6 +15,8 @@ from crashlab.oracle.findings import Findings
 from crashlab.oracle.survivors import Presence
 
 SEQUENCE = "crashlab.ticket"
+GID_PREFIX = "crashlab-"
+"""The workload's own; an application under test may prepare others, which no ledger knows."""
 
 
 def check_sequences(findings: Findings, history: History, observation: Observation, presence: Presence) -> None:
@@ -45,7 +47,8 @@ def check_prepared(findings: Findings, history: History, observation: Observatio
         return
     listed = set(observation.prepared)
     for gid in sorted(listed - set(history.gid.values())):
-        findings.add("CORRUPT-PREPARED-UNKNOWN", "pg_prepared_xacts", f"Nobody prepared {gid}.", gid=gid)
+        if gid.startswith(GID_PREFIX):
+            findings.add("CORRUPT-PREPARED-UNKNOWN", "pg_prepared_xacts", f"Nobody prepared {gid}.", gid=gid)
     for tx, gid in history.gid.items():
         state = history.state[tx]
         seen = presence is not None and bool(presence.visible[tx])

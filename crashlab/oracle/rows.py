@@ -8,14 +8,15 @@ Choices:
     A damaged row of a transaction whose marker is there is named by what became of the row, which points to the
     page. Only when two or more keys are exactly as they were before the transaction is it called partial.
     A row that is gone and a deletion whose transaction lost its marker look the same; the deletion is believed
-    only if nothing else of that transaction contradicts it.
+    only if the transaction precedes a survivor and nothing else of it contradicts.
 
 Sources: postgres-contract.md 7.1, 7.4 (atomicity, wrong value, phantom, uniqueness).
 """
 
 from collections import defaultdict
+from operator import mul
 
-from crashlab.ledger import STATES, History, Write
+from crashlab.ledger import ACKED, STATES, History, Write
 from crashlab.model import Observation, RelationRead, Row
 from crashlab.oracle.findings import WITNESSES_MAX, Findings
 from crashlab.oracle.physical import status_file
@@ -67,13 +68,14 @@ def _suspicious_keys(history: History, newest: dict[str, Write], rows: list[Row]
     count, writes = history.count, history.writes
     for row in rows:
         write = newest.pop(row.key, None)
-        if (
-            write is None
-            or write.value != row.value
-            or write.version != row.version
-            or not 0 < row.writer <= count  # type: ignore[operator]
-            or write not in writes[row.writer]  # type: ignore[index]
-        ):
+        writer = row.writer
+        if write is not None and write.value == row.value and write.version == row.version and writer is not None:
+            for one in writes[writer] if 0 < writer <= count else ():
+                if one is write:  # an equal one may be another transaction's
+                    break
+            else:
+                suspicious.add(row.key)
+        else:
             suspicious.add(row.key)
     suspicious.update(key for key, write in newest.items() if write.value is not None)
     return suspicious
@@ -109,6 +111,7 @@ class _Slow:
         self.presence = presence
         self.read = read
         self.statuses = observation.xact_status
+        self.survivor_position = max(map(mul, history.intent_position, presence.survivors(history)))
         self.marker_file = observation.marker.file if observation.marker else None
         self.rows: dict[Place, list[Row]] = {}
         self.steps: dict[str, dict[str, list[Step]]] = {}
@@ -153,19 +156,27 @@ class _Slow:
             for key, steps in keys.items():
                 rows = self.rows.get((relation, key), [])
                 expected = replay(steps, self.presence)
-                for step in steps:
-                    if not step.kept or self.presence.visible[step.tx]:
-                        continue
-                    if self.history.state[step.tx] not in MAY_BE_THERE | UNDECIDED:
-                        continue
-                    if any(_is_effect(step, row) and not matches(row, expected) for row in rows):
+                wrong = [row for row in rows if not matches(row, expected)]
+                unseen = [step for step in steps if step.kept and not self.presence.visible[step.tx]]
+                for step in unseen:
+                    if self.history.state[step.tx] in MAY_BE_THERE | UNDECIDED and any(
+                        _is_effect(step, row) for row in wrong
+                    ):
                         seen[step.tx].append((relation, key))
-                    elif _may_have_deleted(step, expected, rows):
-                        deleted[step.tx].append((relation, key))
+                if not rows and expected.value is not None and (tx := self._deleter(unseen, expected)):
+                    deleted[tx].append((relation, key))
         for tx, places in deleted.items():
             if len(places) + len(seen.get(tx, ())) == len(self.history.writes[tx]):  # nothing contradicts
                 seen[tx].extend(places)
         return dict(seen)
+
+    def _deleter(self, unseen: list[Step], expected: Expected) -> int:
+        """Return the transaction that deleted what must be there and is not, if one must have survived; else 0."""
+        h = self.history
+        for step in unseen:
+            if step.version > expected.version and step.write.value is None and h.state[step.tx] == ACKED:
+                return step.tx if h.end_position[step.tx] < self.survivor_position else 0
+        return 0
 
     def _report_effects(self, tx: int, places: list[Place], defects: dict[Place, list[Defect]]) -> None:
         """Report a transaction whose marker is missing and whose rows are there, in part or all."""
@@ -247,10 +258,6 @@ def _is_effect(step: Step, row: Row) -> bool:
     if row.writer is not None:
         return row.writer == step.tx and row.version == step.version
     return step.write.op == "put" and row.value is not None and row.value == step.write.value
-
-
-def _may_have_deleted(step: Step, expected: Expected, rows: list[Row]) -> bool:
-    return not rows and expected.value is not None and step.write.value is None and step.version > expected.version
 
 
 def _name(place: Place) -> str:

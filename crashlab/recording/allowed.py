@@ -11,6 +11,7 @@ handful of them.
 Source: design.md "The disk model".
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
@@ -40,20 +41,28 @@ class ObservedDisk(Protocol):
         """Return a regular file's bytes."""
 
 
-def allows(model: DiskModel, observed: ObservedDisk, logged: Logged, base: BaseBytes) -> list[str]:
-    """Return why the observed disk is none of the states allowed at the model's position; nothing if it is one."""
-    checker = _Checker(model, observed, logged, base)
-    best: list[str] | None = None
+def allows(
+    model: DiskModel,
+    observed: ObservedDisk,
+    logged: Logged,
+    base: BaseBytes,
+    unseen: re.Pattern[str] = re.compile(r"(?!)"),
+) -> list[str]:
+    """Return why the observed disk is none of the states allowed at the model's position; nothing if it is one.
+
+    Of the files whose path matches `unseen` only the names are checked: the recorder did not see their bytes.
+    """
+    checker = _Checker(model, observed, logged, base, unseen)
+    names: list[list[str]] = []
+    contents: list[list[str]] = []  # told first: where the names fit, the bytes are what is wrong
     for kept in _name_sets(model):
-        reasons = checker.wrong_names(kept)
-        if not reasons:
-            reasons = checker.wrong_contents(kept)
-            if not reasons:
-                return []
-        if best is None or len(reasons) < len(best):
-            best = reasons
-    assert best is not None
-    return best
+        if reasons := checker.wrong_names(kept):
+            names.append(reasons)
+        elif reasons := checker.wrong_contents(kept):
+            contents.append(reasons)
+        else:
+            return []
+    return min(contents or names, key=len)
 
 
 def _name_sets(model: DiskModel) -> Iterator[tuple[int, ...]]:
@@ -66,8 +75,11 @@ def _name_sets(model: DiskModel) -> Iterator[tuple[int, ...]]:
 
 
 class _Checker:
-    def __init__(self, model: DiskModel, observed: ObservedDisk, logged: Logged, base: BaseBytes) -> None:
+    def __init__(
+        self, model: DiskModel, observed: ObservedDisk, logged: Logged, base: BaseBytes, unseen: re.Pattern[str]
+    ) -> None:
         self._model, self._observed, self._logged, self._base = model, observed, logged, base
+        self._unseen = unseen
         self._kinds = observed.paths()
         self._verdicts: dict[tuple[str, int], list[str]] = {}
 
@@ -95,7 +107,7 @@ class _Checker:
                 reasons.append(f'"{path}" and "{other}" are one file, but differ')
             if kind == "link" and self._observed.link(path) != self._model.links[number]:
                 reasons.append(f'"{path}" points to "{self._observed.link(path)}"')
-            elif kind == "file":
+            elif kind == "file" and not self._unseen.fullmatch(path):
                 if (path, number) not in self._verdicts:
                     self._verdicts[path, number] = self._wrong_file(path, self._model.files[number])
                 reasons += self._verdicts[path, number]

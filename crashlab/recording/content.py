@@ -13,7 +13,7 @@ Choices:
 Source: design.md "The disk model".
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import sha256
 
 import msgspec
@@ -104,16 +104,26 @@ class FileImage(msgspec.Struct, frozen=True, kw_only=True):
 
     def pieces(self) -> Iterator[Piece]:
         """Yield where the bytes come from, in order, without gaps from 0 to the size, neighbours joined."""
-        pending: Piece | None = None
-        for piece in self._raw_pieces():
-            if pending is not None and pending[2] == piece[2] and pending[3] + pending[1] == piece[3]:
-                pending = (pending[0], pending[1] + piece[1], pending[2], pending[3])
-                continue
-            if pending is not None:
-                yield pending
-            pending = piece
-        if pending is not None:
-            yield pending
+        return _joined(self._raw_pieces())
+
+    def changes(self, held: "FileImage") -> Iterator[Piece]:
+        """Yield the pieces that turn another image of this file, cut or extended to this size, into this one."""
+        assert (held.file, held.unit_bytes) == (self.file, self.unit_bytes)
+        unit_bytes = self.unit_bytes
+        low, high = sorted((self.base_bytes, held.base_bytes))
+        candidates = set(self.units) | set(held.units) | set(range(low // unit_bytes, -(-high // unit_bytes)))
+        grown = range(held.size // unit_bytes, -(-self.size // unit_bytes))
+        changed = {unit for unit in candidates if self._digest_of(unit) != held._digest_of(unit)}
+        if self.size > held.size:
+            changed.update(grown)
+        return _joined(piece for unit in sorted(changed) for piece in self._unit_pieces(unit))
+
+    def _digest_of(self, unit: int) -> int:
+        content = self.units.get(unit)
+        if content is None:
+            start = unit * self.unit_bytes
+            content = original(start, min(self.base_bytes - start, self.unit_bytes))
+        return content.digest
 
     def _raw_pieces(self) -> Iterator[Piece]:
         at = 0
@@ -122,17 +132,24 @@ class FileImage(msgspec.Struct, frozen=True, kw_only=True):
             if start >= self.size:
                 break
             yield from self._untouched(at, start)
-            at = start
-            for extent in self.units[unit].extents:
-                low, high = start + extent[0], min(start + extent[1], self.size)
-                if low >= high:
-                    break
-                yield from _zeros(at, low)
-                yield low, high - low, extent[2], extent[3]
-                at = high
-            yield from _zeros(at, min(start + self.unit_bytes, self.size))
+            yield from self._unit_pieces(unit)
             at = min(start + self.unit_bytes, self.size)
         yield from self._untouched(at, self.size)
+
+    def _unit_pieces(self, unit: int) -> Iterator[Piece]:
+        start = unit * self.unit_bytes
+        at, end = start, min(start + self.unit_bytes, self.size)
+        if unit not in self.units:
+            yield from self._untouched(start, end)
+            return
+        for extent in self.units[unit].extents:
+            low, high = start + extent[0], min(start + extent[1], end)
+            if low >= high:
+                break
+            yield from _zeros(at, low)
+            yield low, high - low, extent[2], extent[3]
+            at = high
+        yield from _zeros(at, end)
 
     def _untouched(self, low: int, high: int) -> Iterator[Piece]:
         middle = min(max(low, self.base_bytes), high)
@@ -151,6 +168,20 @@ def mixed(*numbers: int) -> int:
     value = ((value ^ value >> 30) * 0xBF58476D1CE4E5B9) & MASK
     value = ((value ^ value >> 27) * 0x94D049BB133111EB) & MASK
     return value ^ value >> 31
+
+
+def _joined(pieces: Iterable[Piece]) -> Iterator[Piece]:
+    pending: Piece | None = None
+    for piece in pieces:
+        if pending is not None:
+            at, length, source, offset = pending
+            if (at + length, source, offset + length) == (piece[0], piece[2], piece[3]):
+                pending = (at, length + piece[1], source, offset)
+                continue
+            yield pending
+        pending = piece
+    if pending is not None:
+        yield pending
 
 
 def _zeros(low: int, high: int) -> Iterator[Piece]:

@@ -120,6 +120,7 @@ class Decoder:
             data=record.payload.ljust(record.length, b"\0"),
             durable=record.flags & iolog.DURABLE != 0,
             log_end=record.end,
+            data_at=record.end - len(record.payload),
         )
 
     def _flushed(self, record: Record, position: int) -> Operation | None:

@@ -26,7 +26,7 @@ import msgspec
 from crashlab.recording.content import MASK, FileImage, mixed
 from crashlab.recording.diskcontract import DiskContract
 from crashlab.recording.fileclass import FileClass, classify
-from crashlab.recording.filehistory import FileHistory, Step
+from crashlab.recording.filehistory import FileHistory
 from crashlab.recording.names import Namespace
 from crashlab.recording.operations import BaseFile, Kind, Operation
 
@@ -162,7 +162,7 @@ class DiskModel:
         elif kind is Kind.TRUNCATE:
             file.truncate(position, operation.offset)
         elif kind is Kind.ALLOCATE:
-            file.grow(position, operation.offset + operation.length, Step.GROWN)
+            file.allocate(position, operation.offset + operation.length)
         else:
             file.replace(position, operation.data)
         if self.contract.everything_survives:
@@ -181,6 +181,8 @@ class DiskModel:
             self.modes[operation.file] = operation.offset
             if operation.file not in self.files:
                 self.files[operation.file] = self._new_file(operation.file)
+        elif kind is Kind.MKDIR:
+            self.modes[operation.file] = operation.offset
         elif kind is Kind.SYMLINK:
             self.links[operation.file] = operation.data.decode("utf-8", "surrogateescape")
         self.names.apply(operation)

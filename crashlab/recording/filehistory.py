@@ -5,22 +5,25 @@ A file has a durable side (size, content of each unit) and what happened since: 
 Choices:
     A version of a unit is the file as the server saw it right after one write: a later version of the same unit
     includes the earlier writes to it. Each unit holds its durable content or any version since, independently.
-    Truncations survive in their order: a state keeps the first k of them. A surviving truncation zeroes whatever
-    older bytes a unit holds beyond it, so old bytes never come back. A unit that lay wholly beyond a *lost* truncation
-    cannot hold what was written after it: the file system gave that write new blocks, which the lost change names.
-    The rest of a unit that a truncation cuts in two is zeroed in place, which is a version like any other write.
+    Truncations survive in their order: a state keeps the first k of them. The blocks wholly beyond a surviving one are
+    freed, so their old bytes never come back. A unit in a block that lay wholly beyond a *lost* truncation cannot hold
+    what was written after it: the file system gave that write new blocks, which the lost change names.
+    The rest of a block that a truncation cuts in two is zeroed in place, which is a version like any other write: if
+    the file grows again and that version is lost, the old bytes are back, as found on xfs. (A block is the size step.)
     Sizes: with k truncations kept, the size after the k-th or any that the file grew to before the next one; a write
-    or an allocation also passes through every multiple of the size step on its way. Sizes and units are independent:
+    or an allocation also passes through every multiple of the size step on its way. An allocation below the size may
+    leave its own end as the size, as found on ext4, when the growth before it is pending. Sizes and units are independent:
     a unit beyond the size does not exist, a size without its data reads as zeros.
     A write through an O_DSYNC descriptor makes its own units durable, and the truncations before it, and its end.
 
 Source: design.md "The disk model"; postgres-contract.md 5.4; Linux fs/ext4/inode.c (i_disksize, ordered truncate).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import IntEnum
+from heapq import merge
 
-from crashlab.recording.content import MASK, Content, FileImage, clip, mixed, original, overlay, written
+from crashlab.recording.content import EMPTY, MASK, Content, FileImage, clip, mixed, original, overlay, written
 
 DURABLE = -1
 """The position of the version that is on disk already."""
@@ -32,6 +35,7 @@ class Step(IntEnum):
     GROWN = 0  # by a write or an allocation, through the sizes between
     SET = 1  # extended by a truncate, at once
     CUT = 2
+    PASSED = 3  # allocated below its size
 
 
 class FileHistory:
@@ -98,19 +102,29 @@ class FileHistory:
             self.size = end
             self.steps.append((position, end, how))
 
+    def allocate(self, position: int, end: int) -> None:
+        """Note that the file has space, and a size, up to `end` at least."""
+        if end < self.size and self.steps:
+            self.steps.append((position, end, Step.PASSED))
+        else:
+            self.grow(position, end, Step.GROWN)
+
     def truncate(self, position: int, size: int) -> None:
         """Note that the file was cut or extended to `size`."""
         if size >= self.size:
             self.grow(position, size, Step.SET)
             return
-        if rest := size % self.unit_bytes:
-            seen = self._seen(size // self.unit_bytes)
-            content = clip(seen, rest)
+        for unit in range(size // self.unit_bytes, self._block_end(size) // self.unit_bytes):
+            seen = self._seen(unit)
+            content = clip(seen, max(0, size - unit * self.unit_bytes))
             if content is not seen:
-                self.versions.setdefault(size // self.unit_bytes, []).append((position, content))
+                self.versions.setdefault(unit, []).append((position, content))
         self.size = size
         self.steps.append((position, size, Step.CUT))
         self.cuts.append((position, size))
+
+    def _block_end(self, size: int) -> int:
+        return -(-size // self.size_step) * self.size_step
 
     def replace(self, position: int, data: bytes) -> None:
         """Note that the file holds `data` and nothing else: cut to nothing, then written."""
@@ -131,8 +145,8 @@ class FileHistory:
 
     def _masked(self, content: Content, unit: int, position: int, kept_cuts: int) -> Content:
         for cut_position, size in self.cuts[:kept_cuts]:
-            if cut_position > position:
-                content = clip(content, max(0, size - unit * self.unit_bytes))
+            if cut_position > position and unit * self.unit_bytes >= self._block_end(size):
+                return EMPTY
         return content
 
     def last_change(self, before: int) -> int:
@@ -163,7 +177,8 @@ class FileHistory:
         for cut_position, size in self.cuts:
             self._cut_durable(size)
             for unit in list(self.versions):
-                self._cut_versions(unit, cut_position, size - unit * self.unit_bytes)
+                if unit * self.unit_bytes >= self._block_end(size):
+                    self._cut_versions(unit, cut_position)
         if self.cuts:
             self.durable_size = self.cuts[-1][1]
             self.steps = [step for step in self.steps if step[0] >= self.cuts[-1][0] and step[2] is not Step.CUT]
@@ -184,21 +199,18 @@ class FileHistory:
             else:
                 del history[:count]
 
-    def _cut_versions(self, unit: int, cut_position: int, rest: int) -> None:
-        history = [
-            (position, clip(content, rest) if position < cut_position else content)
-            for position, content in self.versions[unit]
-            if position >= cut_position or rest > 0
-        ]
+    def _cut_versions(self, unit: int, cut_position: int) -> None:
+        history = [version for version in self.versions[unit] if version[0] >= cut_position]
         if history:
             self.versions[unit] = history
         else:
             del self.versions[unit]
 
     def _cut_durable(self, size: int) -> None:
-        self.base_bytes = min(self.base_bytes, size)
-        for unit in [unit for unit in self.durable if (unit + 1) * self.unit_bytes > size]:
-            self._set_durable(unit, clip(self.durable[unit], max(0, size - unit * self.unit_bytes)))
+        end = self._block_end(size)
+        self.base_bytes = min(self.base_bytes, end)
+        for unit in [unit for unit in self.durable if unit * self.unit_bytes >= end]:
+            self._set_durable(unit, EMPTY)
 
     def _set_durable(self, unit: int, content: Content) -> None:
         old = self.durable.get(unit)
@@ -215,8 +227,19 @@ class FileHistory:
     def sizes(self, kept_cuts: int) -> Iterator[int]:
         """Yield the sizes, ascending, that the file may have if its first `kept_cuts` truncations survive."""
         size = self.cuts[kept_cuts - 1][1] if kept_cuts else self.durable_size
+        growth = list(self._growth(kept_cuts))
+        passed = sorted(end for _, end, how in growth if how is Step.PASSED and end > size)
+        last = -1
+        for found in merge(self._grown_sizes(size, growth), passed):
+            if found > last:
+                yield found
+                last = found
+
+    def _grown_sizes(self, size: int, growth: Iterable[tuple[int, int, Step]]) -> Iterator[int]:
         yield size
-        for _, grown, how in self._growth(kept_cuts):
+        for _, grown, how in growth:
+            if how is Step.PASSED:
+                continue
             if how is Step.GROWN:
                 yield from range(size - size % self.size_step + self.size_step, grown, self.size_step)
             size = grown
@@ -231,15 +254,13 @@ class FileHistory:
 
     def largest(self, kept_cuts: int) -> int:
         """Return the largest of `sizes`."""
-        growth = list(self._growth(kept_cuts))
-        if growth:
-            return growth[-1][1]
-        return self.cuts[kept_cuts - 1][1] if kept_cuts else self.durable_size
+        start = self.cuts[kept_cuts - 1][1] if kept_cuts else self.durable_size
+        return max([start, *(end for _, end, _ in self._growth(kept_cuts))])
 
     def choices(self, unit: int, kept_cuts: int) -> list[int]:
         """Return the positions of the versions that the unit may hold, DURABLE first."""
         start = unit * self.unit_bytes
-        lost = next((at for at, size in self.cuts[kept_cuts:] if size <= start), None)
+        lost = next((at for at, size in self.cuts[kept_cuts:] if self._block_end(size) <= start), None)
         found = [DURABLE]
         for position, _ in self.versions.get(unit, ()):
             if lost is not None and position >= lost:
@@ -259,13 +280,16 @@ class FileHistory:
 
     def _resolve(self, kept_cuts: int, size: int, chosen: Mapping[int, int]) -> tuple[int, dict[int, Content]]:
         """Return how much of the base image is left, and the units that are other than the durable ones."""
-        base_bytes, changed = self.base_bytes, {}
+        changed: dict[int, Content] = {}
+        base_bytes = self.base_bytes
         if kept_cuts:
-            smallest = min(cut_size for _, cut_size in self.cuts[:kept_cuts])
-            base_bytes = min(base_bytes, smallest)
-            for unit, content in self.durable.items():
-                if (unit + 1) * self.unit_bytes > smallest:
-                    changed[unit] = clip(content, max(0, smallest - unit * self.unit_bytes))
+            end = self._block_end(min(cut_size for _, cut_size in self.cuts[:kept_cuts]))
+            base_bytes = min(base_bytes, end)
+            changed = {unit: EMPTY for unit in self.durable if unit * self.unit_bytes >= end}
+        for unit in range(size // self.unit_bytes, self._block_end(size) // self.unit_bytes):
+            if unit in self.durable:  # bytes beyond the size, which may come back when the file grows
+                changed.setdefault(unit, clip(self.durable[unit], max(0, size - unit * self.unit_bytes)))
+        base_bytes = min(base_bytes, size)
         for unit, position in chosen.items():
             rest = size - unit * self.unit_bytes
             if rest > 0:

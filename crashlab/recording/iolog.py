@@ -3,7 +3,7 @@
 The format, version 1; all numbers little-endian, offsets and lengths in bytes:
 
     page 0     8s magic "crashlab", u32 version, u32 failed (errno of a process that could not record; 0: none),
-               u64 tail (offset of the next record), 64s what failed, zeros up to 4096
+               u64 tail (offset of the next record), 64s what failed, u32 lock (a futex), zeros up to 4096
     records    u32 check (Adler-32 of the payload, then of the record from `size` on), u32 size (this head included),
                u16 kind, u16 flags, u32 pid, u64 device, u64 inode, u64 offset, u64 length: 48 bytes; then the payload
 

@@ -8,6 +8,8 @@ Choices:
     An operation depends on the older ones that touch the same directory entry; to remove a directory, on all older
     ones inside it; to move a directory, on the older moves of directories. Nothing survives without what it depends on.
     A name in a directory that has no name itself is not reachable; its file is as good as gone.
+    An fsync of a file persists the new directories above it, under the names that they had when the file got its own.
+    A later rename of such a directory may be lost: found on ext4 and xfs, where that rename does not touch the file.
     What a contract forces to disk is applied there at once: what it does not depend on commutes with it.
 
 Source: postgres-contract.md 5.4; Linux fs/btrfs/tree-log.c (an fsync logs the inode's names and its new ancestors).
@@ -198,33 +200,33 @@ class Namespace:
         return self._persist({operation.position for operation in self.pending if operation.position < before})
 
     def persist_names_of(self, file: int, before: int, *, creation_only: bool, in_order: bool) -> list[int]:
-        """Make the file's own names durable, and those of its new directories; return the files gone for good."""
+        """Make the file's own names durable, and the new directories that it was named in; return the files gone.
+
+        What happened to such a directory's name after that stays pending: see the module's choices.
+        """
         if not self._touched[file]:
             return []
         forced: set[int] = set()
-        seen, waiting = {file}, [file]
-        while waiting:
-            at = waiting.pop()
-            for operation in self.pending:
-                if at not in operation.files or operation.position >= before:
-                    continue
-                if creation_only and at == file and operation.created != file:
-                    continue
+        limits = {file: before}  # file or new directory -> the position below which its names are needed
+        for operation in reversed(self.pending):
+            needed = {at for at in operation.files if operation.position < limits.get(at, 0)}
+            if creation_only and operation.created != file:
+                needed.discard(file)
+            if needed:
                 forced.add(operation.position)
-                parents = (operation.directories & self._fresh) - seen
-                seen |= parents
-                waiting.extend(parents)
+                for parent in operation.directories & self._fresh:
+                    limits.setdefault(parent, operation.position)
         return self._persist(forced, in_order)
 
     def persist_entries_of(self, directory: int, before: int, *, in_order: bool) -> list[int]:
-        """Make the names in a directory durable; return the files gone for good."""
+        """Make the names in a directory durable, not those linked from it; return the files gone for good."""
         if not self._inside[directory]:
             return []
         return self._persist(
             {
                 operation.position
                 for operation in self.pending
-                if operation.position < before and directory in operation.directories
+                if operation.position < before and any(directory == changed for changed, _, _ in operation.edits)
             },
             in_order,
         )

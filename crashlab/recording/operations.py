@@ -57,6 +57,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     datasync: bool = False
     durable: bool = False
     log_end: int = 0  # bytes: where its record ends in the log; compare with a ledger's log position
+    data_at: int = 0  # bytes: where its data begins in the log; it ends at log_end, zeros at its end are not there
 
 
 class BaseFile(msgspec.Struct, frozen=True, kw_only=True, gc=False):

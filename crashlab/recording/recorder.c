@@ -11,8 +11,9 @@
  *     Names, sizes, appends and copies: call and record under the log's lock, so that no process can log a use of a
  *         name before the name itself, and an append knows its offset.
  *     Positioned writes: the record follows the call, the bytes are a private copy made first, because other backends
- *         change hint bits, and add WAL behind, while the kernel reads the page. Concurrent writes to one range would
- *         be ambiguous; the server's own locks exclude them.
+ *         change hint bits, and add WAL behind, while the kernel reads the page. Bytes at the ends that the file had
+ *         already are left out, unless the write is durable by itself. Concurrent writes to one range would be
+ *         ambiguous; the server's own locks exclude them.
  *     fsync: the begin before the call, the end after its success. A write logged between them may or may not be
  *         covered, and counts as not covered, which a slower device would have made true.
  * A process killed between a call and its record leaves an operation unlogged. Nobody was told of it, but it is on the
@@ -20,7 +21,8 @@
  *
  * Not seen: writes inside libc (stdio; a file opened by fopen is logged whole when renamed, linked or synced), io_uring,
  * and programs linked statically. A shared writable mapping is logged as BLIND; the self-check finds the rest.
- * A stopped (SIGSTOP) process may hold the lock and so stop all the others.
+ * A stopped (SIGSTOP) process may hold the lock and so stop all the others. One log is for one server in one PID
+ * namespace: the lock knows its holder by number.
  */
 #include "recorder_data.h"
 #include "recorder_names.h"
@@ -60,10 +62,11 @@ static void open_log(const char *path) {
     long at = sys(mmap, 0, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, log_fd, 0);
     if (at < 0 && at > -4096)
         fail("could not map the log", -at);
-    struct stat st;
+    struct about st;
     struct header *mapped = (struct header *)at;
-    if (sys(fstat, log_fd, &st) < 0 || (u64)st.st_size < PAGE || !same_bytes(mapped->magic, "crashlab", 8) ||
-        mapped->version != VERSION)
+    if (!about_fd(log_fd, &st))
+        fail("could not use statx, which Linux 4.11 brought", ENOSYS);
+    if (st.size < PAGE || !same_bytes(mapped->magic, "crashlab", 8) || mapped->version != VERSION)
         fail("the log is not one of this version", EINVAL);
     header = mapped;
 }
@@ -152,13 +155,13 @@ static u64 log_sync(int kind, u64 device, u64 token) {
 }
 
 EXPORT int syncfs(int fd) {
-    struct stat st;
-    if (!active || sys(fstat, fd, &st) < 0)
+    struct about st;
+    if (!active || !about_fd(fd, &st))
         return (int)answer(sys(syncfs, fd));
-    u64 token = log_sync(SYNCFS_BEGIN, st.st_dev, 0);
+    u64 token = log_sync(SYNCFS_BEGIN, st.device, 0);
     long result = sys(syncfs, fd);
     if (result == 0)
-        log_sync(SYNCFS_END, st.st_dev, token);
+        log_sync(SYNCFS_END, st.device, token);
     return (int)answer(result);
 }
 

@@ -64,10 +64,10 @@ static long write_moving(struct section *s, int fd, const struct file *f, usize 
              : offset == -1 ? sys(write, fd, PAYLOAD, total)
                             : sys(pwrite64, fd, PAYLOAD, total, offset);
     if (n > 0) {
-        struct stat st;
+        struct about st;
         struct same nothing = {0, 0};
         if (at_end)
-            offset = sys(fstat, fd, &st) == 0 ? (long)st.st_size - n : 0;
+            offset = about_fd(fd, &st) ? (long)st.size - n : 0;
         else if (offset == -1)
             offset = sys(lseek, fd, 0, SEEK_CUR) - n;
         seal_write(s, f, (u64)offset, (usize)n, durable, nothing);
@@ -196,7 +196,7 @@ long sendfile64(int out, int in, long *in_at, usize n) ALIAS("sendfile");
 
 static long clone_range(int fd, unsigned long request, void *argument) {
     struct file f;
-    struct stat st;
+    struct about st;
     if (!ours(fd, &f) || !f.is_regular)
         return answer(sys(ioctl, fd, request, argument));
     struct file_clone_range whole = {.src_fd = (long)argument};
@@ -205,8 +205,8 @@ static long clone_range(int fd, unsigned long request, void *argument) {
     enter(&s);
     lock();
     long result = sys(ioctl, fd, request, argument);
-    if (result == 0 && sys(fstat, r->src_fd, &st) == 0) {
-        u64 n = r->src_length ? r->src_length : (u64)st.st_size - r->src_offset;
+    if (result == 0 && about_fd(r->src_fd, &st)) {
+        u64 n = r->src_length ? r->src_length : st.size - r->src_offset;
         for (u64 done = 0; done < n; done += COPY_BYTES_MAX)
             log_copy(&s, &f, (int)r->src_fd, r->src_offset + done, r->dest_offset + done,
                      n - done < COPY_BYTES_MAX ? n - done : COPY_BYTES_MAX);
@@ -249,7 +249,7 @@ EXPORT int ftruncate(int fd, long size) {
 
 EXPORT int truncate(const char *path, long size) {
     struct file f;
-    struct stat st;
+    struct about st;
     struct section s;
     long fd = active ? sys(openat, AT_FDCWD, path, O_PATH | O_CLOEXEC) : -1;
     forget(fd);
@@ -261,8 +261,8 @@ EXPORT int truncate(const char *path, long size) {
     enter(&s);
     lock();
     long result = sys(truncate, path, size);
-    if (result == 0 && sys(fstat, fd, &st) == 0)
-        log_size(&s, st.st_dev, st.st_ino, TRUNCATE, (u64)size, 0);
+    if (result == 0 && about_fd(fd, &st))
+        log_size(&s, st.device, st.inode, TRUNCATE, (u64)size, 0);
     unlock();
     leave(&s);
     sys(close, fd);
@@ -281,8 +281,8 @@ static long allocate(int fd, int mode, long offset, long length) {
         log_size(&s, f.device, f.inode, ALLOCATE, (u64)offset, (u64)length);
     else if (result == 0 && mode != FALLOC_FL_KEEP_SIZE) {
         char name[PATH_BYTES];
-        struct stat st;
-        if (sys(fstat, fd, &st) == 0 && name_of(fd, &st, name))
+        struct about st;
+        if (about_fd(fd, &st) && name_of(fd, &st, name))
             log_names(&s, BLIND, 0, &st, 0, name, "fallocate");
     }
     unlock();
@@ -296,20 +296,20 @@ EXPORT int fallocate(int fd, int mode, long offset, long length) {
 
 /* Where the file system cannot allocate, libc writes a zero byte into every block that has none; so does this. */
 EXPORT int posix_fallocate(int fd, long offset, long length) {
-    struct stat st;
+    struct about st;
     long result = allocate(fd, 0, offset, length);
     if (result != -EOPNOTSUPP)
         return (int)-result;
-    if ((result = sys(fstat, fd, &st)) < 0)
-        return (int)-result;
+    if (!about_fd(fd, &st))
+        return EBADF;
     if (sys(fcntl, fd, F_GETFL) & O_APPEND)
         return EBADF;
     struct file f;
     int recorded = ours(fd, &f);
-    const long block = st.st_blksize < 4096 ? st.st_blksize : 4096;
+    const long block = st.block_size < 4096 ? (long)st.block_size : 4096;
     for (long at = offset + (length - 1) % block; at < offset + length; at += block) {
         char byte = 0;
-        if (at < st.st_size) {
+        if ((u64)at < st.size) {
             result = sys(pread64, fd, &byte, 1, at);
             if (result < 0)
                 return (int)-result;
@@ -334,11 +334,11 @@ EXPORT void *mmap(void *at, usize length, int protection, int flags, int fd, lon
     long result = sys(mmap, at, length, protection, flags, fd, offset);
     if (active && fd >= 0 && (flags & MAP_SHARED) && (protection & PROT_WRITE) && ours(fd, &f)) {
         char name[PATH_BYTES];
-        struct stat st;
+        struct about st;
         struct section s;
         enter(&s);
         lock();
-        if (sys(fstat, fd, &st) == 0 && name_of(fd, &st, name))
+        if (about_fd(fd, &st) && name_of(fd, &st, name))
             log_names(&s, BLIND, 0, &st, 0, name, "shared writable mapping");
         unlock();
         leave(&s);

@@ -1,7 +1,7 @@
 /* Which file is this, and is it below a recorded root?
  *
  * A file is its device and inode; names are only for the namespace. Every use of a descriptor asks the kernel again
- * (fstat), because libc closes and re-opens descriptors where no preloaded library sees it: a cached answer counts only
+ * (statx), because libc closes and re-opens descriptors where no preloaded library sees it: a cached answer counts only
  * while device and inode are still the same. A path is spelled as the kernel does (/proc/self/fd), so that symbolic
  * links, as to tablespaces, and relative paths end below the right root.
  */
@@ -93,23 +93,23 @@ static int below_roots(const char *path, char *relative) {
     return 0;
 }
 
-static int name_of(long fd, const struct stat *st, char *relative) {
+static int name_of(long fd, const struct about *st, char *relative) {
     char path[PATH_BYTES];
-    return path_of(fd, st->st_nlink == 0, path) && below_roots(path, relative);
+    return path_of(fd, st->names == 0, path) && below_roots(path, relative);
 }
 
 /* Log which path a descriptor's file has now. The lock makes it agree with the names logged before. */
-static void bind_locked(struct section *s, long fd, struct stat *st) {
+static void bind_locked(struct section *s, long fd, struct about *st) {
     char name[PATH_BYTES];
-    sys(fstat, fd, st);
+    about_fd(fd, st);
     if (name_of(fd, st, name))
-        log_names(s, BIND, st->st_nlink ? 0 : NAMELESS, st, st->st_mode, name, 0);
+        log_names(s, BIND, st->names ? 0 : NAMELESS, st, st->mode, name, 0);
 }
 
-static int learn(long fd, struct stat *st) {
+static int learn(long fd, struct about *st) {
     char name[PATH_BYTES];
     if (!name_of(fd, st, name)) {
-        remember(fd, st->st_dev, st->st_ino, ELSEWHERE);
+        remember(fd, st->device, st->inode, ELSEWHERE);
         return ELSEWHERE;
     }
     struct section s;
@@ -118,28 +118,28 @@ static int learn(long fd, struct stat *st) {
     bind_locked(&s, fd, st);
     unlock();
     leave(&s);
-    remember(fd, st->st_dev, st->st_ino, OURS);
+    remember(fd, st->device, st->inode, OURS);
     return OURS;
 }
 
 /* Is this descriptor a file or directory below the roots? Sockets and pipes never are. */
 static int ours(long fd, struct file *f) {
-    struct stat st;
-    if (!active || fd < 0 || fd == log_fd || sys(fstat, fd, &st) < 0)
+    struct about st;
+    if (!active || fd < 0 || fd == log_fd || !about_fd(fd, &st))
         return 0;
-    if (!S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))
+    if (!S_ISREG(st.mode) && !S_ISDIR(st.mode))
         return 0;
     int state = UNKNOWN;
-    if (fd < DESCRIPTORS && known[fd].device == st.st_dev && known[fd].inode == st.st_ino)
+    if (fd < DESCRIPTORS && known[fd].device == st.device && known[fd].inode == st.inode)
         state = known[fd].state;
     if (state == UNKNOWN)
         state = learn(fd, &st);
     if (state != OURS)
         return 0;
-    f->device = st.st_dev;
-    f->inode = st.st_ino;
-    f->size = (u64)st.st_size;
-    f->is_regular = S_ISREG(st.st_mode);
+    f->device = st.device;
+    f->inode = st.inode;
+    f->size = st.size;
+    f->is_regular = S_ISREG(st.mode);
     long flags = sys(fcntl, fd, F_GETFL);
     f->flags = flags < 0 ? 0 : (int)flags;
     return 1;
@@ -149,12 +149,12 @@ static int ours(long fd, struct file *f) {
 struct place {
     int ours;
     char name[PATH_BYTES];
-    struct stat st; /* of the entry itself, links not followed; st_nlink is 0 if there is none */
+    struct about st; /* of the entry itself, links not followed; names is 0 if there is none */
 };
 
 static void look(struct place *p, int dir, const char *path) {
-    if (sys(newfstatat, dir, path, &p->st, AT_SYMLINK_NOFOLLOW) < 0)
-        p->st.st_nlink = 0;
+    if (!about(dir, path, AT_SYMLINK_NOFOLLOW, &p->st))
+        p->st.names = 0;
 }
 
 static void resolve(struct place *p, int dir, const char *path) {
@@ -188,10 +188,10 @@ static void resolve(struct place *p, int dir, const char *path) {
 
 /* Log the whole content of a file as it is now: its writes could not be seen. Call under the lock. */
 static void log_content(struct section *s, const char *name, int dir, const char *path, int follow) {
-    struct stat st;
+    struct about st;
     long fd = sys(openat, dir, path, O_RDONLY | O_CLOEXEC | (follow ? 0 : O_NOFOLLOW));
-    if (fd >= 0 && sys(fstat, fd, &st) == 0 && (u64)st.st_size <= DATA_BYTES_MAX) {
-        usize size = (usize)st.st_size, done = 0;
+    if (fd >= 0 && about_fd(fd, &st) && st.size <= DATA_BYTES_MAX) {
+        usize size = (usize)st.size, done = 0;
         reserve(size);
         while (done < size) {
             long n = sys(pread64, fd, PAYLOAD + done, size - done, done);
@@ -199,7 +199,7 @@ static void log_content(struct section *s, const char *name, int dir, const char
                 break;
             done += (usize)n;
         }
-        identify(st.st_dev, st.st_ino, 0, done);
+        identify(st.device, st.inode, 0, done);
         seal(s, CONTENT, 0, done);
         append();
     } else {

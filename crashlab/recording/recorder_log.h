@@ -2,7 +2,8 @@
  *
  * The log's first page is mapped by all of them; it holds the tail, the offset of the next record. A record is written
  * at the tail under a lock and the tail moved after it: a writer killed half-way leaves bytes beyond the tail, which the
- * next writer overwrites. The lock is the kernel's (fcntl), so it dies with its holder.
+ * next writer overwrites. The lock is a priority-inheriting futex in that page: free, it costs no system call; when its
+ * holder dies, the kernel hands it on, or says so (ESRCH) to the next one who asks.
  * Signals are blocked meanwhile: a handler of the server may itself write to a recorded file.
  * The format is documented in iolog.py.
  */
@@ -26,6 +27,7 @@ struct header {
     u32 failed; /* an errno: somebody could not record, so nobody may go on */
     u64 tail;
     char reason[64];
+    u32 lock; /* thread id of the holder, with the kernel's flags */
 };
 
 struct record {
@@ -48,6 +50,7 @@ static int root_count;
 static char roots[ROOTS_MAX][PATH_BYTES];
 static u8 *buffer; /* one page, whose end is a record's head, then the payload: page-aligned, for O_DIRECT */
 static usize buffer_bytes;
+static u32 thread; /* the one inside a section */
 static int thread_lock; /* pid of the process whose thread is inside; a forked child finds its parent's */
 
 #define HEAD ((struct record *)(buffer + PAGE - sizeof(struct record)))
@@ -82,12 +85,13 @@ static void enter(struct section *s) {
     for (;;) {
         int owner = 0;
         if (__atomic_compare_exchange_n(&thread_lock, &owner, s->pid, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
-            return;
+            break;
         if (owner != s->pid)
             __atomic_compare_exchange_n(&thread_lock, &owner, 0, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
         else
             sys(sched_yield);
     }
+    thread = (u32)sys(gettid);
 }
 
 static void leave(struct section *s) {
@@ -95,23 +99,29 @@ static void leave(struct section *s) {
     sys(rt_sigprocmask, 2, &s->signals, 0, 8);
 }
 
-static void set_lock(short type) {
-    struct flock range = {.l_type = type, .l_whence = SEEK_SET};
-    long result;
-    do
-        result = sys(fcntl, log_fd, F_SETLKW, &range);
-    while (result == -EINTR);
-    if (result < 0)
-        fail("could not lock the log", -result);
+static int change_lock(u32 from, u32 to) {
+    return __atomic_compare_exchange_n(&header->lock, &from, to, 0, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
 }
 
 static void lock(void) {
-    set_lock(F_WRLCK);
+    for (u32 seen = 0; !change_lock(0, thread);) {
+        seen = __atomic_load_n(&header->lock, __ATOMIC_SEQ_CST);
+        long result = sys(futex, &header->lock, FUTEX_LOCK_PI);
+        if (result == 0 || result == -EDEADLK) /* the latter: a dead holder's number is ours now */
+            break;
+        if (result == -ESRCH && change_lock(seen, thread | (seen & FUTEX_WAITERS)))
+            break;
+        if (result != -ESRCH && result != -EAGAIN && result != -EINTR)
+            fail("could not lock the log", -result);
+    }
     if (__atomic_load_n(&header->failed, __ATOMIC_RELAXED))
         fail("another process could not record", 0);
 }
 
-static void unlock(void) { set_lock(F_UNLCK); }
+static void unlock(void) {
+    if (!change_lock(thread, 0))
+        sys(futex, &header->lock, FUTEX_UNLOCK_PI);
+}
 
 /* Make room for a payload; what it held is lost. Call inside a section. */
 static void reserve(usize bytes) {
@@ -200,10 +210,10 @@ static usize put_names(const char *path, const char *second) {
     return n + m;
 }
 
-static void log_names(struct section *s, int kind, int flags, const struct stat *st, u64 offset, const char *path,
+static void log_names(struct section *s, int kind, int flags, const struct about *st, u64 offset, const char *path,
                       const char *second) {
     usize n = put_names(path, second);
-    identify(st ? st->st_dev : 0, st ? st->st_ino : 0, offset, 0);
+    identify(st ? st->device : 0, st ? st->inode : 0, offset, 0);
     seal(s, kind, flags, n);
     append();
 }

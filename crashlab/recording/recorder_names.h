@@ -5,25 +5,25 @@
 
 #include "recorder_files.h"
 
-static int is_entry(const struct stat *st) { /* sockets and pipes are not files that a crash state could hold */
-    return st->st_nlink && (S_ISREG(st->st_mode) || S_ISDIR(st->st_mode) || S_ISLNK(st->st_mode));
+static int is_entry(const struct about *st) { /* sockets and pipes are not files that a crash state could hold */
+    return st->names && (S_ISREG(st->mode) || S_ISDIR(st->mode) || S_ISLNK(st->mode));
 }
 
 static int has_unseen(const struct place *p, int dir, const char *path) {
-    const struct stat *st = &p->st;
-    return st->st_nlink && S_ISREG(st->st_mode) && is_stdio(st->st_dev, st->st_ino, dir, path, AT_SYMLINK_NOFOLLOW);
+    const struct about *st = &p->st;
+    return st->names && S_ISREG(st->mode) && is_stdio(st->device, st->inode, dir, path, AT_SYMLINK_NOFOLLOW);
 }
 
 static void log_moved(struct section *s, struct place *a, struct place *b, int dir, const char *path, unsigned flags) {
-    struct stat *st = &a->st;
+    struct about *st = &a->st;
     if (a->ours && b->ours)
         log_names(s, flags & RENAME_EXCHANGE ? EXCHANGE : RENAME, 0, st, 0, a->name, b->name);
-    else if (a->ours && S_ISREG(st->st_mode) && !flags)
+    else if (a->ours && S_ISREG(st->mode) && !flags)
         log_names(s, UNLINK, 0, st, 0, a->name, 0);
-    else if (b->ours && S_ISREG(st->st_mode) && !flags) {
-        if (b->st.st_nlink)
+    else if (b->ours && S_ISREG(st->mode) && !flags) {
+        if (b->st.names)
             log_names(s, UNLINK, 0, &b->st, 0, b->name, 0);
-        log_names(s, CREATE, 0, st, st->st_mode & 07777, b->name, 0);
+        log_names(s, CREATE, 0, st, st->mode & 07777, b->name, 0);
         log_content(s, b->name, dir, path, 0);
     } else
         log_names(s, BLIND, 0, st, 0, a->ours ? a->name : b->name, "moved across the edge of what is recorded");
@@ -44,7 +44,7 @@ static long move(int from_dir, const char *from, int to_dir, const char *to, uns
     if (a.ours && b.ours && has_unseen(&a, from_dir, from))
         log_content(&s, a.name, from_dir, from, 0);
     long result = flags ? sys(renameat2, from_dir, from, to_dir, to, flags) : sys(renameat, from_dir, from, to_dir, to);
-    int same = b.st.st_nlink && a.st.st_ino == b.st.st_ino && a.st.st_dev == b.st.st_dev; /* then POSIX does nothing */
+    int same = b.st.names && a.st.inode == b.st.inode && a.st.device == b.st.device; /* then POSIX does nothing */
     if (result == 0 && !same && is_entry(&a.st))
         log_moved(&s, &a, &b, to_dir, to, flags);
     unlock();
@@ -70,7 +70,7 @@ EXPORT int linkat(int from_dir, const char *from, int to_dir, const char *to, in
     enter(&s);
     lock();
     look(&a, from_dir, from);
-    int simple = a.ours && !flags && a.st.st_nlink;
+    int simple = a.ours && !flags && a.st.names;
     if (simple && has_unseen(&a, from_dir, from))
         log_content(&s, a.name, from_dir, from, 0);
     long result = sys(linkat, from_dir, from, to_dir, to, flags);
@@ -116,7 +116,7 @@ EXPORT int mkdirat(int dir, const char *path, unsigned mode) {
     long result = sys(mkdirat, dir, path, mode);
     if (result == 0) {
         look(&p, dir, path);
-        log_names(&s, MKDIR, 0, &p.st, p.st.st_mode & 07777, p.name, 0);
+        log_names(&s, MKDIR, 0, &p.st, p.st.mode & 07777, p.name, 0);
     }
     unlock();
     leave(&s);

@@ -8,17 +8,17 @@
 #include "recorder_files.h"
 
 static void log_opened(struct section *s, long fd, int created, int truncated) {
-    struct stat st;
+    struct about st;
     char name[PATH_BYTES];
-    if (sys(fstat, fd, &st) < 0 || !S_ISREG(st.st_mode) || !name_of(fd, &st, name))
+    if (!about_fd(fd, &st) || !S_ISREG(st.mode) || !name_of(fd, &st, name))
         return;
-    log_names(s, created ? CREATE : BIND, 0, &st, st.st_mode & (created ? 07777 : ~0U), name, 0);
+    log_names(s, created ? CREATE : BIND, 0, &st, st.mode & (created ? 07777 : ~0U), name, 0);
     if (truncated && !created) {
-        identify(st.st_dev, st.st_ino, 0, 0);
+        identify(st.device, st.inode, 0, 0);
         seal(s, TRUNCATE, 0, 0);
         append();
     }
-    remember(fd, st.st_dev, st.st_ino, OURS);
+    remember(fd, st.device, st.inode, OURS);
 }
 
 /* An open that may create or empty a file, under the lock. Only for what is a regular file or nothing yet: opening a
@@ -34,9 +34,9 @@ static long open_under_lock(int dir, const char *path, int flags, unsigned mode)
         created = fd >= 0;
     }
     if (!created && !(flags & O_EXCL)) {
-        struct stat before; /* absent here: a dangling link, through which the file is created */
-        int absent = sys(newfstatat, dir, path, &before, 0) < 0;
-        if (absent || S_ISREG(before.st_mode))
+        struct about before; /* absent here: a dangling link, through which the file is created */
+        int absent = !about(dir, path, 0, &before);
+        if (absent || S_ISREG(before.mode))
             fd = sys(openat, dir, path, flags, mode);
         created = absent && fd >= 0;
     }
@@ -49,11 +49,11 @@ static long open_under_lock(int dir, const char *path, int flags, unsigned mode)
 }
 
 static long open_any(int dir, const char *path, int flags, unsigned mode) {
-    struct stat st;
+    struct about st;
     long fd;
     if (!active || !(flags & (O_CREAT | O_TRUNC)) || (flags & TMPFILE_BIT))
         fd = sys(openat, dir, path, flags, mode);
-    else if (sys(newfstatat, dir, path, &st, 0) == 0 && !S_ISREG(st.st_mode))
+    else if (about(dir, path, 0, &st) && !S_ISREG(st.mode))
         fd = sys(openat, dir, path, flags, mode);
     else {
         fd = -ENOENT;

@@ -18,6 +18,9 @@ import psycopg
 from crashlab.model import IndexRead
 
 WITNESSES_MAX = 20
+_PLANS = ("seqscan", "sort", "bitmapscan", "indexscan", "indexonlyscan", "incremental_sort")
+_SEQUENTIAL = ("seqscan", "sort", "bitmapscan")
+_BY_INDEX = ("indexscan",)
 
 
 @dataclass(frozen=True)
@@ -74,11 +77,8 @@ def compare(connection: psycopg.Connection[Any], index: Index) -> IndexRead:
 
 
 def _read(connection: psycopg.Connection[Any], query: str, *, by_index: str | None) -> Counter[str]:
-    for setting in ("enable_seqscan", "enable_sort", "enable_bitmapscan"):
-        connection.execute(f"SET {setting} = {'on' if by_index is None else 'off'}")
-    for setting in ("enable_indexscan", "enable_indexonlyscan", "enable_incremental_sort"):
-        on = by_index is not None and setting == "enable_indexscan"
-        connection.execute(f"SET {setting} = {'on' if on else 'off'}")
+    allowed = _SEQUENTIAL if by_index is None else _BY_INDEX
+    connection.execute(";".join(f"SET enable_{name} = {'on' if name in allowed else 'off'}" for name in _PLANS))
     _assert_plan(connection, query, by_index)
     return Counter(name for (name,) in connection.execute(query))
 

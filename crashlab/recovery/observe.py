@@ -11,7 +11,7 @@ Source: postgres-contract.md 7.5 (order of evidence), 6 (blind spots of each too
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -68,15 +68,23 @@ class _Facts:
     died: str | None = None
 
 
-Check = Callable[["psycopg.Connection[Any]", Reading, _Facts], int]
+Check = Callable[["psycopg.Connection[Any]", Reading, _Facts], int | physical.Looked]
 
 
-def observe(connect: Callable[[], "psycopg.Connection[Any]"], reading: Reading, recovery: Recovery) -> Observation:
+def observe(
+    connect: Callable[[], "psycopg.Connection[Any]"],
+    reading: Reading,
+    recovery: Recovery,
+    *,
+    unchanged: Collection[str] = (),
+) -> Observation:
     """Read everything that the oracle asks for.
 
     Args:
         connect: opens an autocommit connection.
         recovery: what `recover` said; a server that did not start is not read.
+        unchanged: relations, as pg_relation_filepath() names them, whose files are those of a base image that was
+            checked; amcheck and the full read leave them out (`physical`).
     """
     facts = _Facts()
     if recovery.started:
@@ -84,20 +92,28 @@ def observe(connect: Callable[[], "psycopg.Connection[Any]"], reading: Reading, 
             with contextlib.closing(connect()) as connection:
                 connection.execute(f"SET statement_timeout = {STATEMENT_TIMEOUT_MS}")
                 connection.execute("SET default_transaction_read_only = on")
+                physical.leave_out(connection, unchanged)
                 for name, check in CHECKS:
                     _run_check(name, check, connection, reading, facts)
         except psycopg.OperationalError as error:
             facts.died = str(error).strip()
+        except psycopg.Error as error:  # not even a SET works: a catalog that every statement needs is damaged
+            facts.complaints.append(complaint("full_read", "session", None, error))
     return Observation(recovery=recovery, **vars(facts))
 
 
 def _run_check(name: str, check: Check, connection: psycopg.Connection[Any], reading: Reading, facts: _Facts) -> None:
     begun = time.monotonic()
     detail = ""
-    count = 0
+    count = unchanged = 0
     try:
-        count = check(connection, reading, facts)
+        looked = check(connection, reading, facts)
         status = "ran"
+        if isinstance(looked, physical.Looked):
+            count, unchanged = looked.count, looked.unchanged
+            detail = f"{unchanged} relations are as in the base image" if unchanged else ""
+        else:
+            count = looked
     except psycopg.Error as error:
         if connection.broken or connection.closed:
             raise psycopg.OperationalError(f"while {name} was run: {error}") from error
@@ -108,6 +124,7 @@ def _run_check(name: str, check: Check, connection: psycopg.Connection[Any], rea
     facts.checks[name] = CheckRun(
         status=status,  # type: ignore[arg-type]
         count=count,
+        unchanged=unchanged,
         seconds=round(time.monotonic() - begun, 4),
         detail=detail,
     )
@@ -195,15 +212,15 @@ def _index_read(connection: psycopg.Connection[Any], reading: Reading, facts: _F
     return len(reads)
 
 
-def _amcheck_index(connection: psycopg.Connection[Any], reading: Reading, facts: _Facts) -> int:
+def _amcheck_index(connection: psycopg.Connection[Any], reading: Reading, facts: _Facts) -> physical.Looked:
     return physical.run(connection, physical.AMCHECK_INDEX, facts.complaints)
 
 
-def _amcheck_heap(connection: psycopg.Connection[Any], reading: Reading, facts: _Facts) -> int:
+def _amcheck_heap(connection: psycopg.Connection[Any], reading: Reading, facts: _Facts) -> physical.Looked:
     return physical.run(connection, physical.AMCHECK_HEAP, facts.complaints)
 
 
-def _full_read(connection: psycopg.Connection[Any], reading: Reading, facts: _Facts) -> int:
+def _full_read(connection: psycopg.Connection[Any], reading: Reading, facts: _Facts) -> physical.Looked:
     _force_sequential_scans(connection)
     return physical.run(connection, physical.FULL_READ, facts.complaints)
 

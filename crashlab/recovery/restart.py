@@ -26,6 +26,31 @@ SAFE_SETTINGS = {
     "bgwriter_lru_maxpages": "0",
     "checkpoint_timeout": "1d",
 }
+SMALL_SETTINGS = {
+    "shared_buffers": "4MB",
+    "wal_buffers": "64kB",
+    "max_connections": "10",
+    "superuser_reserved_connections": "1",
+    "max_wal_senders": "0",
+    "autovacuum_max_workers": "1",
+    "max_worker_processes": "0",
+    "max_parallel_workers_per_gather": "0",
+    # In the data directory, so that nothing is left outside of it: a segment that no process maps cannot be found.
+    "dynamic_shared_memory_type": "mmap",
+    "huge_pages": "off",
+    "jit": "off",
+    "logging_collector": "off",
+    "log_destination": "stderr",
+    "lc_messages": "C",
+    "synchronous_commit": "off",
+    # A segment that was removed would have to be written again for the next state.
+    "wal_keep_size": "16GB",
+}
+"""For a copy that is only looked at; safe in crash recovery, where limits are not checked.
+
+Not here, because recovery may need them as they are: max_prepared_transactions, max_locks_per_transaction,
+max_replication_slots, wal_level, shared_preload_libraries.
+"""
 LOG_LINES_MAX = 200
 RECOVERY_RAN = ("automatic recovery in progress", "all server processes terminated; reinitializing")
 TOOL_FAULTS = (
@@ -49,6 +74,18 @@ _DETAIL = re.compile(r"\b(DETAIL|CONTEXT):")
 _REDO_START = re.compile(r"redo starts at ([0-9A-F]+/[0-9A-F]+)")
 _REDO_END = re.compile(r"redo done at ([0-9A-F]+/[0-9A-F]+)")
 _LOG_MESSAGE = re.compile(r"LOG:\s+(.*)")
+
+
+def copy_settings(major: int) -> dict[str, str]:
+    """Return the settings that recover and read a disposable copy fast, and change no verdict."""
+    settings = SAFE_SETTINGS | SMALL_SETTINGS
+    if major >= 15:
+        settings["recovery_prefetch"] = "off"
+    if major >= 16:
+        settings["reserved_connections"] = "0"
+    if major >= 18:
+        settings["io_method"] = "sync"
+    return settings
 
 
 def recover(

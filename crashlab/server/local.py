@@ -38,12 +38,19 @@ class LocalServer(Server):
     kind = "local"
 
     def __init__(
-        self, spec: ServerSpec, build: Build, *, work: Path | None = None, spares: SpareDirectories | None = None
+        self,
+        spec: ServerSpec,
+        build: Build,
+        *,
+        work: Path | None = None,
+        spares: SpareDirectories | None = None,
+        data_directory: Path | None = None,
     ) -> None:
         """Make a data directory below `work` (default: the temporary folder), not started yet.
 
         Args:
             spares: where used data directories come from, and go to at disposal.
+            data_directory: take this one, which somebody else makes and removes.
 
         Raises:
             ServerError: no data directory could be made there, or the server's user cannot reach it.
@@ -64,17 +71,22 @@ class LocalServer(Server):
             self._home = self._make_folder(work or Path(tempfile.gettempdir()))
             self._sockets = self._make_folder(SOCKET_ROOT)
             self._home = self._home.resolve()
-            self.data_directory = self._home / "data"
+            self.data_directory = self._home / "data" if data_directory is None else data_directory.resolve()
             self._log = self._home / "server.log"
             self._log.touch()
             self._user.own(self._log)
-            self._template = find_template(build, self.initdb, self._user)
-            if spares is None or not spares.take(self._template, self.data_directory):
-                copy_template(self._template, self.data_directory)
-            self._spares = spares
+            if data_directory is None:
+                self._fill(spares)
         except BaseException:
             self.dispose()
             raise
+
+    def _fill(self, spares: SpareDirectories | None) -> None:
+        assert self.data_directory is not None
+        self._template = find_template(self.build, self.initdb, self._user)
+        if spares is None or not spares.take(self._template, self.data_directory):
+            copy_template(self._template, self.data_directory)
+        self._spares = spares
 
     def _make_folder(self, parent: Path) -> Path:
         try:
@@ -95,6 +107,16 @@ class LocalServer(Server):
     def version(self) -> Version:
         """See Server.version."""
         return self.build.version
+
+    @property
+    def tablespaces(self) -> Path:
+        """A folder beside the data directory for tablespaces; not made yet."""
+        assert self._home is not None
+        return self._home / "tablespaces"
+
+    def own(self, path: Path) -> None:
+        """Give a file or folder to the server's user."""
+        self._user.own(path)
 
     # Life cycle
 
@@ -162,6 +184,8 @@ class LocalServer(Server):
             processes.freeze(postmaster)
         pids = self._members()
         self._posix_segments |= sharedmemory.posix_segments(pids)
+        # Whoever owns the directory may remove the file that names it.
+        self._sysv_segments |= sharedmemory.sysv_segments(self.data_directory)
         processes.send(pids, signals.SIGKILL)
         left = self.wait_gone(pids, KILL_TIMEOUT_S)
         if left:

@@ -7,7 +7,7 @@ answers were received and intents noted.
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import psycopg
@@ -25,6 +25,16 @@ KINDS: dict[str, Callable[[], Kind]] = {"transfer": Transfer, "register": Regist
 SETUP_CLIENT = 0
 
 Connect = Callable[[], "psycopg.Connection[Any]"]
+
+
+def relations_of(kinds: Iterable[str]) -> list[Relation]:
+    """Return every ledgered relation of these kinds of transactions."""
+    return [PART, *(relation for name in kinds for relation in KINDS[name]().relations)]
+
+
+def invariants_of(kinds: Iterable[str]) -> list[InvariantQuery]:
+    """Return what holds after every transaction of these kinds."""
+    return [invariant for name in kinds for invariant in KINDS[name]().invariants()]
 
 
 class Workload:
@@ -61,16 +71,6 @@ class Workload:
         self._threads: list[threading.Thread] = []
         self._connections: list[psycopg.Connection[Any]] = []
         self.errors: list[str] = []  # what no crash explains
-
-    @property
-    def relations(self) -> list[Relation]:
-        """Every ledgered relation of this workload."""
-        return [PART, *(relation for kind in self._kinds for relation in kind.relations)]
-
-    @property
-    def invariants(self) -> list[InvariantQuery]:
-        """What holds after every transaction."""
-        return [invariant for kind in self._kinds for invariant in kind.invariants()]
 
     def set_up(self) -> None:
         """Create the tables, and fill them in one acknowledged synchronous transaction of client 0."""

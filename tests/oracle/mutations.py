@@ -9,9 +9,9 @@ from random import Random
 
 import msgspec
 from msgspec.structs import replace
+from reference import UNVERSIONED, Tx, World
 
 from crashlab.model import Complaint, MarkerRead, MarkerRow, Observation, Row
-from tests.oracle.reference import UNVERSIONED, Tx, World
 
 Mutation = Callable[[World, Observation, Random], Observation | None]
 MUTATIONS: dict[str, tuple[Mutation, str]] = {}
@@ -375,7 +375,7 @@ def prepared_again(world, observation, rng):
 
 @must_give("CORRUPT-PREPARED-UNKNOWN")
 def prepared_by_nobody(world, observation, rng):
-    return replace(observation, prepared=[*observation.prepared, "gid-of-nobody"])
+    return replace(observation, prepared=[*observation.prepared, "crashlab-0"])
 
 
 @must_give("CORRUPT-PREPARED-VISIBLE")

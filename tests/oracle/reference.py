@@ -117,7 +117,7 @@ class Database:
             tx.ticket = self.ticket
             tx.lsns = (len(self.log), self.written, self.flushed)
         if style == "two-phase":
-            tx.gid = f"gid-{tx.tx}"
+            tx.gid = f"crashlab-{tx.tx}"
         return tx
 
     def _clock(self) -> int:

@@ -127,7 +127,8 @@ class _Names:
     def _forced(self, begin: Operation, pending: list[int]) -> set[int]:
         if begin.kind is Kind.SYNCFS_BEGIN:
             return set(pending)
-        forced = {one for one in pending if any(begin.file == directory for directory, _ in self.entries[one])}
+        # Not by `entries`: a link does not change the directory of its older name.
+        forced = {one for one in pending if any(begin.file == directory for directory, _, _ in self.edits[one])}
         if not self.contract.fsync_persists_own_name:
             return forced if begin.kind is Kind.FSYNC_BEGIN else set()
         creations = {self.disk.log[one].file: one for one in pending if self.disk.log[one].file}
@@ -140,7 +141,7 @@ class _Names:
                 one
                 for one in pending
                 if any(
-                    directory in creations and directory in self.files[one]
+                    one < two and directory in creations and directory in self.files[one]
                     for two in own
                     for directory, _ in self.entries[two]
                 )
@@ -243,7 +244,10 @@ class _Contents:
                 if self.events[at][1] != "size":
                     found += [step for step in range(found[-1] + 1, self.grown[at]) if step % UNIT == 0]
                 found.append(self.grown[at])
-        return found
+        passed = {
+            self.events[at][2] for at in range(max(kept, default=-1) + 1, end) if self.events[at][1] == "allocate"
+        }
+        return sorted({*found, *(number for number in passed if found[0] < number < found[-1])})
 
     def _versions(self, unit: int, kept: set[int], lost: list[int]) -> list[bytes]:
         """List what a unit may hold if exactly the truncations of `kept` survive."""
@@ -259,6 +263,7 @@ class _Contents:
     def _view(self, at: int, unit: int, kept: set[int]) -> bytes:
         data = self.seen[at + 1][unit * UNIT : (unit + 1) * UNIT].ljust(UNIT, b"\0")
         for cut in kept:
-            if cut > at:
-                data = data[: max(0, self.cuts[cut] - unit * UNIT)].ljust(UNIT, b"\0")
+            # The rest of a unit that it cuts in two is zeroed in place, seen as a version of its own.
+            if cut > at and self.cuts[cut] <= unit * UNIT:
+                data = bytes(UNIT)
         return data

@@ -57,6 +57,16 @@ SCENARIOS = {
         "allocate old 0 16",
         "(start) | old=ABCDEFGH.... | old=ABCDEFGH........",
     ),
+    "or up to an allocation below its size, on ext4": (
+        "linux",
+        "truncate old 12; allocate old 4 5",
+        "(start) | old=ABCDEFGH. | old=ABCDEFGH....",
+    ),
+    "the bytes that a truncation zeroed in place may come back when the file grows, on xfs": (
+        "linux",
+        "truncate old 6; fdatasync d; dsync old 8 aaaa",
+        "old=ABCDEFGHaaaa | old=ABCDEF..aaaa",
+    ),
     "an un-synced truncation happened or did not": ("linux", "truncate old 2", "(start) | old=AB | old=AB..EFGH"),
     "truncated and extended again, old bytes never come back": (
         "linux",
@@ -93,6 +103,16 @@ SCENARIOS = {
         "mkdir d/e; mkdir d/e/f; create d/e/f/new; fsync d/e/f/new",
         "d/e/ d/e/f/ d/e/f/new=",
     ),
+    "but not what its new directory was renamed to later: ext4 and xfs lose that": (
+        "linux",
+        "mkdir e; create e/new; rename e d/f; fsync d/f/new",
+        "e/ e/new= | d/f/ d/f/new=",
+    ),
+    "a name that the new directory had before the file came does persist": (
+        "linux",
+        "mkdir e; rename e d/f; create d/f/new; fsync d/f/new",
+        "d/f/ d/f/new=",
+    ),
     "in POSIX alone each directory needs its own": (
         "strict",
         "mkdir d/e; create d/e/new; fsync d/e/new; fsync d/e",
@@ -102,6 +122,11 @@ SCENARIOS = {
         "linux",
         "create d/new; write d/new 0 aa; fsync d",
         "d/new= | d/new=.. | d/new=aa",
+    ),
+    "nor a name elsewhere that was linked from it: xfs loses that": (
+        "linux",
+        "create d/new; fsync d/new; link d/new two; fsync d",
+        "d/new= | d/new= two=",
     ),
     "names survive in order": ("linux", "create a; create b", "(start) | a= | a= b="),
     "in POSIX alone in any order": ("strict", "create a; create b", "(start) | a= | b= | a= b="),

@@ -166,12 +166,14 @@ def test_replay_equals_the_data_directory(bindir: Path, folder: Path) -> None:
 
 @pytest.mark.parametrize("method", ["open_datasync", "open_sync", "fsync"])
 def test_wal_sync_methods(method: str, folder: Path) -> None:
-    """With O_DSYNC or O_SYNC each WAL write is durable by itself; with fsync none is."""
-    server = RecordedServer(_builds()[0], folder, settings=f"-c wal_sync_method={method}")
+    """With O_DSYNC or O_SYNC each WAL write is durable by itself; with fsync none is. Archiving and logs replay."""
+    others = "-c logging_collector=on -c archive_mode=on -c archive_command=true"
+    server = RecordedServer(_builds()[0], folder, settings=f"-c wal_sync_method={method} {others}")
     try:
         with closing(server.connect()) as connection:
             for _ in range(20):
                 connection.execute("SELECT pg_current_xact_id(), pg_logical_emit_message(true, 'a', 'b')")
+            connection.execute("SELECT pg_switch_wal()")
     finally:
         server.stop()
     assert self_check(server.base, server.log) == []

@@ -1,0 +1,241 @@
+"""Does a verdict say no more and no less than was looked at?"""
+
+import pytest
+from msgspec.structs import replace
+from mutations import MUTATIONS
+from story import KILL, KILL_LOGGER, Story, codes
+
+from crashlab.contract import contract_for
+from crashlab.ledger import fold
+from crashlab.model import (
+    REQUIRED_CHECKS,
+    CheckRun,
+    Complaint,
+    CrashClass,
+    MarkerRead,
+    Outcome,
+    PromiseStatus,
+    Recovery,
+    Row,
+)
+from crashlab.oracle import judge
+from crashlab.oracle.codes import CODES, SEVERITIES
+from crashlab.oracle.physical import files_in, status_file
+
+
+def story_of_one() -> tuple[Story, int]:
+    story = Story()
+    return story, story.commit(1, "a", 1)
+
+
+def no_crash(story, a):
+    up = Recovery(started=True, ran=False, seconds=0.0)
+    return story.judge(story.left(a, recovery=up))
+
+
+def tool_fault(story, a):
+    down = Recovery(started=False, ran=False, seconds=1.0, tool_fault='lock file "postmaster.pid" already exists')
+    return story.judge(story.left(a, recovery=down))
+
+
+def check_skipped(story, a):
+    observation = story.left(a)
+    skipped = CheckRun(status="skipped", count=0, seconds=0.0, detail="no amcheck in this build")
+    return story.judge(replace(observation, checks=observation.checks | {"amcheck_heap": skipped}))
+
+
+INCONCLUSIVE = {
+    "INCONCLUSIVE-NO-INJECTION": lambda story, a: story.judge(story.left(a), injections=()),
+    "INCONCLUSIVE-INJECTION-UNCONFIRMED": lambda story, a: story.judge(
+        story.left(a), injections=(replace(KILL, confirmed=False, proof=[]),)
+    ),
+    "INCONCLUSIVE-NO-CRASH": no_crash,
+    "INCONCLUSIVE-TOO-FEW-ACKS": lambda story, a: story.judge(story.left(a), acked_min=2),
+    "INCONCLUSIVE-CHECK-NOT-RUN": check_skipped,
+    "INCONCLUSIVE-TOOL-FAULT": tool_fault,
+    "INCONCLUSIVE-WORKLOAD-ERROR": lambda story, a: story.judge(story.left(a), workload_errors=["deadlock"]),
+}
+
+
+@pytest.mark.parametrize("code", INCONCLUSIVE)
+def test_what_was_not_tested_is_inconclusive(code):
+    """A trial without a fault, a receipt, a crash, acknowledgements or a look is neither kept nor broken."""
+    story, a = story_of_one()
+    verdict = INCONCLUSIVE[code](story, a)
+    assert codes(verdict) == [code]
+    assert (verdict.outcome, verdict.promise) == (Outcome.INCONCLUSIVE, None)
+    assert story.judge(story.left(a), acked_min=1).outcome is Outcome.INTACT
+
+
+@pytest.mark.parametrize("name", REQUIRED_CHECKS)
+@pytest.mark.parametrize("how", ["missing", "failed", "skipped"])
+def test_every_required_check_must_have_looked(name, how):
+    """Left out, failed or skipped, each of them makes the trial inconclusive."""
+    story, a = story_of_one()
+    observation = story.left(a)
+    checks = {known: run for known, run in observation.checks.items() if known != name}
+    if how != "missing":
+        checks[name] = CheckRun(status=how, count=0, seconds=0.0, detail="reason")
+    verdict = story.judge(replace(observation, checks=checks))
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert name in verdict.findings[0].explanation
+
+
+def test_a_check_that_looked_at_nothing_has_not_looked():
+    """Zero tables read is no clean bill; zero prepared transactions are usual."""
+    story, a = story_of_one()
+    observation = story.left(a)
+    nothing = CheckRun(status="ran", count=0, seconds=0.0)
+    assert story.judge(replace(observation, checks=observation.checks | {"full_read": nothing})).promise is None
+    fine = replace(observation, checks=observation.checks | {"prepared": nothing, "sequences": nothing})
+    assert story.judge(fine).outcome is Outcome.INTACT
+
+
+def test_unread_tables_are_not_clean():
+    """No markers, or a table that survivors wrote and nobody read: inconclusive."""
+    story, a = story_of_one()
+    assert story.judge(story.left(a, marker=None)).outcome is Outcome.INCONCLUSIVE
+    assert story.judge(story.left(a, relations=[])).outcome is Outcome.INCONCLUSIVE
+
+
+def test_the_setup_does_not_count_as_workload():
+    """A workload that acknowledged nothing is found out although the setup was acknowledged."""
+    story = Story()
+    assert codes(story.judge(story.left(), acked_min=1)) == ["INCONCLUSIVE-TOO-FEW-ACKS"]
+
+
+def test_witnessed_damage_outranks_what_was_not_looked_at():
+    """Corruption and forbidden loss stay what they are; a permitted loss needs a complete look."""
+    story, a = story_of_one()
+    unconfirmed = (replace(KILL, confirmed=False),)
+    wrong = replace(story.left(a).relations[0], rows=[*story.left().relations[0].rows, Row("a", 1, a, "another")])
+    corrupt = story.judge(story.left(a, relations=[wrong]), injections=unconfirmed)
+    assert (corrupt.outcome, corrupt.promise) == (Outcome.CORRUPTION, PromiseStatus.BROKEN)
+    assert story.judge(story.left(), injections=unconfirmed).outcome is Outcome.LOSS
+    story = Story()
+    story.commit(1, "a", 1, sync="off")
+    permitted = story.judge(story.left(), injections=unconfirmed)
+    assert (permitted.outcome, permitted.promise) == (Outcome.INCONCLUSIVE, None)
+
+
+@pytest.mark.parametrize("sqlstate", ["57014", "42501", "53100", "53200", "08006", "55P03", "XX000", None])
+def test_an_error_of_operator_or_resources_is_no_damage(sqlstate):
+    """The check has not looked; nobody is accused."""
+    story, a = story_of_one()
+    complaint = Complaint(check="full_read", object="t", file=None, sqlstate=sqlstate, message="canceling statement")
+    verdict = story.judge(story.left(a, complaints=[complaint]))
+    assert codes(verdict) == ["INCONCLUSIVE-CHECK-NOT-RUN"]
+
+
+def test_a_check_that_damage_stopped_is_one_finding():
+    """The unreadable page is the finding, not the check that met it."""
+    story, a = story_of_one()
+    observation = story.left(a, marker=None)
+    message = 'invalid page in block 3 of relation "base/5/100"'
+    complaint = Complaint(check="heap_read", object="marker", file=None, sqlstate="XX001", message=message)
+    failed = CheckRun(status="failed", count=0, seconds=0.0, detail=message)
+    checks = observation.checks | {"heap_read": failed}
+    verdict = story.judge(replace(observation, complaints=[complaint], checks=checks))
+    assert codes(verdict) == ["CORRUPT-UNREADABLE"]
+    assert verdict.findings[0].evidence["files"] == ["base/5/100"]
+
+
+def test_torn_pages_are_within_what_the_manual_allows_without_full_page_writes():
+    """Corruption is void then, even after a process crash; a lost flushed commit still breaks the promise."""
+    story, a = story_of_one()
+    settings = {"full_page_writes": "off"}
+    empty = replace(story.left(a).relations[0], rows=story.left().relations[0].rows)
+    torn = story.judge(story.left(a, relations=[empty]), settings=settings)
+    assert (torn.outcome, torn.promise) == (Outcome.CORRUPTION, PromiseStatus.VOID)
+    assert story.judge(story.left(), settings=settings).promise is PromiseStatus.BROKEN
+
+
+def test_notes_change_nothing():
+    """A cut ledger line and an unexpected recovery are told, and the outcome is what it was."""
+    story, a = story_of_one()
+    history = fold(story.events)
+    history.truncated = '{"event":"beg'
+    verdict = judge(history, contract_for({}, CrashClass.PROCESS_CRASH), [KILL_LOGGER], story.left(a), acked_min=1)
+    assert set(codes(verdict)) == {"NOTE-LEDGER-TRUNCATED", "NOTE-UNEXPECTED-RECOVERY"}
+    assert (verdict.outcome, verdict.promise) == (Outcome.INTACT, PromiseStatus.KEPT)
+
+
+def test_many_witnesses_are_one_finding():
+    """All are counted, the first ten are kept."""
+    story = Story()
+    many = [story.commit(1, f"k{n}", 1) for n in range(25)]
+    observation = story.left(*many)
+    empty = replace(observation.relations[0], rows=story.left().relations[0].rows)
+    verdict = story.judge(replace(observation, relations=[empty]))
+    assert codes(verdict) == ["CORRUPT-MISSING-ROW"]
+    finding = verdict.findings[0]
+    assert finding.count == 25
+    assert len(finding.evidence["witnesses"]) == 10
+    assert finding.evidence["files"] == ["base/5/200"]
+    assert "base/5/200" in finding.explanation
+
+
+def test_findings_come_worst_first():
+    """Silent corruption before loud, before loss."""
+    story = Story()
+    a = story.commit(1, "a", 1)
+    story.commit(1, "b", 1)
+    observation = story.left(a)
+    wrong = replace(observation.relations[0], rows=[observation.relations[0].rows[0], Row("a", 1, a, "x")])
+    loud = Complaint(check="amcheck_heap", object="t", file=None, sqlstate=None, message="bad tuple")
+    verdict = story.judge(replace(observation, relations=[wrong], complaints=[loud]))
+    assert codes(verdict) == ["CORRUPT-WRONG-VALUE", "CORRUPT-HEAP-AMCHECK", "LOSS-SYNC-COMMIT"]
+
+
+def test_an_empty_marker_table_is_told_from_an_unread_one():
+    """Everything was lost but the table: rows without any marker are partial transactions."""
+    story, a = story_of_one()
+    verdict = story.judge(story.left(a, marker=MarkerRead(file="base/5/100", rows=[])))
+    assert codes(verdict) == ["CORRUPT-PARTIAL-TRANSACTION"]
+    assert verdict.findings[0].count == 2
+
+
+def test_an_applications_own_prepared_transaction_is_nobodys_business():
+    """Only names of the workload's own kind must be known to the ledger."""
+    story, a = story_of_one()
+    assert codes(story.judge(story.left(a, prepared=["my-app-1"]))) == []
+    assert codes(story.judge(story.left(a, prepared=["crashlab-77"]))) == ["CORRUPT-PREPARED-UNKNOWN"]
+
+
+def test_files_are_named():
+    """From a transaction's number, and from a server's message."""
+    assert status_file(3) == "pg_xact/0000"
+    assert status_file(1048576) == "pg_xact/0001"
+    assert status_file((1 << 32) + 5) == "pg_xact/0000"
+    assert files_in('could not read block 0 in file "base/5/16390.1": read only 0 of 8192') == ["base/5/16390.1"]
+    assert files_in('Could not open file "pg_xact/0000": No such file') == ["pg_xact/0000"]
+
+
+LOSSES_AND_NOTES = {
+    "CORRUPT-VERSION-FORK",
+    "LOSS-SYNC-COMMIT",
+    "LOSS-PROTECTED-ASYNC",
+    "LOSS-ASYNC-WINDOW",
+    "LOSS-ASYNC-WINDOW-EXCEEDED",
+    "LOSS-NOTHING-PROMISED",
+    "NOTE-LEDGER-TRUNCATED",
+    "NOTE-UNEXPECTED-RECOVERY",
+}
+"""Produced by name in test_order and above."""
+
+
+def test_every_code_is_produced_by_a_test():
+    """No code without a test, and none outside the table."""
+    assert {code for _, code in MUTATIONS.values()} | set(INCONCLUSIVE) | LOSSES_AND_NOTES == set(CODES)
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_every_code_explains_itself(code):
+    """A title, a paragraph, a manual page, a severity."""
+    entry = CODES[code]
+    assert entry.code == code
+    assert entry.title[0].islower()
+    assert entry.explanation.endswith(".")
+    assert "\n" not in entry.explanation
+    assert ".html" in entry.manual
+    assert SEVERITIES[entry.rank]

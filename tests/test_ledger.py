@@ -1,0 +1,277 @@
+"""Is what the clients were told read back as it was written, and is damage told?"""
+
+import threading
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crashlab.errors import LedgerError
+from crashlab.ledger import (
+    SCHEMA,
+    Ack,
+    Begin,
+    Header,
+    Indeterminate,
+    Intent,
+    LedgerWriter,
+    Prepared,
+    Refused,
+    State,
+    Write,
+    fold,
+    read_ledger,
+)
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+NUMBER = st.integers(0, 2**63 - 1)
+WRITES = st.lists(
+    st.builds(Write, TEXT, TEXT, st.integers(0, 2**40), st.none() | TEXT, st.sampled_from(["put", "append"])),
+    max_size=3,
+).map(tuple)
+DETAILS = st.fixed_dictionaries(
+    {
+        "sync": st.sampled_from(["on", "off", "local", "remote_apply"]),
+        "forced": st.booleans(),
+        "xid": NUMBER,
+        "writes": WRITES,
+        "discarded": WRITES,
+        "ticket": NUMBER,
+        "insert_lsn": NUMBER,
+        "write_lsn": NUMBER,
+        "flush_lsn": NUMBER,
+    }
+)
+NEXT = {
+    State.UNSENT: ["commit", "prepare", "refused", "indeterminate", "stop"],
+    State.INDETERMINATE: ["ack", "refused", "indeterminate", "stop"],
+    State.PREPARING: ["prepared", "refused", "stop"],
+    State.PREPARED: ["commit prepared", "rollback prepared", "stop"],
+    State.COMMITTING_PREPARED: ["ack", "indeterminate", "stop"],
+    State.ROLLING_BACK_PREPARED: ["ack", "stop"],
+}
+AFTER = {
+    "commit": State.INDETERMINATE,
+    "prepare": State.PREPARING,
+    "commit prepared": State.COMMITTING_PREPARED,
+    "rollback prepared": State.ROLLING_BACK_PREPARED,
+    "prepared": State.PREPARED,
+    "refused": State.REFUSED,
+}
+
+
+class Told:
+    """What one transaction's history must read back as."""
+
+    def __init__(self, client: int) -> None:
+        self.client = client
+        self.state = State.UNSENT
+        self.intent = None
+        self.intent_position = self.end_position = self.end_ns = 0
+
+
+def write_one(data, writer: LedgerWriter, tx: int, told: Told) -> bool:
+    """Write one more legal event of a transaction; False when there is none."""
+    moves = NEXT.get(told.state, ["stop"])
+    move = data.draw(st.sampled_from(moves))
+    who = {"tx": tx, "client": told.client, "at_ns": data.draw(NUMBER)}
+    if move == "stop":
+        return False
+    if move in ("commit", "prepare", "commit prepared", "rollback prepared"):
+        first = told.intent is None
+        intent = Intent(
+            **who, action=move, gid=f"g{tx}" if move != "commit" else "", **(data.draw(DETAILS) if first else {})
+        )
+        told.intent = told.intent or intent
+        told.intent_position = writer.record(intent)
+        told.state = AFTER[move]
+        return True
+    event = {
+        "ack": lambda: Ack(**who),
+        "prepared": lambda: Prepared(**who),
+        "refused": lambda: Refused(**who, reason="no", sqlstate="40001"),
+        "indeterminate": lambda: Indeterminate(**who, reason="cut"),
+    }[move]()
+    position = writer.record(event)
+    told.end_ns = who["at_ns"]
+    if move == "ack":
+        told.state = State.REFUSED if told.state is State.ROLLING_BACK_PREPARED else State.ACKED
+    else:
+        told.state = AFTER.get(move, told.state)
+    if told.state in (State.ACKED, State.REFUSED):
+        told.end_position = position
+    return move != "indeterminate"
+
+
+@given(st.data())
+@settings(max_examples=150, deadline=None)
+def test_any_legal_sequence_reads_back(tmp_path_factory, data):
+    """Interleaved transactions of several clients, in every state they can stop in."""
+    path = tmp_path_factory.mktemp("ledger") / "ledger.jsonl"
+    writer = LedgerWriter(path, seed=7)
+    told: dict[int, Told] = {}
+    going: list[int] = []
+    for _ in range(data.draw(st.integers(0, 30))):
+        if not going or data.draw(st.booleans()):
+            client = data.draw(st.integers(0, 5))
+            tx = writer.begin(client)
+            told[tx] = Told(client)
+            going.append(tx)
+        else:
+            tx = data.draw(st.sampled_from(going))
+            if not write_one(data, writer, tx, told[tx]):
+                going.remove(tx)
+    writer.close()
+    history = read_ledger(path)
+    assert (history.seed, history.lines, history.truncated) == (7, writer.lines, None)
+    assert list(history.transactions) == list(told)
+    for tx, expected in told.items():
+        read = history.transactions[tx]
+        assert (read.tx, read.client, read.state) == (tx, expected.client, expected.state)
+        assert (read.intent_position, read.end_position) == (expected.intent_position, expected.end_position)
+        assert read.end_ns == expected.end_ns
+        assert (read.intent is None) == (expected.intent is None)
+        if expected.intent is not None:
+            for name in ("sync", "xid", "writes", "ticket", "gid", "insert_lsn", "discarded"):
+                assert getattr(read, name) == getattr(expected.intent, name), name
+            assert read.wrote == bool(expected.intent.writes or expected.intent.xid)
+            flushed = expected.intent.sync != "off" or expected.intent.forced or expected.intent.action == "prepare"
+            assert read.flushed_before_ack == flushed
+    intents = [one.intent for one in told.values() if one.intent is not None]
+    assert history.write_lsn == max((intent.write_lsn for intent in intents), default=0)
+    assert history.flush_lsn == max((intent.flush_lsn for intent in intents), default=0)
+
+
+def small_ledger(path: Path) -> list[bytes]:
+    """Write a few transactions; return the lines."""
+    writer = LedgerWriter(path, seed=3)
+    for number in range(3):
+        tx = writer.begin(number)
+        writer.record(Intent(tx, number, 5, xid=700 + tx, writes=(Write("t", "ключ", 1, 'a\n"b"'),)))
+        writer.record(Ack(tx, number, 9))
+    writer.close()
+    return path.read_bytes().splitlines(keepends=True)
+
+
+def test_a_last_line_cut_anywhere_is_tolerated_and_reported(tmp_path):
+    """A killed writer leaves any number of its bytes; everything above counts."""
+    path = tmp_path / "ledger.jsonl"
+    *head, last = small_ledger(path)
+    for size in range(len(last)):
+        path.write_bytes(b"".join(head) + last[:size])
+        history = read_ledger(path)
+        whole = size == len(last) - 1  # only the newline is missing
+        assert history.truncated == (None if size == 0 or whole else last[:size].decode(errors="replace"))
+        assert history.transactions[3].state is (State.ACKED if whole else State.INDETERMINATE)
+        assert history.lines == len(head) + whole
+
+
+def test_a_flipped_byte_is_named_or_still_legal(tmp_path):
+    """Any bit of any byte before the last line: an error that names the line, or a ledger that makes sense."""
+    path = tmp_path / "ledger.jsonl"
+    lines = small_ledger(path)
+    whole = b"".join(lines)
+    starts = [0]
+    for line in lines:
+        starts.append(starts[-1] + len(line))
+    errors = 0
+    for offset in range(starts[-2]):
+        for bit in (0, 5, 7):
+            path.write_bytes(whole[:offset] + bytes([whole[offset] ^ 1 << bit]) + whole[offset + 1 :])
+            try:
+                history = read_ledger(path)
+            except LedgerError as error:
+                errors += 1
+                line = int(error.primary.removeprefix(f"{path}:").split(":")[0])
+                here = next(n for n, start in enumerate(starts[1:], 1) if offset < start)
+                assert line >= here  # a changed number may only be impossible further down
+            else:
+                assert len(history.transactions) == 3
+    assert errors > starts[-2]  # of three flips a byte, most are noticed
+
+
+def test_threads_share_a_writer(tmp_path):
+    """Every line is whole, every number is given once, each client's own order is kept."""
+    path = tmp_path / "ledger.jsonl"
+    writer = LedgerWriter(path, seed=1)
+
+    def work(client: int) -> None:
+        for _ in range(200):
+            tx = writer.begin(client)
+            writer.record(Intent(tx, client, 0, xid=tx))
+            writer.record(Ack(tx, client, 0))
+
+    threads = [threading.Thread(target=work, args=(client,)) for client in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+    writer.close()
+    history = read_ledger(path)
+    assert len(history.transactions) == writer.acked == 800
+    assert all(transaction.state is State.ACKED for transaction in history.transactions.values())
+    for client in range(4):
+        own = [t for t in history.transactions.values() if t.client == client]
+        assert all(a.end_position < b.intent_position for a, b in pairwise(own))
+
+
+WHO = {"tx": 1, "client": 1, "at_ns": 0}
+HEADER, BEGIN, INTENT, ACK = Header(SCHEMA, 1), Begin(**WHO), Intent(**WHO), Ack(**WHO)
+
+
+@pytest.mark.parametrize(
+    ("events", "reason"),
+    [
+        ([BEGIN], "header line is missing"),
+        ([HEADER, HEADER], "second header"),
+        ([Header(SCHEMA + 1, 1)], f"schema {SCHEMA + 1}"),
+        ([HEADER, BEGIN, BEGIN], "begins after transaction 1"),
+        ([HEADER, Begin(2, 1, 0)], "begins after transaction 0"),
+        ([HEADER, INTENT], "has no begin"),
+        ([HEADER, BEGIN, Ack(-1, 1, 0)], "has no begin"),
+        ([HEADER, BEGIN, ACK], "is unsent and cannot become ack"),
+        ([HEADER, BEGIN, Intent(1, 2, 0)], "belongs to client 1, not 2"),
+        ([HEADER, BEGIN, INTENT, INTENT], 'cannot come to "commit"'),
+        ([HEADER, BEGIN, Intent(**WHO, action="commit prepared")], 'cannot come to "commit prepared"'),
+        ([HEADER, BEGIN, INTENT, ACK, ACK], "is acked and cannot become ack"),
+        ([HEADER, BEGIN, INTENT, ACK, Refused(**WHO, reason="")], "is acked and cannot become refused"),
+        ([HEADER, BEGIN, INTENT, Prepared(**WHO)], "cannot become prepared"),
+        ([HEADER, BEGIN, Intent(**WHO, xid=2**63)], "64 bits"),
+    ],
+)
+def test_impossible_events_are_refused(events, reason):
+    """With the line and what is impossible about it."""
+    with pytest.raises(LedgerError, match=f":{len(events)}: damaged ledger: .*{reason}"):
+        fold(events)
+
+
+@pytest.mark.parametrize(
+    ("damage", "line", "reason"),
+    [(b"\n", 5, "the line is empty|malformed|truncated"), (b"{}\n", 5, "event"), (b"\xff\xfe\n", 5, "")],
+)
+def test_a_foreign_line_is_named(tmp_path, damage, line, reason):
+    """Blank, of no event, or no text at all."""
+    path = tmp_path / "ledger.jsonl"
+    lines = small_ledger(path)
+    path.write_bytes(b"".join([*lines[: line - 1], damage, *lines[line - 1 :]]))
+    with pytest.raises(LedgerError, match=f":{line}: damaged ledger: .*({reason})"):
+        read_ledger(path)
+
+
+def test_files_that_are_no_ledger(tmp_path):
+    """Missing, empty, already there, closed: each says so."""
+    path = tmp_path / "ledger.jsonl"
+    with pytest.raises(LedgerError, match=r"could not read ledger .*No such file"):
+        read_ledger(path)
+    path.touch()
+    with pytest.raises(LedgerError, match="header line is missing"):
+        read_ledger(path)
+    with pytest.raises(LedgerError, match=r"could not create ledger .*File exists"):
+        LedgerWriter(path, seed=1)
+    writer = LedgerWriter(tmp_path / "other", seed=1)
+    writer.close()
+    writer.close()
+    with pytest.raises(LedgerError, match="it is closed"):
+        writer.begin(1)
