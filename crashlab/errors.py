@@ -44,6 +44,10 @@ class ServerTimeout(ServerError):
     """A bounded wait for a server ran out."""
 
 
+class SessionRefused(ServerError):
+    """The server runs and ends every session with an error that waiting does not mend, such as a damaged catalog."""
+
+
 class FaultError(CrashlabError):
     """A fault could not be injected: no such process role, not available in this version."""
 

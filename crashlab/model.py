@@ -158,10 +158,52 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
     log_lines: list[str] = []  # the server's log since the restart, at most 200 lines
 
 
+WalDecision = Literal["commit", "abort", "prepare", "commit prepared", "rollback prepared"]
+RecordFate = Literal["not written", "not flushed", "behind a hole", "no file", "there"]
+
+
+class WalRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A record of the WAL that decides a transaction."""
+
+    decision: WalDecision
+    xid: int  # 32 bits; of a decision about a prepared transaction: that one's
+    start: int  # LSN
+    end: int  # LSN: it is valid if the WAL is up to here
+    flushed: bool  # flushed before the answer whatever synchronous_commit says: two-phase, DROP, CREATE DATABASE ...
+
+
+class WalFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the WAL of a data directory held before recovery, from the redo point on."""
+
+    redo: int  # LSN of pg_control's redo point
+    end: int  # LSN: the end of the valid WAL, up to which recovery can go
+    last: int  # LSN at which the last valid record begins; 0: there is none
+    records: list[WalRecord]  # in their order
+
+
+class LostRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What became of a commit record that lies behind the end of the WAL."""
+
+    xid: int  # 32 bits
+    end: int  # LSN
+    fate: RecordFate
+
+
+class WalAtCut(msgspec.Struct, frozen=True, kw_only=True):
+    """A recorded trial: how far the server's WAL was when the power was cut. LSNs, none below the redo point."""
+
+    written: int  # valid up to here, had the kernel lost nothing
+    durable: int  # valid up to here in every state that this cut may leave
+    flushing: bool  # a flush of a WAL file had begun and not ended
+    lost: list[LostRecord]  # by LSN; of the transactions whose COMMIT had been sent
+
+
 class Observation(msgspec.Struct, frozen=True, kw_only=True):
     """Plain facts read from the recovered server. Judged by `oracle`, never here."""
 
     recovery: Recovery
+    wal: WalFacts | None = None  # None: not read, such as after a crash-restart, where recovery follows at once
+    wal_at_cut: WalAtCut | None = None
     checks: dict[str, CheckRun] = {}  # by name, see REQUIRED_CHECKS
     xact_status: dict[str, str] = {}  # xid -> committed, aborted, in progress, future, too old
     marker: MarkerRead | None = None

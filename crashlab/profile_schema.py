@@ -240,7 +240,7 @@ class Profile(_Table):
             self._complete_recorded(self.power_loss)
         elif self.crash_class is CrashClass.POWER_LOSS:
             raise ValueError(
-                'crash_class = "power_loss" needs a [power_loss] table, for a recorded run: a kill keeps what was written'
+                'crash_class = "power_loss" needs a [power_loss] table, for a recorded run: kills keep what was written'
             )
         if any(fault.kind == "container_kill" for fault in self.faults) and "local" in self.server.kinds:
             raise ValueError('a "container_kill" needs server.kinds = ["container"]')

@@ -3,13 +3,17 @@
 Choices:
     `linux` is what ext4, xfs and btrfs have in common, so it allows whatever one of them allows. An fsync persists the
     names of its own file and of that file's new directories, as btrfs' log tree does; unrelated older names may still
-    be lost. ext4 and xfs promise more, because one journal holds all: `ordered_journal` adds that.
+    be lost. ext4 and xfs promise more, because one journal holds all: `ordered_journal` adds that. Measured on Linux
+    6.18, an older name elsewhere survived a new or grown file's fsync or fdatasync, and an fsync after an overwrite, in
+    50 of 50 cuts each on ext4 and xfs (btrfs: 0 of 8); an fdatasync or O_DSYNC after an overwrite in 0 of 50.
+    `ordered_journal` counts on each write changing the file's times. Two writes within one tick of the kernel's clock
+    change them once: with a commit between the two, the fsync after the second saved the name in 33 of 50 cuts only.
     fdatasync counts as fsync for data and size. Of names it persists a new file's creation only, not a later rename
     or link: ext4 sets i_datasync_tid when it makes the inode and when the size changes, not for a change of ctime.
     `strict` is POSIX alone. What it finds is beyond PostgreSQL's contract, which counts on the file system here.
 
 Source: design.md "The disk model"; postgres-contract.md section 5.4; Linux fs/ext4/fsync.c and ialloc.c, fs/xfs/
-xfs_file.c and xfs_inode_item.c, fs/btrfs/tree-log.c; POSIX fsync().
+xfs_file.c and xfs_inode_item.c, fs/btrfs/tree-log.c; POSIX fsync(); tests/recording/test_real_kernel.py.
 """
 
 from dataclasses import dataclass, replace

@@ -11,9 +11,9 @@ Choices:
     The rest of a block that a truncation cuts in two is zeroed in place, which is a version like any other write: if
     the file grows again and that version is lost, the old bytes are back, as found on xfs. (A block is the size step.)
     Sizes: with k truncations kept, the size after the k-th or any that the file grew to before the next one; a write
-    or an allocation also passes through every multiple of the size step on its way. An allocation below the size may
-    leave its own end as the size, as found on ext4, when the growth before it is pending. Sizes and units are independent:
-    a unit beyond the size does not exist, a size without its data reads as zeros.
+    or an allocation also passes through every multiple of the size step on its way. While the growth before it is
+    pending, an allocation below the size may leave its own end as the size, as found on ext4. Sizes and units are
+    independent: a unit beyond the size does not exist, a size without its data reads as zeros.
     A write through an O_DSYNC descriptor makes its own units durable, and the truncations before it, and its end.
 
 Source: design.md "The disk model"; postgres-contract.md 5.4; Linux fs/ext4/inode.c (i_disksize, ordered truncate).

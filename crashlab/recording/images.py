@@ -18,7 +18,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 
 from crashlab.errors import RecordingError
@@ -288,20 +288,24 @@ class ImageFolder:
     def _write(self, path: str, status: os.stat_result, image: FileImage, held: FileImage | None) -> None:
         fd = os.open(self._at(path), os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            if status.st_size != image.size:
-                os.ftruncate(fd, image.size)
             if held is not None and (held.file, held.unit_bytes) == (image.file, image.unit_bytes):
-                pieces = image.changes(held)
+                pieces = list(image.changes(held))
+                kept = min(status.st_size, image.size)
             else:
-                pieces = image.pieces()
-            if status.st_size == 0:
-                pieces = (piece for piece in pieces if piece[2] != ZERO)
+                pieces = list(image.pieces())
+                zeros_at_end = bool(pieces) and pieces[-1][2] == ZERO
+                kept = pieces.pop()[0] if zeros_at_end else image.size
+            # Zeros after the end cost nothing to write.
+            if kept < status.st_size:
+                os.ftruncate(fd, kept)
+            if kept != image.size:
+                os.ftruncate(fd, image.size)
             self._write_pieces(fd, image.file, pieces)
             os.utime(fd, ns=(STAMP_NS, STAMP_NS))
         finally:
             os.close(fd)
 
-    def _write_pieces(self, fd: int, number: int, pieces: Iterator[Piece]) -> None:
+    def _write_pieces(self, fd: int, number: int, pieces: Iterable[Piece]) -> None:
         """Write pieces, those that touch each other in one call."""
         buffers: list[bytes] = []
         begin = end = 0

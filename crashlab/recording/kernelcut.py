@@ -50,7 +50,7 @@ _COMMAND_SECONDS_MAX = 60
 
 
 class LoopDisk:
-    """A mounted file system in a file, in a folder that it makes; as a context manager, it takes all of it away again."""
+    """A mounted file system in a file; as a context manager it makes `folder` for them, and removes all of it."""
 
     def __init__(self, folder: Path, kind: FileSystem, size_bytes: int = SIZE_BYTES_DEFAULT) -> None:
         self.kind = kind

@@ -11,7 +11,7 @@ Source: postgres-contract.md sections 4 and 8; the safe settings change no verdi
 import re
 import time
 
-from crashlab.errors import ServerError, ServerTimeout
+from crashlab.errors import ServerError, ServerTimeout, SessionRefused
 from crashlab.model import Recovery
 from crashlab.server import Server
 
@@ -52,6 +52,7 @@ Not here, because recovery may need them as they are: max_prepared_transactions,
 max_replication_slots, wal_level, shared_preload_libraries.
 """
 LOG_LINES_MAX = 200
+FATAL_MAX = 20
 RECOVERY_RAN = ("automatic recovery in progress", "all server processes terminated; reinitializing")
 TOOL_FAULTS = (
     "already exists",  # lock file
@@ -113,6 +114,8 @@ def recover(
             server.start(timeout_s=timeout_s, overrides=overrides)
         else:
             server.wait_ready(timeout_s)
+    except SessionRefused:
+        started = False  # the log holds the reason
     except ServerTimeout as error:
         started, tool_fault = False, error.primary
     except ServerError as error:
@@ -171,4 +174,4 @@ def _last_words(lines: list[str]) -> list[str]:
                 found.append(message)
         elif detail_follows and (match := _DETAIL.search(line)):
             found[-1] += " " + line[match.start() :].strip()
-    return found
+    return list(dict.fromkeys(found))[:FATAL_MAX]

@@ -19,7 +19,7 @@ from typing import Any, Literal, Self
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from crashlab.errors import ServerError, ServerTimeout, UsageProblem
+from crashlab.errors import ServerError, ServerTimeout, SessionRefused, UsageProblem
 from crashlab.server import registry
 from crashlab.server.settings import read_settings, require_in_force
 
@@ -29,6 +29,7 @@ MANAGED_SETTINGS = frozenset(
 """Where and how the server is reached belongs to crashlab: a profile cannot set these."""
 
 EARLY_CONNECTION = re.compile(r"FATAL:  the database system is (starting|shutting|not yet|in recovery)")
+TEMPORARY_REFUSALS = ("the database system is", "too many clients", "remaining connection slots")
 STOP_SIGNALS = {"smart": signals.SIGTERM, "fast": signals.SIGINT, "immediate": signals.SIGQUIT}
 StopMode = Literal["smart", "fast", "immediate"]
 
@@ -145,6 +146,7 @@ class Server(ABC):
         Raises:
             ServerError: the server ended.
             ServerTimeout: not in time; nothing is killed.
+            SessionRefused: it runs, and lets nobody in for a reason that will stay.
         """
         self._wait_ready(time.monotonic() + timeout_s, timeout_s, self.log_position())
 
@@ -157,6 +159,8 @@ class Server(ABC):
                 return
             except psycopg.OperationalError as error:
                 refusal = str(error).strip()
+                if "FATAL:" in refusal and not any(reason in refusal for reason in TEMPORARY_REFUSALS):
+                    raise SessionRefused("could not open a session: the server refuses it", detail=refusal) from error
             if not self.running():
                 raise ServerError(
                     "could not start the server: it ended before it was ready",

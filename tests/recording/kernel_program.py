@@ -1,10 +1,10 @@
 """What may a program do to its files? This one does it at random, on a disk that is cut off while it runs.
 
-Run under LD_PRELOAD by test_real_kernel: FOLDER SEED. It changes FOLDER, which is recorded, until the disk fails. Now and
-then it makes the kernel write something that the recording does not know of: a journal commit, forced by the fsync of
-a file beside FOLDER, or the writeback of some pages.
-Ends with 0 when the disk has failed, with CUT_INSIDE if that was inside of a write through O_DSYNC: such a write may leave
-something, but it fails, so that no record tells of it.
+Run under LD_PRELOAD by test_real_kernel: FOLDER SEED. It changes FOLDER, which is recorded, until the disk fails. Now
+and then it makes the kernel write something that the recording does not know of: a journal commit, forced by the fsync
+of a file beside FOLDER, or the writeback of some pages.
+Ends with 0 when the disk has failed, with CUT_INSIDE if that was inside of a write through O_DSYNC: such a write may
+leave something, but it fails, so that no record tells of it.
 """
 
 import ctypes
@@ -77,9 +77,11 @@ def write(fd: int) -> None:
 
 
 def resize(fd: int) -> None:
-    RNG.choice([os.ftruncate, os.ftruncate, lambda fd, size: os.posix_fallocate(fd, size, 20000)])(
-        fd, RNG.choice([0, RNG.randrange(50000), 8192 * RNG.randrange(5)])
-    )
+    size = RNG.choice([0, RNG.randrange(50000), 8192 * RNG.randrange(5)])
+    if RNG.random() < 0.7:
+        os.ftruncate(fd, size)
+    else:
+        os.posix_fallocate(fd, size, 20000)
 
 
 def write_back(fd: int) -> None:

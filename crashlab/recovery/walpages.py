@@ -1,0 +1,228 @@
+"""Which records does a page of the WAL hold, and are they whole?
+
+The same tests as PostgreSQL's own reader (xlogreader.c), because the end that they find must be the one at which
+recovery stops: page header, record length, link to the record before, CRC-32C. What a record means is read only for
+those that decide a transaction: COMMIT, ABORT, PREPARE and the decisions about a prepared one.
+
+Does not check: resource manager numbers; the CRC covers them.
+
+Sources: PostgreSQL 14 .. 18: xlogreader.c (XLogDecodeNextRecord, XLogReaderValidatePageHeader, ValidXLogRecord),
+    xlogrecord.h, xlog_internal.h, xact.h (xl_xact_commit, xl_xact_abort), twophase.c.
+"""
+
+import struct
+from typing import NamedTuple
+
+from crashlab.model import WalDecision, WalRecord
+
+PAGE_MAGIC_HIGH = 0xD1  # of every version; the low byte counts the changes of format
+_PAGE = struct.Struct("<HHIQI")  # magic, flags, timeline, address, rest of a record from the page before
+_LONG_PAGE = struct.Struct("<QII")  # system identifier, segment size, page size
+_PAGE_BYTES, _LONG_PAGE_BYTES = 24, 40
+_CONTINUED, _LONG, _OVERWRITES = 0x01, 0x02, 0x08
+_PAGE_FLAGS = 0x0F
+
+_RECORD = struct.Struct("<IIQBBxxI")  # length, xid, record before, info, resource manager, CRC
+_RECORD_BYTES = 24
+_CRC_AT = 20
+_RM_XLOG, _RM_XACT = 0, 1
+_XLOG_SWITCH = 0x40
+_XACT_KINDS: dict[int, WalDecision] = {
+    0x00: "commit",
+    0x10: "prepare",
+    0x20: "abort",
+    0x30: "commit prepared",
+    0x40: "rollback prepared",
+}
+_HAS_INFO = 0x80
+_DATA_SHORT, _DATA_LONG, _ORIGIN, _TOPLEVEL_XID = 255, 254, 253, 252
+_DATABASE, _SUBTRANSACTIONS, _FILES, _INVALIDATIONS, _TWO_PHASE, _STATISTICS, _FORCED = (
+    1 << bit for bit in (0, 1, 2, 3, 4, 8, 31)
+)
+
+
+class Cluster(NamedTuple):
+    """What all pages of one cluster have in common."""
+
+    major: int
+    system: int  # system identifier
+    page_bytes: int
+    segment_bytes: int
+    timeline: int
+
+
+class Place(NamedTuple):
+    """Where a reader stands between two pages."""
+
+    page: int  # LSN of the page to be read next
+    at: int  # LSN at which the next record begins, or the one that is held in part
+    last: int  # LSN of the last whole record; 0: none was read
+    total: int = 0  # length of the record held in part, bytes
+    part: bytes = b""
+
+
+def valid_header(cluster: Cluster, page: bytes, at: int) -> bool:
+    """Whether a page is the one of this LSN, as far as its header says."""
+    if len(page) < cluster.page_bytes:
+        return False
+    magic, flags, timeline, address, _ = _PAGE.unpack_from(page)
+    if magic >> 8 != PAGE_MAGIC_HIGH or flags & ~_PAGE_FLAGS or address != at or timeline > cluster.timeline:
+        return False
+    if flags & _LONG:
+        sizes = (cluster.system, cluster.segment_bytes, cluster.page_bytes)
+        return bool(_LONG_PAGE.unpack_from(page, _PAGE_BYTES) == sizes)
+    return at % cluster.segment_bytes != 0
+
+
+def read_page(cluster: Cluster, page: bytes, place: Place) -> tuple[list[WalRecord], Place, bool]:
+    """Read one page; return what is decided by the records that end in it, where to go on, and whether to.
+
+    A record that is not whole ends the valid WAL where it begins.
+    """
+    found: list[WalRecord] = []
+    if not valid_header(cluster, page, place.page):
+        return found, place, False
+    _, flags, _, _, rest = _PAGE.unpack_from(page)
+    begin = _LONG_PAGE_BYTES if flags & _LONG else _PAGE_BYTES
+    if place.part and flags & _OVERWRITES:  # recovery gave the unfinished record up and wrote on from here
+        place = Place(place.page, place.page, place.last)
+    if place.part:
+        if not flags & _CONTINUED or rest != place.total - len(place.part):
+            return found, place, False
+        part = place.part + page[begin : begin + rest]
+        if len(part) < place.total:
+            return found, place._replace(page=place.page + cluster.page_bytes, part=part), True
+        offset = begin + _aligned(rest)
+        going = _take(cluster, part, place.at, place.last, place.page + offset, found)
+        if not going:
+            return found, place, False
+        place = Place(place.page, going, place.at)
+    elif place.at - place.page <= begin and flags & _CONTINUED:
+        return found, place, False
+    return _read_records(cluster, page, place, begin, found)
+
+
+def _read_records(
+    cluster: Cluster, page: bytes, place: Place, begin: int, found: list[WalRecord]
+) -> tuple[list[WalRecord], Place, bool]:
+    """Read the records that begin in a page."""
+    at, last, size = place.at, place.last, cluster.page_bytes
+    offset = max(at - place.page, begin)
+    while offset < size:
+        (total,) = struct.unpack_from("<I", page, offset)
+        if total < _RECORD_BYTES:
+            return found, Place(place.page, at, last), False
+        if offset + total > size:
+            # The page before may end in the middle of a record's header, so nothing else is known of it yet
+            start = place.page + offset
+            return found, Place(place.page + size, start, last, total, page[offset:]), True
+        start = place.page + offset
+        going = _take(cluster, page[offset : offset + total], start, last, start + _aligned(total), found)
+        if not going:
+            return found, Place(place.page, at, last), False
+        at, last = going, start
+        offset = at - place.page
+    return found, Place(max(place.page + size, at - at % size), at, last), True
+
+
+def _take(cluster: Cluster, record: bytes, start: int, last: int, end: int, found: list[WalRecord]) -> int:
+    """Note what a record decides; return where the next one begins, 0 if this one is not valid."""
+    _, xid, before, info, manager, crc = _RECORD.unpack_from(record)
+    if (before != last if last else before >= start) or crc != crc32c(record[_RECORD_BYTES:] + record[:_CRC_AT]):
+        return 0
+    if manager == _RM_XLOG and info & 0xF0 == _XLOG_SWITCH:
+        return -(-end // cluster.segment_bytes) * cluster.segment_bytes
+    if manager == _RM_XACT and (kind := _XACT_KINDS.get(info & 0x70)):
+        flags, prepared = _decision(cluster.major, _main_data(record), info) if kind != "prepare" else (0, 0)
+        flushed = "prepare" in kind or (kind == "commit" and flags & (_FORCED | _FILES) != 0)
+        found.append(WalRecord(kind, prepared or xid, start, end, flushed))
+    return end
+
+
+def _main_data(record: bytes) -> bytes:
+    """Return a record's own data; those that decide a transaction refer to no page."""
+    at = _RECORD_BYTES
+    while True:
+        block = record[at]
+        if block == _ORIGIN:
+            at += 3
+        elif block == _TOPLEVEL_XID:
+            at += 5
+        elif block == _DATA_SHORT:
+            return record[at + 2 :]
+        else:
+            assert block == _DATA_LONG, block
+            return record[at + 5 :]
+
+
+def _decision(major: int, data: bytes, info: int) -> tuple[int, int]:
+    """Return the flags of a commit or abort record, and the prepared transaction that it is about (0: none)."""
+    if not info & _HAS_INFO:
+        return 0, 0
+    (flags,) = struct.unpack_from("<I", data, 8)  # after the time
+    at = 12
+    if flags & _DATABASE:
+        at += 8
+    statistics_bytes = 16 if major >= 18 else 12
+    lists = ((_SUBTRANSACTIONS, 4), (_FILES, 12), (_STATISTICS, statistics_bytes), (_INVALIDATIONS, 16))
+    for flag, item_bytes in lists:
+        if flags & flag:
+            at += 4 + item_bytes * struct.unpack_from("<I", data, at)[0]
+    return flags, struct.unpack_from("<I", data, at)[0] if flags & _TWO_PHASE else 0
+
+
+def _aligned(length: int) -> int:
+    return -(-length // 8) * 8
+
+
+# --- CRC-32C
+
+_POLYNOMIAL = 0x82F63B78  # Castagnoli's, bits reflected
+_SHIFTS = tuple(bit + 1 for bit in range(32) if _POLYNOMIAL >> bit & 1)
+_FOLDED_BYTES = 1024
+"""What is longer is folded, down to a quarter of this."""
+
+
+def _table() -> tuple[int, ...]:
+    table = []
+    for value in range(256):
+        for _ in range(8):
+            value = value >> 1 ^ (_POLYNOMIAL if value & 1 else 0)
+        table.append(value)
+    return tuple(table)
+
+
+_TABLE = _table()
+
+
+def crc32c(data: bytes) -> int:
+    """Return the CRC-32C of some bytes; long ones at some 50 MB/s, which a loop over bytes does not reach."""
+    last, crc = 0, 0xFFFF_FFFF
+    if len(data) > _FOLDED_BYTES:
+        data, last = _folded(data)
+        crc = 0
+    for byte in data:
+        crc = _TABLE[(crc ^ byte) & 0xFF] ^ crc >> 8
+    return crc ^ last ^ 0xFFFF_FFFF
+
+
+def _folded(data: bytes) -> tuple[bytes, int]:
+    """Shorten a message; return what is left of it, to begin with a CRC of 0, and what to add to its CRC.
+
+    If p(x) divides something, so does its square, which is p(x^2) over GF(2). Hence the first bits of a message can
+    be replaced by copies of themselves further on, at distances that are those of the polynomial times any power of
+    two: a few operations on big integers for many bits at once.
+    """
+    rest = int.from_bytes(data, "little") ^ 0xFFFF_FFFF
+    bits = 8 * len(data) + 32
+    for power in range(bits.bit_length() - 6, (_FOLDED_BYTES // 16).bit_length() - 2, -1):
+        step, reach = _SHIFTS[0] << power, 32 << power
+        mask = (1 << step) - 1
+        while bits >= step + reach:
+            first = rest & mask
+            rest >>= step
+            bits -= step
+            for shift in _SHIFTS:
+                rest ^= first << (shift << power) - step
+    shorter = rest.to_bytes(bits // 8, "little")
+    return shorter[:-4], int.from_bytes(shorter[-4:], "little")
