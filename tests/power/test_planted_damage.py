@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from crashlab.campaign import TrialResult
 from crashlab.model import Outcome, PromiseStatus
 from crashlab.server import Server
-from tests.power.conftest import RunOne
 
 PAGE = 8192
+RunOne = Callable[..., TrialResult]
 Damage = Callable[[Path, Callable[[str], str]], str]
 
 pytestmark = pytest.mark.server
