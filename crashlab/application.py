@@ -31,12 +31,9 @@ from crashlab.recovery import Reading, observe, recover
 from crashlab.seeds import stream
 from crashlab.server import Server
 from crashlab.workload.relations import COMMON_SQL, MARKER_TABLE, Relation
+from crashlab.workload.session import WAL_POSITIONS
 
-OPENING = """
-SELECT current_setting('synchronous_commit'), pg_current_xact_id()::text::bigint,
-       (pg_current_wal_insert_lsn() - '0/0')::bigint, (pg_current_wal_lsn() - '0/0')::bigint,
-       (pg_current_wal_flush_lsn() - '0/0')::bigint
-"""
+OPENING = f"SELECT pg_current_xact_id()::text::bigint, {WAL_POSITIONS}"
 
 
 class ApplicationTrial:
@@ -128,7 +125,7 @@ class ApplicationTrial:
         reading = Reading(
             relations=[table.relation for table in self._tables.values()], invariants=[], xids=xids, sequences=()
         )
-        observation = observe(lambda: self.server.connect(autocommit=True), reading, recovery)
+        observation = observe(lambda name: self.server.connect(autocommit=True, dbname=name), reading, recovery)
         evidence.save(self.folder, evidence.OBSERVATION, observation)
         evidence.save(self.folder, evidence.TRIAL, self._record())
         return judge_trial(self.folder)
@@ -193,14 +190,13 @@ class LedgeredTransaction:
         self._client = client
         self._changed: dict[tuple[str, str], tuple[_Table, tuple[Any, ...]]] = {}
         self._xid = 0
-        self._positions = (0, 0, 0)
+        self._positions: list[int] = []
 
     def open(self) -> None:
         """Write the marker row that tells whether this transaction survived."""
         row = self._connection.execute(OPENING).fetchone()
         assert row is not None
-        _, self._xid, *positions = row
-        self._positions = (positions[0], positions[1], positions[2])
+        self._xid, *self._positions = row
         self._connection.execute(
             f"INSERT INTO {MARKER_TABLE} VALUES (%s, %s, %s)",
             (self.tx, self._client, self._xid),

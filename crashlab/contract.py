@@ -4,10 +4,12 @@ A pure function from settings, as SHOW prints them, to a `Contract` whose every 
 
 Choices:
     The promise for one transaction also needs the synchronous_commit in force at its own commit, which the ledger
-    has; the server's setting is only quoted here.
+    has: `commit_clause`. The contract itself quotes the server's setting.
     full_page_writes=off under a process crash: the manual promises nothing either way, and a kill between the two
     halves of a page write is possible though rare. So corruption is not excluded, and losses still are.
     3 x wal_writer_delay is a soft bound: flush time and scheduling come on top of it.
+    PostgreSQL relies on a disk that flushes when it says so, and on a file system whose fsync of a file also keeps the
+    file's new name. Where a recorded run is cut on a weaker disk, nothing is promised.
 
 Sources: postgres-contract.md 1.2, 1.3, 1.3b, 1.4; the manual's pages as cited.
 """
@@ -21,6 +23,14 @@ from crashlab.model import Clause, Contract, CrashClass
 GUC = "Write Ahead Log: Settings, runtime-config-wal.html#GUC-"
 ASYNC = "Asynchronous Commit, wal-async-commit.html"
 
+RELIABILITY = "Reliability, wal-reliability.html"
+
+WEAK_DISKS = {
+    "strict": "beyond PostgreSQL's contract: it relies on the file system to keep a new file's name with its fsync",
+    "lying": "nothing is promised: PostgreSQL relies on a disk that has flushed what it says it has",
+}
+"""The disk contracts of recorded runs under which nothing is promised, and why."""
+
 DEFAULTS = {"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on", "wal_writer_delay": "200ms"}
 SYNC_MODES = ("on", "off", "local", "remote_write", "remote_apply")
 
@@ -30,7 +40,12 @@ _TIME = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)")
 
 
 def contract_for(
-    settings: Mapping[str, str], crash_class: CrashClass, *, version_num: int = 180000, bounded_window: bool = True
+    settings: Mapping[str, str],
+    crash_class: CrashClass,
+    *,
+    version_num: int = 180000,
+    bounded_window: bool = True,
+    disk: str = "linux",
 ) -> Contract:
     """Return what the documentation promises.
 
@@ -38,6 +53,7 @@ def contract_for(
         settings: as SHOW prints them: "on", "200ms", "1min". One that is not given has PostgreSQL's own default.
         version_num: server_version_num, such as 180006; it changes the wording, never the promise.
         bounded_window: False if the fault voids the 3 x wal_writer_delay bound (walwriter stopped, postmaster killed).
+        disk: the disk contract of a recorded run; "strict" and "lying" are weaker than what PostgreSQL relies on.
 
     Raises:
         UsageProblem: fsync, full_page_writes, synchronous_commit or wal_writer_delay has a value without a meaning.
@@ -46,13 +62,15 @@ def contract_for(
     power_loss = crash_class is CrashClass.POWER_LOSS
     fsync = _switch(settings, "fsync")
     full_page_writes = _switch(settings, "full_page_writes")
-    anything_goes = power_loss and not fsync
+    weak_disk = power_loss and disk in WEAK_DISKS
+    anything_goes = power_loss and (not fsync or weak_disk)
     window_ms = 3 * time_ms(settings["wal_writer_delay"], "wal_writer_delay", unit="ms")
     bounded = bounded_window and not anything_goes
     clauses = [
         _fsync(fsync, power_loss),
+        *([Clause(setting="disk", value=disk, says=WEAK_DISKS[disk], manual=RELIABILITY)] if weak_disk else []),
         _full_page_writes(full_page_writes, power_loss, anything_goes),
-        _synchronous_commit(settings, anything_goes),
+        commit_clause(settings["synchronous_commit"], survives=not anything_goes),
         _window(settings["wal_writer_delay"], window_ms, bounded, version_num),
         *_side_clauses(settings, version_num, power_loss),
     ]
@@ -104,7 +122,7 @@ def _fsync(on: bool, power_loss: bool) -> Clause:
 
 def _full_page_writes(on: bool, power_loss: bool, anything_goes: bool) -> Clause:
     if anything_goes:
-        says = "no page image helps, because fsync is off"
+        says = "no page image helps, because nothing is certain to be flushed"
     elif on:
         says = "a page torn by the crash is restored from its image in the log: corruption is excluded"
     elif power_loss:
@@ -117,13 +135,24 @@ def _full_page_writes(on: bool, power_loss: bool, anything_goes: bool) -> Clause
     return Clause(setting="full_page_writes", value="on" if on else "off", says=says, manual=f"{GUC}FULL-PAGE-WRITES")
 
 
-def _synchronous_commit(settings: Mapping[str, str], anything_goes: bool) -> Clause:
-    value = settings["synchronous_commit"]
+def commit_clause(value: str, *, survives: bool, forced: bool = False) -> Clause:
+    """Return what synchronous_commit promises for the commits under one of its values.
+
+    Args:
+        survives: False if nothing is promised, even for synchronous commits.
+        forced: the command is flushed whatever the value: two-phase commit, DROP TABLE, CREATE DATABASE ...
+
+    Raises:
+        UsageProblem: a value without a meaning.
+    """
     if value not in SYNC_MODES:
         raise UsageProblem(f'cannot tell what is promised: synchronous_commit is "{value}"')
-    if anything_goes:
-        says = "no commit is promised to survive, because fsync is off"
+    if not survives:
+        says = "no commit is promised to survive, because nothing is certain to be flushed"
         manual = f"{GUC}SYNCHRONOUS-COMMIT"
+    elif forced and value == "off":
+        says = "no matter here: this kind of command is always flushed before the client is told, so it survives"
+        manual = ASYNC
     elif value == "off":
         says = "the newest commits may be lost, in commit order and without corruption; each earlier one survives"
         manual = ASYNC

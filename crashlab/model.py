@@ -159,7 +159,7 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 WalDecision = Literal["commit", "abort", "prepare", "commit prepared", "rollback prepared"]
-RecordFate = Literal["not written", "not flushed", "behind a hole", "no file", "there"]
+RecordFate = Literal["not written", "not durable", "behind a hole", "no file"]
 
 
 class WalRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -182,8 +182,9 @@ class WalFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LostRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What became of a commit record that lies behind the end of the WAL."""
+    """What became of a record that decides a transaction and lies behind the end of the WAL."""
 
+    decision: WalDecision
     xid: int  # 32 bits
     end: int  # LSN
     fate: RecordFate
@@ -195,7 +196,7 @@ class WalAtCut(msgspec.Struct, frozen=True, kw_only=True):
     written: int  # valid up to here, had the kernel lost nothing
     durable: int  # valid up to here in every state that this cut may leave
     flushing: bool  # a flush of a WAL file had begun and not ended
-    lost: list[LostRecord]  # by LSN; of the transactions whose COMMIT had been sent
+    lost: list[LostRecord]  # by LSN; commits and PREPAREs of transactions that had their answer
 
 
 class Observation(msgspec.Struct, frozen=True, kw_only=True):
@@ -213,6 +214,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     sequences: list[SequenceRead] = []
     prepared: list[str] = []  # gids in pg_prepared_xacts
     invariants: list[Invariant] = []
+    rows_counted: int | None = None  # inserted into the marker table, say the statistics; None: not asked
     unlogged_rows: dict[str, int] = {}  # fact only; recovery empties them, nothing is promised
     files: dict[str, str] = {}  # any other relation -> file
     died: str | None = None  # the server went away while it was read: its last words

@@ -33,6 +33,7 @@ __all__ = [
     "ServerSettings",
     "When",
     "Workload",
+    "change_profile",
     "did_you_mean",
     "expand",
     "find_profile",
@@ -46,6 +47,7 @@ _SECTIONS: dict[tuple[str, ...], type[BaseModel]] = {
     (): Profile,
     ("server",): ServerSettings,
     ("workload",): Workload,
+    ("power_loss",): PowerLoss,
     ("faults",): Fault,
     ("faults", "when"): When,
     ("expect",): Expect,
@@ -70,6 +72,15 @@ def load_profile(name_or_path: str, overrides: Sequence[str] = ()) -> Profile:
 def parse_profile(table: dict[str, Any]) -> Profile:
     """Build a profile from what `Profile.table` gave. Raises ProfileError with every mistake."""
     return _validate(Layers(table))
+
+
+def change_profile(profile: Profile, overrides: Sequence[str]) -> Profile:
+    """Lay `--set` overrides over a profile. Raises ProfileError with every mistake."""
+    layers = Layers(profile.table())
+    for override in overrides:
+        path, value = _override(override)
+        layers.put(path, value, f"--set {override}")
+    return _validate(layers)
 
 
 def to_toml(profile: Profile) -> str:

@@ -26,7 +26,8 @@ from crashlab.duration import format_ms, parse_ms
 from crashlab.model import CrashClass, Outcome, PromiseStatus
 
 Mode = Literal["on", "off", "local", "remote_write", "remote_apply"]
-WorkloadKind = Literal["transfer", "register", "append", "ddl"]
+WorkloadKind = Literal["transfer", "register", "append", "ddl", "ddl_unlogged"]
+DatabaseStrategy = Literal["wal_log", "file_copy"]  # before 15 there is only the second, without a name
 FaultKind = Literal["kill", "stop", "shutdown", "container_kill"]
 ServerKind = Literal["local", "container"]
 FileClassName = Literal[
@@ -156,6 +157,7 @@ class Workload(_Table):
     errors: Share = 0.05
     read_only: Share = 0.1
     checkpoint_every_ms: Duration | None = Field(default=None, alias="checkpoint_every")
+    databases: list[DatabaseStrategy] = []  # make and drop databases in these ways meanwhile, and tablespaces
     acked_min: int = Field(default=20, ge=0)  # fewer acknowledged writes before the crash: inconclusive
 
 
@@ -197,6 +199,7 @@ class PowerLoss(_Table):
     disk: Literal["linux", "strict", "lying", "process"] = "linux"
     tear_bytes: Literal[8192, 4096, 512] = 4096
     ordered_journal: bool = True  # as in ext4 and xfs: what persists one name persists all older ones; not so in btrfs
+    durable_symlinks: bool = False  # symbolic links are on disk as soon as they are made: PostgreSQL flushes none
     swallow: list[FileClassName] = []  # flushes of these files do nothing
     aim: list[FileClassName] = []  # only these files vary, all others keep everything; none: all vary
     points: Literal["any", "checkpoint", "flush", "wal switch", "end"] = "any"  # where the power is cut
@@ -238,6 +241,8 @@ class Profile(_Table):
             return self
         if self.power_loss is not None:
             self._complete_recorded(self.power_loss)
+        elif self.workload.databases:
+            raise ValueError("workload.databases needs a [power_loss] table: only recorded runs have tablespaces")
         elif self.crash_class is CrashClass.POWER_LOSS:
             raise ValueError(
                 'crash_class = "power_loss" needs a [power_loss] table, for a recorded run: kills keep what was written'
@@ -260,6 +265,8 @@ class Profile(_Table):
         if survives != (self.crash_class is CrashClass.PROCESS_CRASH):
             wanted = CrashClass.PROCESS_CRASH if survives else CrashClass.POWER_LOSS
             raise ValueError(f'power_loss.disk = "{power_loss.disk}" needs crash_class = "{wanted}"')
+        if power_loss.recovery_depth and power_loss.disk == "lying":
+            raise ValueError("power_loss.recovery_depth needs a disk that does not lie")
 
     def table(self) -> dict[str, Any]:
         """Return the whole profile as plain TOML values; `parse_profile` gives an equal one back."""

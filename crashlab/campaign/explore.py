@@ -14,10 +14,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
-from pathlib import Path
+from pathlib import Path, PurePath
 from random import Random
 from types import TracebackType
 from typing import Self
+
+import msgspec
 
 import crashlab
 from crashlab import evidence
@@ -26,18 +28,21 @@ from crashlab.campaign.recording import Recording
 from crashlab.campaign.rejudge import judge_trial, result_of
 from crashlab.campaign.results import TrialResult, make_trial_folder
 from crashlab.campaign.trial import reading_of
+from crashlab.campaign.walcut import RecordedWal
+from crashlab.errors import RecordingError
 from crashlab.ledger import ACKED, History, read_ledger
-from crashlab.model import Injection
+from crashlab.model import Injection, Observation
 from crashlab.profile import PowerLoss, Profile
 from crashlab.recording.decoder import Decoder
 from crashlab.recording.diskcontract import DiskContract, disk_contract
 from crashlab.recording.diskmodel import CrashState, DiskModel
 from crashlab.recording.fileclass import FileClass
 from crashlab.recording.logbytes import LogBytes
-from crashlab.recording.states import draw_state, enumerate_states, everything
+from crashlab.recording.states import draw_state, enumerate_states, everything, nothing_extra
 from crashlab.recording.worker import Worker
 from crashlab.recovery import observe, recover
-from crashlab.recovery.restart import SAFE_SETTINGS, SMALL_SETTINGS
+from crashlab.recovery.restart import copy_settings
+from crashlab.recovery.wal import directory, stopped_cleanly
 from crashlab.seeds import stream
 from crashlab.server import ServerSpec
 from crashlab.server.builds import find_build
@@ -56,11 +61,13 @@ def contract_of_disk(power_loss: PowerLoss, survey: points.Survey, seed: int) ->
     """Return the disk contract that a profile asks for; a lying disk begins to lie at a seeded moment."""
     lies_from = None
     if power_loss.disk == "lying":
-        lies_from = stream(seed, "lying disk").randint(survey.first, survey.end)
+        # Early, so that most cuts come after it
+        lies_from = stream(seed, "lying disk").randint(survey.first, (3 * survey.first + survey.end) // 4)
     return disk_contract(
         power_loss.disk,
         tear_bytes=power_loss.tear_bytes,
         ordered_journal=power_loss.ordered_journal,
+        durable_symlinks=power_loss.durable_symlinks,
         flushes_ignored_from=lies_from,
         flushes_ignored_for=frozenset(FileClass(name) for name in power_loss.swallow),
     )
@@ -80,16 +87,15 @@ def candidates(
     model = DiskModel(recording.base.files, contract_of_disk(power_loss, found, seed))
     per_point = 1 if power_loss.disk == "process" else power_loss.states_per_point
     wanted = points.choose_points(found, power_loss.points, -(-trials // per_point), stream(seed, "points"))
-    if wanted:
-        per_point = -(-trials // len(wanted))
     aim = frozenset(FileClass(name) for name in power_loss.aim) or None
     rng = stream(seed, "states")
     seen: set[int] = set()
     trial = io_bytes = 0
     for operation in chain(Decoder(recording.log, recording.base.files), (None,)):
         if wanted and wanted[0] == model.position:
+            count = -(-(trials - trial) // len(wanted))
             del wanted[0]
-            for state in _states_here(model, per_point, rng, aim, seen):
+            for state in _states_here(model, count, rng, aim, seen):
                 if trial == trials:
                     return
                 yield model, Candidate(trial, state, io_bytes)
@@ -98,6 +104,32 @@ def candidates(
             model.apply(operation)
             log.note(operation)
             io_bytes = operation.log_end
+
+
+def rebuild(
+    recording: Recording, profile: Profile, log: LogBytes, state: CrashState, *, seed: int
+) -> tuple[DiskModel, int]:
+    """Return the model as it stands at a state's position, and the length of the log there.
+
+    Raises:
+        RecordingError: the recording is shorter than the state's position.
+    """
+    assert profile.power_loss is not None
+    found = points.survey(Decoder(recording.log, recording.base.files), recording.record.first_bytes)
+    model = DiskModel(recording.base.files, contract_of_disk(profile.power_loss, found, seed))
+    io_bytes = 0
+    for operation in Decoder(recording.log, recording.base.files):
+        if model.position == state.position:
+            break
+        model.apply(operation)
+        log.note(operation)
+        io_bytes = operation.log_end
+    if model.position != state.position:
+        raise RecordingError(
+            f'the recording "{recording.folder}" has no operation {state.position}',
+            detail=f"It ends at operation {model.position}.",
+        )
+    return model, io_bytes
 
 
 def _states_here(
@@ -122,20 +154,33 @@ def _unseen(states: Iterator[CrashState], seen: set[int]) -> Iterator[CrashState
 class Explorer:
     """A worker that recovers the crash states of one recording and judges them. Use it as a context manager."""
 
-    def __init__(self, recording: Recording, profile: Profile, out: Path) -> None:
-        """Prepare a worker; `out` takes one folder a trial."""
+    def __init__(self, recording: Recording, profile: Profile, out: Path, *, seed: int | None = None) -> None:
+        """Prepare a worker.
+
+        Args:
+            out: takes one folder a trial.
+            seed: the one that the states are drawn with; None: the recording's own.
+        """
         assert profile.power_loss is not None
         self.recording = recording
         self.profile = profile
         self.out = out
+        self.seed = recording.record.run_seed if seed is None else seed
         self.log = LogBytes(recording.log)
         facts = recording.record.server
-        build = find_build(Path(facts.source))
-        assert build is not None
-        spec = ServerSpec(kind="local", settings=dict(facts.requested))
+        settings = dict(facts.requested)
         folder = Path(tempfile.mkdtemp(prefix="crashlab-states-"))
         folder.chmod(0o755)
-        self._worker = Worker(recording.base, self.log, folder, build, spec)
+        if facts.kind == "container":
+            spec = ServerSpec(kind="container", image=facts.source, settings=settings)
+            roots = [PurePath(root) for root in recording.record.roots]
+            self._worker = Worker.container(recording.base, self.log, folder, spec, roots)
+        else:
+            build = find_build(Path(facts.source))
+            assert build is not None
+            spec = ServerSpec(kind="local", settings=settings)
+            self._worker = Worker.local(recording.base, self.log, folder, build, spec)
+        self._wal = RecordedWal(recording, self._worker.images, self.log)
 
     def try_state(self, model: DiskModel, candidate: Candidate) -> TrialResult:
         """Make a crash state real, recover it, read it, save what was found, judge it."""
@@ -145,33 +190,62 @@ class Explorer:
         worker = self._worker
         worker.materialise(model, candidate.state)
         seconds["materialise"] = round(time.monotonic() - begun, 4)
-        history = read_ledger(self.recording.ledger, until_io=candidate.io_bytes)
+        clean = stopped_cleanly(directory(worker.images.data_directory))
+        history = read_ledger(self.recording.ledger, until_io=self._ledger_io(candidate))
+        looking = time.monotonic()
+        wal, wal_at_cut = self._wal.look(model, candidate.state, history)
+        seconds["wal"] = round(time.monotonic() - looking, 4)
+        observation = self._recover_and_look(history, seconds)
+        evidence.save(folder, evidence.STATE, candidate.state)
+        observation = msgspec.structs.replace(observation, wal=wal, wal_at_cut=wal_at_cut)
+        evidence.save(folder, evidence.OBSERVATION, observation)
+        seconds["total"] = round(time.monotonic() - begun, 4)
+        evidence.save(folder, evidence.TRIAL, self._record(candidate, folder, seconds, history, clean))
+        return result_of(folder, verdict=judge_trial(folder))
+
+    def _recover_and_look(
+        self, history: History, seconds: dict[str, float], *, everything_is_new: bool = False
+    ) -> Observation:
+        """Recover what was materialised, read it, and kill the server."""
+        worker = self._worker
         try:
             position = worker.server.log_position()
-            recovery = recover(worker.server, restart=True, log_position=position, overrides=self._overrides())
+            settings = copy_settings(worker.server.version.major)
+            recovery = recover(worker.server, restart=True, log_position=position, overrides=settings)
             seconds["recovery"] = recovery.seconds
             looking = time.monotonic()
             reading = reading_of(self.profile, history)
-            unchanged = worker.unchanged() if recovery.started else frozenset()
+            known = frozenset() if everything_is_new or not recovery.started else worker.unchanged()
             observation = observe(
-                lambda: worker.server.connect(autocommit=True), reading, recovery, unchanged=unchanged
+                lambda name: worker.server.connect(autocommit=True, dbname=name), reading, recovery, unchanged=known
             )
             seconds["observe"] = round(time.monotonic() - looking, 4)
+            return observation
         finally:
             worker.kill()
-        evidence.save(folder, evidence.STATE, candidate.state)
-        evidence.save(folder, evidence.OBSERVATION, observation)
-        seconds["total"] = round(time.monotonic() - begun, 4)
-        evidence.save(folder, evidence.TRIAL, self._record(candidate, folder, seconds, history))
-        return result_of(folder, verdict=judge_trial(folder))
 
-    def _overrides(self) -> dict[str, str]:
-        return (
-            SAFE_SETTINGS | SMALL_SETTINGS | ({"io_method": "sync"} if self._worker.server.version.major >= 18 else {})
-        )
+    def _ledger_io(self, candidate: Candidate) -> int:
+        first_crash = self.recording.record.ledger_io
+        return candidate.io_bytes if first_crash is None else first_crash
+
+    def check_base(self) -> None:
+        """Read all of the base image once: states are spared the look at what is still as it was there.
+
+        Raises:
+            RecordingError: the base image itself does not start, or cannot be read without a complaint.
+        """
+        model = DiskModel(self.recording.base.files, disk_contract())
+        self._worker.materialise(model, nothing_extra(model))
+        observation = self._recover_and_look(History(), {}, everything_is_new=True)
+        problems = [*observation.recovery.fatal, *(complaint.message for complaint in observation.complaints)]
+        if not observation.recovery.started or observation.died or problems:
+            raise RecordingError(
+                f'cannot explore the recording "{self.recording.folder}": its base image is damaged',
+                detail="; ".join(problems[:3]) or observation.died or observation.recovery.tool_fault,
+            )
 
     def _record(
-        self, candidate: Candidate, folder: Path, seconds: dict[str, float], history: History
+        self, candidate: Candidate, folder: Path, seconds: dict[str, float], history: History, clean: bool
     ) -> evidence.TrialRecord:
         record = self.recording.record
         power_loss = self.profile.power_loss
@@ -185,9 +259,10 @@ class Explorer:
             proof=[
                 f"operation {candidate.state.position} of the recording, {candidate.io_bytes} bytes into its log",
                 f"state: {candidate.state.note}",
+                *(["its control file says that the server had been stopped: no recovery is due"] if clean else []),
                 "; ".join(record.differences) or "the recording passed its self-check",
             ],
-            crashes_server=True,
+            crashes_server=not clean,
             bounds_window=False,  # no clock runs between two operations
             acked_before=sum(state == ACKED for state in history.state),
             ledger_position=history.lines,
@@ -199,14 +274,14 @@ class Explorer:
             profile_resolved=self.profile.model_dump(mode="json", by_alias=True),
             trial=candidate.trial,
             seed=record.seed,
-            run_seed=record.run_seed,
+            run_seed=self.seed,
             crash_class=self.profile.crash_class,
             server=record.server,
             acked_min=self.profile.workload.acked_min,
             injections=[receipt],
             seconds=seconds,
-            recording=os.path.relpath(self.recording.folder, folder),
-            crash_io=candidate.io_bytes,
+            recording=os.path.relpath(self.recording.folder.resolve(), folder.resolve()),
+            crash_io=self._ledger_io(candidate),
             workload_errors=record.workload_errors,
             reproduce=f"crashlab replay {folder}",
         )
@@ -217,6 +292,11 @@ class Explorer:
         self.log.close()
 
     def __enter__(self) -> Self:
+        try:
+            self.check_base()
+        except BaseException:
+            self.dispose()
+            raise
         return self
 
     def __exit__(

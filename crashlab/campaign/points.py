@@ -7,14 +7,14 @@ Source: issue "Power loss", "A workload can aim".
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable
 from random import Random
 from typing import Literal
 
 import msgspec
 
+from crashlab.recording.decoder import Decoder
 from crashlab.recording.fileclass import FileClass, classify
-from crashlab.recording.operations import Kind, Operation
+from crashlab.recording.operations import Kind
 
 Aim = Literal["any", "checkpoint", "flush", "wal switch", "end"]
 
@@ -29,10 +29,9 @@ class Survey(msgspec.Struct):
     checkpoints: list[tuple[int, int]] = []  # from a checkpoint's first flush of data to its control file
 
 
-def survey(operations: Iterable[Operation], first_bytes: int) -> Survey:
+def survey(operations: Decoder, first_bytes: int) -> Survey:
     """Pass over a recording once. Memory grows with the number of flushes only."""
     found = Survey()
-    begins: dict[int, int] = {}
     checkpoint: int | None = None
     for operation in operations:
         position = operation.position
@@ -41,8 +40,7 @@ def survey(operations: Iterable[Operation], first_bytes: int) -> Survey:
             found.first = position + 1
             continue
         if operation.kind is Kind.FSYNC_BEGIN:
-            begins[operation.token] = position
-            part = classify(operation.path)
+            part = classify(operations.path(operation.file))
             if checkpoint is None and part in (FileClass.RELATION, FileClass.XACT):
                 checkpoint = position
             if part is FileClass.CONTROL and checkpoint is not None:

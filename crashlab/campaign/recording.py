@@ -3,17 +3,20 @@
 A recording is a folder:
 
     recording.json   what was run, on which server, and what the self-check said
-    base/            the data directory before the start, and the list of its files
+    base/            the data directory before the recorded start, and the list of its files
     io.log           every file operation of the server, format in `recording.iolog`
     ledger.jsonl     what the clients were told, each intent and answer with the length of io.log at that moment
     server.log       the server's own log
 
-Assumes: the base is durable as it is: it is taken from a server that was stopped cleanly.
+Assumes: the base is durable as it is: it is taken from a server that was stopped cleanly, after the set-up.
 Choices: a recording that fails its self-check is kept, so that it can be looked into, and gives no verdict.
 
 Source: design.md "The recorder".
 """
 
+import contextlib
+import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -24,7 +27,7 @@ import crashlab
 from crashlab import evidence
 from crashlab.campaign.results import RunRequest
 from crashlab.campaign.trial import make_workload, server_facts, server_spec
-from crashlab.errors import RecordingError, ServerError
+from crashlab.errors import RecordingError
 from crashlab.ledger import LedgerWriter
 from crashlab.profile import PowerLoss, Profile
 from crashlab.recording import base, iolog
@@ -34,7 +37,7 @@ from crashlab.recording.recorder import Recorder
 from crashlab.recording.replay import self_check
 from crashlab.seeds import derive
 from crashlab.server import Server, create_server
-from crashlab.server.local import LocalServer
+from crashlab.workload.databases import make_places
 from crashlab.workload.run import Workload
 
 SCHEMA = 1
@@ -58,6 +61,9 @@ class RecordingRecord(msgspec.Struct, frozen=True, kw_only=True):
     server: evidence.ServerFacts
     first_bytes: int  # length of io.log when enough was acknowledged: the power is cut later
     end_bytes: int
+    roots: list[str]  # the recorded directories, as the server saw them
+    base_digest: str  # of the base image: no other one fits the log
+    ledger_io: int | None = None  # of a recorded recovery: the log's length at the first crash, where the ledger ends
     differences: list[str]  # what the self-check found; empty: it passed
     workload_errors: list[str] = []
     seconds: dict[str, float] = {}
@@ -85,12 +91,40 @@ def load(folder: Path) -> Recording:
     """Open a recording.
 
     Raises:
-        RecordingError, EvidenceError: it is missing, damaged, or of another schema.
+        RecordingError, EvidenceError: it is missing, damaged, of another schema, or its parts do not belong together.
     """
     record = evidence.load(folder / RECORDING, RecordingRecord)
-    if not (folder / LOG).exists():
-        raise RecordingError(f'the recording "{folder}" has no log', detail=f"{LOG} is missing.")
-    return Recording(folder, record, base.load(folder / BASE))
+    log = folder / LOG
+    if not log.exists() or not (folder / BASE).exists():
+        raise RecordingError(
+            f'cannot use the recording "{folder}": its {"base image" if log.exists() else "log"} is gone',
+            detail="A run that finds nothing removes what it recorded, and so does --keep none.",
+            hint=f"Record again: crashlab record {record.profile} --seed {record.run_seed}; or run with --keep all.",
+        )
+    image = base.load(folder / BASE)
+    if base.digest(image) != record.base_digest:
+        raise RecordingError(
+            f'the base image "{image.folder}" does not belong to this recording',
+            detail="Its files are not those that were copied before the recorded start.",
+        )
+    return Recording(folder, record, image)
+
+
+def find(path: Path) -> Recording:
+    """Open the one recording at or below a path. Raises RecordingError: there is none, or several; and as `load`."""
+    found = [path] if (path / RECORDING).is_file() else sorted(file.parent for file in path.rglob(RECORDING))
+    if len(found) != 1:
+        raise RecordingError(
+            f'no recording in "{path}"' if not found else f'"{path}" holds {len(found)} recordings',
+            hint=f'Choose one, such as "{found[0]}".' if found else "Make one with crashlab record.",
+        )
+    return load(found[0].resolve())
+
+
+def forget_data(recording: Recording) -> None:
+    """Remove the base image and the log, which only a replay needs; the ledger and the facts stay, for the judge."""
+    shutil.rmtree(recording.folder / BASE)
+    recording.log.unlink()
 
 
 def make(request: RunRequest, folder: Path) -> Recording:
@@ -106,22 +140,28 @@ def make(request: RunRequest, folder: Path) -> Recording:
     seconds: dict[str, float] = {}
     begun = time.monotonic()
     with create_server(server_spec(request)) as server:
-        if not isinstance(server, LocalServer):
-            raise ServerError("cannot record in a container yet", hint="Use --server local.")
-        image, position = _attach(server, folder)
+        position = _Position()
+        ledger = LedgerWriter(folder / evidence.LEDGER, seed=seed, io_position=position)
         try:
+            server.share_data()
+            workload = _set_up(profile, server, ledger, seed)
+            image, log = _attach(server, folder)
+            position.follow(log)
             server.start()
-            errors, first_bytes = _run(profile, profile.power_loss, server, folder, position, seed)
+            _require_recording(log)
+            first_bytes = _run(profile, workload, ledger, position)
             facts = server_facts(server)
             _end(server, profile.power_loss)
-            seconds["record"] = round(time.monotonic() - begun, 4)
-            begun = time.monotonic()
-            differences = self_check(image, folder / LOG)
-            seconds["self-check"] = round(time.monotonic() - begun, 4)
-            end_bytes = position.bytes()
+            end_bytes = position()
         finally:
+            ledger.close()
             position.close()
             (folder / evidence.SERVER_LOG).write_text(server.log_since(0), errors="replace")
+        shutil.move(log, folder / LOG)
+        seconds["record"] = round(time.monotonic() - begun, 4)
+        begun = time.monotonic()
+        differences = self_check(image, folder / LOG)
+        seconds["self-check"] = round(time.monotonic() - begun, 4)
     record = RecordingRecord(
         crashlab=crashlab.__version__,
         profile=profile.name,
@@ -131,50 +171,93 @@ def make(request: RunRequest, folder: Path) -> Recording:
         server=facts,
         first_bytes=first_bytes,
         end_bytes=end_bytes,
+        roots=[str(server.seen(root)) for root in image.roots],
+        base_digest=base.digest(image),
         differences=[str(difference) for difference in differences[:DIFFERENCES_MAX]],
-        workload_errors=errors,
+        workload_errors=list(workload.errors),
         seconds=seconds,
     )
     evidence.save(folder, RECORDING, record)
     return Recording(folder, record, image)
 
 
-def _attach(server: LocalServer, folder: Path) -> tuple[BaseImage, LogPosition]:
-    """Take the base image and make the server's next start a recorded one."""
-    assert server.data_directory is not None
-    home = server.data_directory.parent
+class _Position:
+    """The length of the I/O log; 0 as long as there is none."""
+
+    def __init__(self) -> None:
+        self._log: LogPosition | None = None
+
+    def follow(self, log: Path) -> None:
+        self._log = LogPosition(log)
+
+    def __call__(self) -> int:
+        return self._log.bytes() if self._log is not None else 0
+
+    def close(self) -> None:
+        if self._log is not None:
+            self._log.close()
+
+
+def _set_up(profile: Profile, server: Server, ledger: LedgerWriter, seed: int) -> Workload:
+    """Fill the tables before the recording begins, so that they are part of the base image, and durable."""
     server.tablespaces.mkdir()
     server.own(server.tablespaces)
+    assert server.data_directory is not None
+    make_places(server.data_directory, server.tablespaces, server.own, server.seen(server.tablespaces))
+    server.start()
+    workload = make_workload(profile, server, ledger, seed)
+    workload.set_up()
+    with contextlib.closing(server.connect(autocommit=True)) as connection:
+        # Otherwise the first reader sets hint bits, and pages that no transaction touched differ from the base image
+        connection.execute("VACUUM FREEZE")
+    server.stop("fast")
+    return workload
+
+
+def _attach(server: Server, folder: Path) -> tuple[BaseImage, Path]:
+    """Take the base image, make the server's next start a recorded one, and return where its log is.
+
+    The server's user cannot reach the evidence, so the log is written beside its data directory.
+    """
+    assert server.data_directory is not None
+    home = server.data_directory.parent
     roots = [server.data_directory, server.tablespaces]
     image = base.take(roots, folder / BASE)
-    iolog.create(folder / LOG)
-    # The server's user cannot reach the evidence; its own folder holds a link to the log's file
     log = home / LOG
-    log.hardlink_to(folder / LOG)
+    iolog.create(log)
     server.own(log)
-    recorder = Recorder.install(home / "recorder")
-    server.environment.update(recorder.environment(log, roots))
-    return image, LogPosition(folder / LOG)
+    installed = Recorder.install(home / "recorder", server.machine)
+    recorder = Recorder(server.seen(Path(installed.library)))
+    server.environment.update(recorder.environment(server.seen(log), [server.seen(root) for root in roots]))
+    return image, log
 
 
-def _run(
-    profile: Profile, power_loss: PowerLoss, server: LocalServer, folder: Path, position: LogPosition, seed: int
-) -> tuple[list[str], int]:
-    """Run the workload; return its errors, and the log's length when there was enough to judge by."""
-    ledger = LedgerWriter(folder / evidence.LEDGER, seed=seed, io_position=position.bytes)
-    workload = make_workload(profile, server, ledger, seed)
-    try:
-        workload.set_up()
-        workload.start()
-        deadline = time.monotonic() + RUN_TIMEOUT_S
-        _wait_for_acks(workload, ledger, ledger.acked + 2 * profile.workload.acked_min, deadline)
-        first_bytes = position.bytes()
-        _wait_for_acks(workload, ledger, ledger.acked + power_loss.acks, deadline)
-        if not workload.finish(timeout_s=20):
-            workload.errors.append("sessions did not end in time")
-    finally:
-        ledger.close()
-    return list(workload.errors), first_bytes
+def _require_recording(log: Path) -> None:
+    """Raise RecordingError: the server that has just started writes down nothing.
+
+    Other programs may: an image's entry point, a shell, runs under the recorder too.
+    """
+    starts = (os.fsdecode(record.payload) for record in iolog.records(log) if record.kind == iolog.START)
+    if not any("postgres" in Path(program).name for program in starts):
+        raise RecordingError(
+            "could not record the server: it runs without the recorder",
+            detail="LD_PRELOAD did not reach it.",
+            hint="A program that starts PostgreSQL, such as an image's entry point, must leave its environment alone.",
+        )
+
+
+def _run(profile: Profile, workload: Workload, ledger: LedgerWriter, position: _Position) -> int:
+    """Run the workload; return the log's length when there was enough to judge by."""
+    assert profile.power_loss is not None
+    workload.start()
+    deadline = time.monotonic() + RUN_TIMEOUT_S
+    # The ledger counts transactions that wrote nothing, too
+    _wait_for_acks(workload, ledger, ledger.acked + 2 * profile.workload.acked_min, deadline)
+    first_bytes = position()
+    _wait_for_acks(workload, ledger, ledger.acked + profile.power_loss.acks, deadline)
+    if not workload.finish(timeout_s=20):
+        workload.errors.append("sessions did not end in time")
+    return first_bytes
 
 
 def _wait_for_acks(workload: Workload, ledger: LedgerWriter, goal: int, deadline: float) -> None:

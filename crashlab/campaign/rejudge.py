@@ -19,7 +19,14 @@ def contract_of(record: evidence.TrialRecord) -> Contract:
         record.crash_class,
         version_num=record.server.version_num,
         bounded_window=all(injection.bounds_window for injection in record.injections),
+        disk=_disk(record),
     )
+
+
+def _disk(record: evidence.TrialRecord) -> str:
+    """Return the disk contract that a trial counts on; one that swallows flushes lies, if only about some files."""
+    power_loss = record.profile_resolved.get("power_loss") or {}
+    return "lying" if power_loss.get("swallow") else str(power_loss.get("disk", "linux"))
 
 
 def judge_trial(folder: Path) -> Verdict:

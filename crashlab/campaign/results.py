@@ -1,5 +1,6 @@
 """What is asked of a campaign, and what does it give back?"""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -34,6 +35,8 @@ class RunRequest:
     keep: Keep = "failed"  # which trials' data directories stay
     fail_fast: bool = False
     first_trial: int = 0  # for a replay of a later one
+    again: str | None = None  # the command that runs all of this again
+    recording: Path | None = None  # examine this one instead of recording the profile's workload
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +66,10 @@ class ProfileResult:
     trials: list[TrialResult] = field(default_factory=list)
     interrupted: bool = False
     stopped_by: str | None = None  # why fewer trials than asked for were run
+
+
+OnTrial = Callable[[TrialResult], None]
+OnPhase = Callable[[str], None]
 
 
 def make_trial_folder(out: Path, trial: int) -> Path:

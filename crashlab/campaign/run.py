@@ -2,18 +2,23 @@
 
 import contextlib
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from crashlab import evidence
-from crashlab.campaign.results import Keep, ProfileResult, RunRequest, ServerChoice, TrialResult, make_trial_folder
+from crashlab.campaign.recorded import replay_state, run_recorded
+from crashlab.campaign.results import (
+    Keep,
+    OnPhase,
+    OnTrial,
+    ProfileResult,
+    RunRequest,
+    ServerChoice,
+    make_trial_folder,
+)
 from crashlab.campaign.trial import run_trial
 from crashlab.model import PromiseStatus
 from crashlab.profile import Profile
 from crashlab.server import SpareDirectories
-
-OnTrial = Callable[[TrialResult], None]
-OnPhase = Callable[[str], None]
 
 
 def run_profile(
@@ -37,7 +42,10 @@ def run_profile(
     result = ProfileResult(profile=profile, seed=request.seed, server=None, crash_class=profile.crash_class)
     try:
         with contextlib.nullcontext(spares) if spares is not None else SpareDirectories() as used:
-            _run_trials(request, result, used, on_trial, on_phase)
+            if profile.power_loss is not None:
+                run_recorded(request, result, on_trial=on_trial, on_phase=on_phase)
+            else:
+                _run_trials(request, result, used, on_trial, on_phase)
     except KeyboardInterrupt:
         result.interrupted = True
         result.stopped_by = f"interrupt, {len(result.trials)} of {request.trials} trials"
@@ -78,6 +86,15 @@ def replay(
         CrashlabError: the environment does not allow it.
     """
     record = evidence.load_trial(folder)
+    if record.recording is not None:
+        result = ProfileResult(
+            profile=Profile.model_validate(record.profile_resolved),
+            seed=record.run_seed,
+            server=record.server,
+            crash_class=record.crash_class,
+        )
+        replay_state(folder, result, out=out, on_trial=on_trial)
+        return result
     if server.kind == "auto" and not server.image and not server.pg_bindir:
         server = _same_server(record)
     request = RunRequest(

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
 import crashlab
 from crashlab import evidence
 from crashlab.campaign.rejudge import judge_trial, result_of
@@ -18,11 +20,13 @@ from crashlab.errors import FaultError
 from crashlab.fault import inject
 from crashlab.fault.when import wait_until_due
 from crashlab.ledger import History, LedgerWriter, read_ledger
-from crashlab.model import Injection, Observation, PromiseStatus
+from crashlab.model import Injection, Observation, PromiseStatus, WalFacts
 from crashlab.profile import Profile
 from crashlab.recovery import Reading, observe, recover
+from crashlab.recovery.wal import read_wal
 from crashlab.seeds import stream, trial_seed
 from crashlab.server import Server, ServerSpec, SpareDirectories, create_server
+from crashlab.workload.databases import Databases
 from crashlab.workload.run import Workload, invariants_of, relations_of
 from crashlab.workload.session import Mix
 
@@ -128,10 +132,14 @@ def _crash_and_observe(
         before_recovery(server)
     with clock.phase("read ledger"):
         history = read_ledger(ledger.path)
+    wal = _wal_of(server, injections) if before_recovery is None else None
     with clock.phase("recovery"):
         recovery = recover(server, restart=not server.running(), log_position=log_position)
     with clock.phase("observe"):
-        observation = observe(lambda: server.connect(autocommit=True), reading_of(profile, history), recovery)
+        observation = observe(
+            lambda name: server.connect(autocommit=True, dbname=name), reading_of(profile, history), recovery
+        )
+    observation = msgspec.structs.replace(observation, wal=wal)
     record = evidence.TrialRecord(
         crashlab=crashlab.__version__,
         profile=profile.name,
@@ -148,6 +156,17 @@ def _crash_and_observe(
         reproduce=reproduce_command(request, trial),
     )
     _save(folder, record, observation)
+
+
+def _wal_of(server: Server, injections: list[Injection]) -> WalFacts | None:
+    """Read the WAL of a dead server; None where a postmaster lives on and recovers at once, or has recovered before.
+
+    After an earlier recovery an xid may have been given out again, so a commit record may be another transaction's.
+    """
+    crashes = sum(injection.crashes_server for injection in injections)
+    if server.data_directory is None or server.running() or crashes != 1:
+        return None
+    return read_wal(server.data_directory)
 
 
 def server_facts(server: Server) -> evidence.ServerFacts:
@@ -185,6 +204,9 @@ def make_workload(profile: Profile, server: Server, ledger: LedgerWriter, seed: 
         ),
         seed=seed,
         checkpoint_every_ms=plan.checkpoint_every_ms,
+        databases=Databases(lambda name: server.connect(autocommit=True, dbname=name), plan.databases)
+        if plan.databases
+        else None,
     )
 
 
@@ -215,9 +237,13 @@ def _end_sessions(workload: Workload, injections: list[Injection], errors: list[
 
 def reading_of(profile: Profile, history: History) -> Reading:
     """Return what is to be read: every relation, and the fate of every transaction that was given an xid."""
-    kinds = profile.workload.kinds
-    xids = [xid for xid in history.xid if xid]
-    return Reading(relations=relations_of(kinds), invariants=invariants_of(kinds), xids=xids)
+    plan = profile.workload
+    return Reading(
+        relations=relations_of(plan.kinds),
+        invariants=invariants_of(plan.kinds),
+        xids=[xid for xid in history.xid if xid],
+        databases=bool(plan.databases),
+    )
 
 
 def reproduce_command(request: RunRequest, trial: int) -> str:

@@ -15,6 +15,7 @@ import click
 
 from crashlab import __version__
 from crashlab.cli.inspect import doctor, explain, profiles, validate
+from crashlab.cli.recordings import explore, record, show
 from crashlab.cli.reports import show_error
 from crashlab.cli.run import run
 from crashlab.cli.stored import judge, replay
@@ -45,7 +46,7 @@ def cli() -> None:
     """Crash real PostgreSQL servers, recover them, and say what was lost and what is corrupt."""
 
 
-for command in (run, judge, replay, profiles, validate, explain, doctor):
+for command in (run, judge, replay, record, explore, show, profiles, validate, explain, doctor):
     cli.add_command(command)
 
 

@@ -57,6 +57,13 @@ bindir_option = click.option(
     metavar="DIR",
     help="Folder with postgres and initdb; implies --server local.",
 )
+seed_option = click.option(
+    "--seed", type=click.IntRange(min=0), metavar="S", help="Root seed. [default: random, printed]"
+)
+set_option = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a profile key or a setting."
+)
+fail_fast_option = click.option("-x", "--fail-fast", is_flag=True, help="Stop at the first broken promise.")
 json_option = click.option("--json", "json_target", metavar="FILE|-", help="Write the JSON report; - is stdout.")
 junit_option = click.option("--junit-xml", "junit_target", metavar="FILE", help="Write a JUnit XML report.")
 out_option = click.option(
@@ -67,7 +74,7 @@ keep_option = click.option(
     type=click.Choice(["failed", "all", "none"]),
     default="failed",
     show_default=True,
-    help="Which trials' data directories stay.",
+    help="Which trials' data directories stay, and recordings.",
 )
 
 

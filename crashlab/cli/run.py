@@ -3,7 +3,7 @@
 import shlex
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,13 +15,16 @@ from crashlab.cli.options import (
     ProfileName,
     ServerKind,
     bindir_option,
+    fail_fast_option,
     image_option,
     json_option,
     junit_option,
     keep_option,
     out_option,
+    seed_option,
     server_choice,
     server_option,
+    set_option,
 )
 from crashlab.cli.out_folder import claimed
 from crashlab.cli.reports import Reports
@@ -43,15 +46,15 @@ if TYPE_CHECKING:
     "--trials", type=click.IntRange(min=1), metavar="N", help="Trials of each profile. [default: the profile's]"
 )
 @click.option("--time-limit", type=Duration(), help="Stop after this time, such as 90s or 2m; shared by all profiles.")
-@click.option("--seed", type=click.IntRange(min=0), metavar="S", help="Root seed. [default: random, printed]")
+@seed_option
 @server_option
 @image_option
 @bindir_option
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a profile key or a setting.")
+@set_option
 @json_option
 @junit_option
 @out_option
-@click.option("-x", "--fail-fast", is_flag=True, help="Stop at the first broken promise.")
+@fail_fast_option
 @keep_option
 @click.option("--dry-run", is_flag=True, help="Print the plan and the contract; start nothing.")
 def run(
@@ -98,10 +101,9 @@ def run(
         print_plan(plan)
         return 0
     reports = Reports(json_target, junit_target)
-    again = _run_again(profiles, overrides, plan)
+    plan = replace(plan, again=_run_again(profiles, overrides, plan))
     with claimed(out) as folder, signals_interrupt():
-        results, failure = _run_all(plan, folder, reports)
-        return reports.finish(results, failure, folder=folder, again=again)
+        return run_plan(plan, folder, reports)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +117,8 @@ class Plan:
     server: "ServerChoice"
     keep: "Keep"
     fail_fast: bool
+    again: str = ""  # the command that repeats it
+    recording: Path | None = None  # examine this recording instead of running servers
 
     def trials_of(self, profile: "Profile") -> int:
         """Return how many trials of a profile are to be run."""
@@ -134,6 +138,12 @@ def _require_runnable(wanted: "list[Profile]", choice: "ServerChoice") -> None:
                 f'profile "{profile.name}" cannot run on a {choice.kind} server',
                 hint=f"It needs --server {' or '.join(profile.server.kinds)}.",
             )
+
+
+def run_plan(plan: Plan, folder: Path, reports: Reports) -> int:
+    """Do what was planned, report it, and return the exit code."""
+    results, failure = _run_all(plan, folder, reports)
+    return reports.finish(results, failure, folder=folder, again=plan.again)
 
 
 def _run_all(plan: Plan, folder: Path, reports: Reports) -> "tuple[list[ProfileResult], Failure | None]":
@@ -200,6 +210,8 @@ def _run_one(
         out=folder,
         keep=plan.keep,
         fail_fast=plan.fail_fast,
+        again=plan.again,
+        recording=plan.recording,
     )
     return campaign.run_profile(request, spares=spares, on_trial=watch.trial, on_phase=watch.phase)
 

@@ -149,6 +149,14 @@ _TABLE = (
         "storage-file-layout.html",
     ),
     _corruption(
+        "WAL-STATE-MISMATCH",
+        "the log and the data disagree about a commit",
+        "A transaction survives exactly when its commit record ends at or before the end of the valid log. Before "
+        "recovery the log held the record and the transaction is missing, or the record was not there and the "
+        "transaction is.",
+        WAL_INTRO,
+    ),
+    _corruption(
         "SEQUENCE-REGRESS",
         "a sequence hands out a value again",
         "The sequence's next value is not above a value that a surviving transaction already received. Gaps of up to "
@@ -247,7 +255,8 @@ _TABLE = (
         PERMITTED_LOSS,
         "the newest asynchronous commits are missing, as documented",
         "With synchronous_commit off the client is told before the log is flushed. A crash may lose the newest of "
-        "these commits, in commit order and without corruption: at most three times wal_writer_delay of them.",
+        "these commits, in commit order and without corruption. How old they may be is bounded by wal_writer_delay "
+        "only where walwriter could do its work until the crash.",
         WAL_ASYNC,
     ),
     _loss(
@@ -308,6 +317,17 @@ _TABLE = (
         "The writer of the ledger was stopped in the middle of a line. The rest is judged; the event of that line "
         "counts as never written down.",
         RELIABILITY,
+    ),
+    Code(
+        "NOTE-STATISTICS-LOST",
+        Family.NOTE,
+        NOTED,
+        "the statistics are gone although the server had been stopped cleanly",
+        "A clean stop writes the cumulative statistics to a file, and the next start reads them back. Up to 17 that "
+        "file is renamed into place without being flushed, so a power cut soon after the stop may leave it empty or "
+        "not there; the server then begins to count anew. No data is concerned, only what autovacuum and the "
+        "pg_stat views know.",
+        "monitoring-stats.html",
     ),
     Code(
         "NOTE-UNEXPECTED-RECOVERY",

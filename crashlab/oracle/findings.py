@@ -7,17 +7,18 @@ permits it is decided here and nowhere else.
 from collections.abc import Iterable
 from typing import Any
 
-from crashlab.model import Contract, Family, Finding
+from crashlab.contract import commit_clause
+from crashlab.model import Clause, Contract, Family, Finding
 from crashlab.oracle.codes import CODES, Code
 
 WITNESSES_MAX = 10
 
 _SETTINGS = {
-    Family.LOSS: ("fsync", "synchronous_commit"),
-    Family.CORRUPTION: ("fsync", "full_page_writes"),
-    Family.NO_START: ("fsync", "full_page_writes"),
+    Family.LOSS: ("fsync", "disk", "synchronous_commit"),
+    Family.CORRUPTION: ("fsync", "disk", "full_page_writes"),
+    Family.NO_START: ("fsync", "disk", "full_page_writes"),
 }
-_WINDOW_SETTINGS = ("fsync", "wal_writer_delay")
+_WINDOW_SETTINGS = ("fsync", "synchronous_commit", "wal_writer_delay")
 _ASYNC_CODES = ("LOSS-ASYNC-WINDOW", "LOSS-ASYNC-WINDOW-EXCEEDED")
 _ALWAYS_PERMITTED = (*_ASYNC_CODES, "LOSS-NOTHING-PROMISED")
 
@@ -45,6 +46,8 @@ class Findings:
             group = self._groups[(code, place)] = _Group(says)
         group.count += 1
         group.files.update(dict.fromkeys(file for file in files if file))
+        if "sync" in witness:
+            group.commits[witness["sync"], witness["flushed"]] = None
         if len(group.witnesses) < WITNESSES_MAX:
             group.witnesses.append(witness)
 
@@ -84,14 +87,21 @@ class Findings:
             family=entry.family,
             permitted=self.permits(code),
             summary=f"{entry.title} ({place}{times})",
-            explanation=f"{group.says}{more}{where} {entry.explanation}{self._promise(entry)}",
+            explanation=f"{group.says}{more}{where} {entry.explanation}{self._promise(entry, group)}",
             count=group.count,
             evidence=evidence,
         )
 
-    def _promise(self, entry: Code) -> str:
+    def _promise(self, entry: Code, group: "_Group") -> str:
         wanted = _WINDOW_SETTINGS if entry.code in _ASYNC_CODES else _SETTINGS.get(entry.family, ())
-        clauses = [clause for clause in self._contract.clauses if clause.setting in wanted]
+        clauses: list[Clause] = []
+        for clause in self._contract.clauses:
+            if clause.setting == "synchronous_commit" and clause.setting in wanted and group.commits:
+                # Each transaction has its own; what the server's setting promises may be about none of these
+                survives = self._contract.sync_commits_survive
+                clauses += [commit_clause(mode, survives=survives, forced=forced) for mode, forced in group.commits]
+            elif clause.setting in wanted:
+                clauses.append(clause)
         if not clauses:
             return ""
         says = "; ".join(f"{clause.setting} = {clause.value}: {clause.says} [{clause.manual}]" for clause in clauses)
@@ -104,4 +114,5 @@ class _Group:
         self.says = says
         self.count = 0
         self.files: dict[str, None] = {}
+        self.commits: dict[tuple[str, bool], None] = {}  # synchronous_commit at commit; flushed before the answer
         self.witnesses: list[dict[str, Any]] = []

@@ -27,12 +27,13 @@ from crashlab.model import Contract, Counts, Family, Finding, Injection, Observa
 from crashlab.oracle.assumptions import check_crash, check_looked, check_run
 from crashlab.oracle.commit_status import CommitLog
 from crashlab.oracle.findings import Findings
-from crashlab.oracle.objects import check_invariants, check_prepared, check_sequences
+from crashlab.oracle.objects import check_invariants, check_prepared, check_sequences, check_statistics
 from crashlab.oracle.order import check_order
 from crashlab.oracle.physical import check_physical
 from crashlab.oracle.rows import check_rows
 from crashlab.oracle.start import check_start
 from crashlab.oracle.survivors import Presence, read_markers
+from crashlab.oracle.wal import Wal
 
 _ASYNC_CODES = ("LOSS-ASYNC-WINDOW", "LOSS-ASYNC-WINDOW-EXCEEDED")
 _BAD = (Family.LOSS, Family.CORRUPTION, Family.NO_START)
@@ -60,21 +61,27 @@ def judge(
     check_run(findings, history, injections, acked_min, workload_errors)
     presence: Presence | None = None
     commit_log: CommitLog | None = None
+    wal: Wal | None = None
     lost_forbidden = 0
     if check_start(findings, observation):
         check_crash(findings, injections, observation)
         check_looked(findings, observation)
         check_physical(findings, observation)
         check_invariants(findings, observation)
+        check_statistics(findings, observation)
         if observation.marker is not None:
             presence = read_markers(findings, history, observation.marker)
             check_rows(findings, history, observation, presence)
             commit_log = CommitLog(findings, history, observation.xact_status, presence)
             commit_log.check()
+            wal = Wal(findings, history, observation, presence)
+            wal.check()
             check_sequences(findings, history, observation, presence)
-        check_prepared(findings, history, observation, presence)
-        if presence is not None and commit_log is not None:
-            lost_forbidden = check_order(findings, history, contract, injections, observation, presence, commit_log)
+        check_prepared(findings, history, observation, presence, wal)
+        if presence is not None and commit_log is not None and wal is not None:
+            lost_forbidden = check_order(
+                findings, history, contract, injections, observation, presence, commit_log, wal
+            )
         elif not findings.has(Family.CORRUPTION):
             says = "The marker table was not read, so nobody knows who survived."
             findings.add("INCONCLUSIVE-CHECK-NOT-RUN", "heap_read", says)

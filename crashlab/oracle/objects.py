@@ -13,6 +13,7 @@ from crashlab.ledger import ACKED, COMMITTING_PREPARED, PREPARED, REFUSED, STATE
 from crashlab.model import Observation
 from crashlab.oracle.findings import Findings
 from crashlab.oracle.survivors import Presence
+from crashlab.oracle.wal import Wal
 
 SEQUENCE = "crashlab.ticket"
 GID_PREFIX = "crashlab-"
@@ -40,7 +41,9 @@ def check_sequences(findings: Findings, history: History, observation: Observati
         )
 
 
-def check_prepared(findings: Findings, history: History, observation: Observation, presence: Presence | None) -> None:
+def check_prepared(
+    findings: Findings, history: History, observation: Observation, presence: Presence | None, wal: Wal | None
+) -> None:
     """Hold pg_prepared_xacts against what was prepared and decided."""
     run = observation.checks.get("prepared")
     if run is None or run.status != "ran":
@@ -53,6 +56,7 @@ def check_prepared(findings: Findings, history: History, observation: Observatio
         state = history.state[tx]
         seen = presence is not None and bool(presence.visible[tx])
         facts = {"tx": tx, "client": history.client[tx], "gid": gid, "state": STATES[state - 1]}
+        facts |= {"sync": history.sync[tx], "flushed": True}
         if gid in listed:
             if state in (ACKED, REFUSED) or (state == COMMITTING_PREPARED and seen):
                 why = "its commit is visible" if state == COMMITTING_PREPARED else "its decision was acknowledged"
@@ -63,7 +67,17 @@ def check_prepared(findings: Findings, history: History, observation: Observatio
         elif presence is not None and state in (PREPARED, COMMITTING_PREPARED) and not seen:
             says = f"PREPARE of transaction {tx} ({gid}) was acknowledged; it is neither prepared nor committed."
             if tx not in presence.explained:
-                findings.add("LOSS-PREPARED", "pg_prepared_xacts", says, files=["pg_twophase"], **facts)
+                cause, known = wal.explain(tx, "prepare") if wal is not None else ("", {})
+                facts |= known
+                findings.add("LOSS-PREPARED", "pg_prepared_xacts", says + cause, files=["pg_twophase"], **facts)
+
+
+def check_statistics(findings: Findings, observation: Observation) -> None:
+    """After a clean stop the statistics must still know of the marker rows; after a crash they are thrown away."""
+    rows = len(observation.marker.rows) if observation.marker is not None else 0
+    if rows and not observation.recovery.ran and observation.rows_counted == 0:
+        says = f"The marker table holds {rows} rows, and the statistics know of none that was ever inserted."
+        findings.add("NOTE-STATISTICS-LOST", "statistics", says, files=["pg_stat/pgstat.stat"], rows=rows)
 
 
 def check_invariants(findings: Findings, observation: Observation) -> None:

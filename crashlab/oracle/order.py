@@ -3,8 +3,8 @@
 Checks: every acknowledged transaction that is absent. Survivors of a crash are a prefix in commit order, so one that
     precedes a survivor is a hole. Otherwise it is lost: forbidden if its acknowledgement promised durability or if
     something proves that its record had been flushed, permitted if not.
-Does not check: commit order as the log has it; the ledger's positions (O1) and version chains (O2) are all the order
-    that is known. Never clocks, xids, or the order of two acknowledgements.
+Does not check: by clocks, xids, or the order of two acknowledgements. The ledger's positions (O1), version chains (O2)
+    and the commit records of the WAL, where it was read (`wal`), are all the order that is known.
 Choices:
     Order O1: A was acknowledged on a line above B's intent. O2: B made a later version of a key that A changed.
     Required: acknowledged and flushed, or acknowledged with a later position of the same client at or below the WAL
@@ -25,6 +25,8 @@ from crashlab.oracle.commit_status import CommitLog
 from crashlab.oracle.findings import Findings
 from crashlab.oracle.survivors import MAY_BE_THERE, Presence
 from crashlab.oracle.versions import Step, Wanted, collect_steps
+from crashlab.oracle.wal import CODE as WAL_MISMATCH
+from crashlab.oracle.wal import Wal, certainly_below
 
 WINDOW_SLACK_MS = 100.0
 """Flush time and scheduling come on top of three cycles of walwriter; the bound is soft anyway."""
@@ -38,6 +40,7 @@ def check_order(
     observation: Observation,
     presence: Presence,
     commit_log: CommitLog,
+    wal: Wal,
 ) -> int:
     """Report holes and losses; return how many acknowledged transactions are missing against the contract."""
     lost = [
@@ -47,7 +50,7 @@ def check_order(
     ]
     if not lost:
         return 0
-    return _Missing(findings, history, contract, injections, observation, presence, commit_log, lost).report()
+    return _Missing(findings, history, contract, injections, observation, presence, commit_log, wal, lost).report()
 
 
 class _Missing:
@@ -60,6 +63,7 @@ class _Missing:
         observation: Observation,
         presence: Presence,
         commit_log: CommitLog,
+        wal: Wal,
         absent: list[int],
     ) -> None:
         self.findings = findings
@@ -69,6 +73,7 @@ class _Missing:
         self.observation = observation
         self.presence = presence
         self.commit_log = commit_log
+        self.wal = wal
         self.absent = absent
         self.crashed = observation.recovery.ran or any(injection.crashes_server for injection in injections)
         self.steps = self._steps_of_absent()
@@ -94,6 +99,8 @@ class _Missing:
                 why = f"transaction {successor.tx}, which is there, made version {successor.version} of "
                 why += f"{successor.write.relation} key {successor.write.key} out of its version"
                 code = self._report_hole(tx, successor.tx, why)
+            elif self.wal.report_absent(tx):
+                code = WAL_MISMATCH
             elif self.commit_log.certainly_committed(tx):
                 self.commit_log.report(tx)
                 code = "CORRUPT-COMMIT-STATUS"
@@ -157,7 +164,7 @@ class _Missing:
         if not self.crashed:
             return set(acked)  # nobody crashed, so nothing may be missing, flushed or not
         horizon = h.write_lsn if self.contract.crash_class is CrashClass.PROCESS_CRASH else h.flush_lsn
-        below = self._certainly_below(horizon)
+        below = certainly_below(h, horizon)
         barrier = h.prepared_position
         for tx, (state, wrote, flushed) in enumerate(zip(h.state, h.wrote, h.flushed, strict=True)):
             if state == ACKED and wrote and (flushed or below[tx]) and h.intent_position[tx] > barrier:
@@ -178,18 +185,6 @@ class _Missing:
                 if h.flushed[step.tx] or below[step.tx] or step.tx in required or h.end_position[step.tx] < barrier:
                     return True
         return False
-
-    def _certainly_below(self, horizon: int) -> bytearray:
-        """Mark the transactions whose client later read an insert position at or below the horizon."""
-        h = self.history
-        below = bytearray(h.count + 1)
-        next_lsn: dict[int, int] = {}
-        for tx in range(h.count, 0, -1):
-            if 0 < next_lsn.get(h.client[tx], 0) <= horizon:
-                below[tx] = 1
-            if h.insert_lsn[tx]:
-                next_lsn[h.client[tx]] = h.insert_lsn[tx]
-        return below
 
     def _report_hole(self, tx: int, survivor: int, why: str) -> str:
         h = self.history
@@ -237,10 +232,19 @@ class _Missing:
             f"with synchronous_commit = {h.sync[tx]}{age}, and nothing of it is there.{why}"
         )
         end = self.observation.recovery.redo_end
-        if end:
+        cause, known = self.wal.explain(tx, "commit", "commit prepared", no_flush=self._no_flush())
+        if end and not cause:
             says += f" Recovery replayed the log up to {end}."
-        self.findings.add(code, "transactions", says, files=[], **facts, redo_end=end)
+        self.findings.add(code, "transactions", says + cause, files=[], **facts, redo_end=end, **known)
         return code
+
+    def _no_flush(self) -> str:
+        """Say why nothing that was written was made durable, if so."""
+        if any(clause.setting == "fsync" and clause.value == "off" for clause in self.contract.clauses):
+            return "with fsync off the server flushes nothing"
+        if any(injection.target == "lying disk" for injection in self.injections):
+            return "this disk ignores flushes"
+        return ""
 
     def _facts(self, tx: int) -> dict[str, Any]:
         h = self.history
@@ -251,6 +255,7 @@ class _Missing:
             "client": h.client[tx],
             "xid": h.xid[tx],
             "sync": h.sync[tx],
+            "flushed": bool(h.flushed[tx]),
             "intent_line": h.intent_position[tx],
             "ack_line": h.end_position[tx],
             "age_ms": age_ms,

@@ -37,6 +37,7 @@ _DAMAGE_TEXTS = (
     "unexpected chunk",
     "unexpected zero page",
 )
+_NO_ENTRY_TEXTS = ("database subdirectory", "is not a valid data directory")
 _FILE = re.compile(r"(?:base|global|pg_xact|pg_multixact|pg_tblspc|pg_twophase|pg_wal|pg_subtrans)/[\w./]+\w")
 _STATUS = re.compile(r"could not access status of transaction (\d+)")
 _AMCHECK = {"amcheck_index": "CORRUPT-INDEX-AMCHECK", "amcheck_heap": "CORRUPT-HEAP-AMCHECK"}
@@ -105,6 +106,8 @@ def _code(complaint: Complaint) -> str | None:
         return "CORRUPT-UNREADABLE"
     if state == "XX000" and any(text in message for text in _DAMAGE_TEXTS):
         return "CORRUPT-UNREADABLE"
+    if not state and any(text in message for text in (*_DAMAGE_TEXTS, *_NO_ENTRY_TEXTS)):
+        return "CORRUPT-UNREADABLE"  # a session that was refused carries no SQLSTATE
     return "CORRUPT-MISSING-RELATION" if state in _GONE_STATES else None
 
 

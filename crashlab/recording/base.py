@@ -5,6 +5,7 @@ every file in them by number and path. All of it counts as durable, so take it f
 Symbolic links keep their content: a tablespace's link still leads to the live directory.
 """
 
+import hashlib
 import os
 import stat
 import subprocess
@@ -78,6 +79,24 @@ def load(folder: Path) -> BaseImage:
     if manifest.schema != SCHEMA:
         raise RecordingError(f'cannot read base image "{path}": schema {manifest.schema} is not {SCHEMA}')
     return BaseImage(folder=folder, roots=[Path(root) for root in manifest.roots], files=manifest.files)
+
+
+def digest(base: BaseImage) -> str:
+    """Return a text that is equal only for equal images: their list of files and every byte of these.
+
+    Raises:
+        RecordingError: a file is gone or cannot be read.
+    """
+    found = hashlib.sha256(msgspec.json.encode(base.files))
+    for entry in base.files:
+        if entry.kind == "file":
+            try:
+                found.update((base.image / entry.path).read_bytes())
+            except OSError as error:
+                raise RecordingError(
+                    f'damaged base image "{base.folder}": could not read "{entry.path}": {error.strerror}'
+                ) from error
+    return found.hexdigest()
 
 
 def copy_tree(source: Path, target: Path) -> None:

@@ -90,6 +90,14 @@ class Decoder:
                 hint="The library must be readable, and of the machine's architecture, where the server runs.",
             )
 
+    def path(self, number: int) -> str:
+        """Return where a file is now, after the operation that came last; empty: it has no name any more."""
+        return self._names.path(number) or ""
+
+    def is_directory(self, number: int) -> bool:
+        """Whether a file is a directory, and has a name."""
+        return self._names.is_directory(number)
+
     def _created(self, record: Record, position: int) -> Operation:
         path, content = _names(record)
         number = self._names.new_number()

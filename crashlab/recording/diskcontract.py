@@ -35,6 +35,7 @@ class DiskContract:
     tear_bytes: int = KERNEL_PAGE_BYTES  # aligned units of this size survive whole, each on its own
     size_step_bytes: int = KERNEL_PAGE_BYTES  # a growing file may be found at any multiple of this on its way
     fsync_persists_own_name: bool = True
+    durable_symlinks: bool = False  # symbolic links are on disk as soon as they are made or removed
     ordered_journal: bool = False  # whatever persists a name persists all older name operations too
     names_in_order: bool = True  # pending name operations survive as a prefix; else each on its own
     everything_survives: bool = False
@@ -57,6 +58,7 @@ def disk_contract(
     *,
     tear_bytes: int = KERNEL_PAGE_BYTES,
     ordered_journal: bool = False,
+    durable_symlinks: bool = False,
     flushes_ignored_from: int | None = None,
     flushes_ignored_for: frozenset[FileClass] = frozenset(),
 ) -> DiskContract:
@@ -78,6 +80,7 @@ def disk_contract(
         tear_bytes=tear_bytes,
         size_step_bytes=max(tear_bytes, KERNEL_PAGE_BYTES),
         ordered_journal=ordered_journal,
+        durable_symlinks=durable_symlinks,
         flushes_ignored_from=preset.flushes_ignored_from if flushes_ignored_from is None else flushes_ignored_from,
         flushes_ignored_for=flushes_ignored_for,
     )

@@ -185,9 +185,12 @@ class DiskModel:
             self.modes[operation.file] = operation.offset
         elif kind is Kind.SYMLINK:
             self.links[operation.file] = operation.data.decode("utf-8", "surrogateescape")
+        is_link = kind is Kind.SYMLINK or self.names.find(operation.path) in self.links
         self.names.apply(operation)
         if self.contract.everything_survives:
             self._forget(self.names.persist_all(operation.position + 1))
+        elif is_link and self.contract.durable_symlinks:
+            self._forget(self.names.persist_operation(operation.position))
 
     def _forget(self, gone: Sequence[int]) -> None:
         for number in gone:

@@ -36,6 +36,10 @@ class FileNumbers:
         paths = self._paths.get(number)
         return paths[0] if paths else None
 
+    def is_directory(self, number: int) -> bool:
+        """Whether a file is a directory, and has a name."""
+        return number in self._directories
+
     def number(self, path: str) -> int:
         """Return the number of the file at this path. Raises RecordingError: there is none."""
         found = self._numbers.get(path)

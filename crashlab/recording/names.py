@@ -199,6 +199,10 @@ class Namespace:
         """Make every change below a position durable; return the files that no state can reach any more."""
         return self._persist({operation.position for operation in self.pending if operation.position < before})
 
+    def persist_operation(self, position: int) -> list[int]:
+        """Make one change durable, with all that it depends on; return the files that no state can reach any more."""
+        return self._persist({operation.position for operation in self.pending if operation.position == position})
+
     def persist_names_of(self, file: int, before: int, *, creation_only: bool, in_order: bool) -> list[int]:
         """Make the file's own names durable, and the new directories that it was named in; return the files gone.
 

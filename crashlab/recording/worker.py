@@ -1,11 +1,14 @@
 """Where is a crash state recovered? In a folder that holds one state after the other, by a server of its own.
 
+The server is a build of this machine, or a container that mounts the folder.
+
 materialise, start the server (`recovery.recover`), `unchanged`, observe, kill: then the folder is dirty, and the next
 materialise repairs it. One worker to a process; workers share nothing.
 """
 
 import contextlib
-from pathlib import Path
+from collections.abc import Sequence
+from pathlib import Path, PurePath
 from types import TracebackType
 from typing import Self
 
@@ -15,34 +18,74 @@ from crashlab.recording.images import ImageFolder
 from crashlab.recording.logbytes import LogBytes
 from crashlab.recording.unchanged import BaseRelations
 from crashlab.server import registry
-from crashlab.server.base import ServerSpec
+from crashlab.server.base import Server, ServerSpec
 from crashlab.server.builds import Build
 from crashlab.server.local import LocalServer
 
 
 class Worker:
-    """A folder for crash states and a local server on it. Use it as a context manager: leaving removes both."""
+    """A folder for crash states and a server on it. Use it as a context manager: leaving removes both."""
 
-    def __init__(self, base: BaseImage, log: LogBytes, folder: Path, build: Build, spec: ServerSpec) -> None:
-        """Take over a folder, which is made if need be and must be empty; the server's user must be able to reach it.
+    def __init__(self, folder: Path, images: ImageFolder, server: Server) -> None:
+        """Take over what `local` or `container` made."""
+        self.folder = folder
+        self.images = images
+        self.server = server
+        registry.add(self)
+        try:
+            self._relations = BaseRelations(images)
+        except BaseException:
+            self.dispose()
+            raise
+
+    @classmethod
+    def local(cls, base: BaseImage, log: LogBytes, folder: Path, build: Build, spec: ServerSpec) -> Self:
+        """Recover with a build of this machine.
 
         Args:
             log: notes every operation that the disk model has applied.
+            folder: made if need be; must be empty, and within reach of the server's user.
             spec: its settings are those of the recorded server.
 
         Raises:
             RecordingError: the folder is not empty.
             ServerError: the server's user cannot reach it.
         """
-        self.folder = folder
-        self.images = ImageFolder(base, log, folder / "state")
-        registry.add(self)
+        images = ImageFolder(base, log, folder / "state")
         try:
-            self._relations = BaseRelations(self.images)
-            self.server = LocalServer(spec, build, work=folder, data_directory=self.images.data_directory)
+            server = LocalServer(spec, build, work=folder, data_directory=images.data_directory)
         except BaseException:
-            self._remove()
+            images.dispose()
             raise
+        return cls(folder, images, server)
+
+    @classmethod
+    def container(
+        cls, base: BaseImage, log: LogBytes, folder: Path, spec: ServerSpec, recorded_roots: Sequence[PurePath]
+    ) -> Self:
+        """Recover in one container, of the image that `spec` names.
+
+        Args:
+            recorded_roots: the recorded directories as the recorded server saw them.
+
+        Raises:
+            ServerError: no Docker engine or no such image, or not as root on one machine.
+        """
+        # Not above: testcontainers is slow to import, and not needed for a local server.
+        from crashlab.server.statecontainer import StateContainer
+
+        assert spec.image is not None
+        server = StateContainer(spec, spec.image, folder)
+        try:
+            states = server.home / "state"
+            images = ImageFolder(
+                base, log, states, user=server.owner, recorded_roots=recorded_roots, seen_as=server.seen(states)
+            )
+        except BaseException:
+            server.dispose()
+            raise
+        server.data_directory = images.data_directory
+        return cls(folder, images, server)
 
     def materialise(self, model: DiskModel, state: CrashState) -> int:
         """See ImageFolder.materialise."""
@@ -62,13 +105,10 @@ class Worker:
         try:
             self.server.dispose()
         finally:
-            self._remove()
-
-    def _remove(self) -> None:
-        self.images.dispose()
-        with contextlib.suppress(OSError):
-            self.folder.rmdir()
-        registry.remove(self)
+            self.images.dispose()
+            with contextlib.suppress(OSError):
+                self.folder.rmdir()
+            registry.remove(self)
 
     def __enter__(self) -> Self:
         return self

@@ -60,7 +60,8 @@ def compare(connection: psycopg.Connection[Any], index: Index) -> IndexRead:
     Raises:
         psycopg.Error: the server could not read one of them.
     """
-    row_name = f"{index.key} || ' at ' || ctid::text"
+    # A damaged key may be NULL, or no UTF-8: it is named by its bytes, those that are no ASCII in octal
+    row_name = f"encode(textsend(coalesce({index.key}, '(null)')), 'escape') || ' at ' || ctid::text"
     heap = _read(connection, f"SELECT {row_name} FROM ONLY {index.table}", by_index=None)
     order = ", ".join(index.columns)
     through = _read(connection, f"SELECT {row_name} FROM ONLY {index.table} ORDER BY {order}", by_index=index.name)

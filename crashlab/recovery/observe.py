@@ -13,8 +13,10 @@ import contextlib
 import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
+import msgspec
 import psycopg
 
 from crashlab.model import (
@@ -33,6 +35,7 @@ from crashlab.recovery.rows import read_markers, read_rows
 from crashlab.workload.relations import MARKER_TABLE, SEQUENCE, UNLOGGED_TABLE, InvariantQuery, Relation
 
 STATEMENT_TIMEOUT_MS = 120_000
+DATABASE = "postgres"
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -48,6 +51,7 @@ class Reading:
     marker_table: str = MARKER_TABLE
     sequences: tuple[str, ...] = (SEQUENCE,)
     unlogged: tuple[str, ...] = (UNLOGGED_TABLE,)
+    databases: bool = False  # read the other databases, too
 
 
 @dataclass
@@ -63,16 +67,18 @@ class _Facts:
     sequences: list[SequenceRead] = field(default_factory=list)
     prepared: list[str] = field(default_factory=list)
     invariants: list[Invariant] = field(default_factory=list)
+    rows_counted: int | None = None
     unlogged_rows: dict[str, int] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     died: str | None = None
 
 
 Check = Callable[["psycopg.Connection[Any]", Reading, _Facts], int | physical.Looked]
+ConnectTo = Callable[[str], "psycopg.Connection[Any]"]
 
 
 def observe(
-    connect: Callable[[], "psycopg.Connection[Any]"],
+    connect: ConnectTo,
     reading: Reading,
     recovery: Recovery,
     *,
@@ -81,7 +87,7 @@ def observe(
     """Read everything that the oracle asks for.
 
     Args:
-        connect: opens an autocommit connection.
+        connect: opens an autocommit connection to a database.
         recovery: what `recover` said; a server that did not start is not read.
         unchanged: relations, as pg_relation_filepath() names them, whose files are those of a base image that was
             checked; amcheck and the full read leave them out (`physical`).
@@ -89,17 +95,25 @@ def observe(
     facts = _Facts()
     if recovery.started:
         try:
-            with contextlib.closing(connect()) as connection:
-                connection.execute(f"SET statement_timeout = {STATEMENT_TIMEOUT_MS}")
-                connection.execute("SET default_transaction_read_only = on")
-                physical.leave_out(connection, unchanged)
+            with contextlib.closing(connect(DATABASE)) as connection:
+                _prepare(connection, unchanged)
                 for name, check in CHECKS:
                     _run_check(name, check, connection, reading, facts)
+                if not recovery.ran:  # which throws the statistics away
+                    _run_check("statistics", _statistics, connection, reading, facts)
+                if reading.databases:
+                    _run_check("databases", partial(_databases, connect, unchanged), connection, reading, facts)
         except psycopg.OperationalError as error:
             facts.died = str(error).strip()
         except psycopg.Error as error:  # not even a SET works: a catalog that every statement needs is damaged
             facts.complaints.append(complaint("full_read", "session", None, error))
     return Observation(recovery=recovery, **vars(facts))
+
+
+def _prepare(connection: psycopg.Connection[Any], unchanged: Collection[str]) -> None:
+    connection.execute(f"SET statement_timeout = {STATEMENT_TIMEOUT_MS}")
+    connection.execute("SET default_transaction_read_only = on")
+    physical.leave_out(connection, unchanged)
 
 
 def _run_check(name: str, check: Check, connection: psycopg.Connection[Any], reading: Reading, facts: _Facts) -> None:
@@ -119,6 +133,10 @@ def _run_check(name: str, check: Check, connection: psycopg.Connection[Any], rea
             raise psycopg.OperationalError(f"while {name} was run: {error}") from error
         facts.complaints.append(complaint(name, name, None, error))
         status, detail = "failed", str(error).strip()
+    except UnicodeDecodeError as error:  # of a catalog: rows and keys are read without it
+        message = f"bytes that are not in the database's encoding: {error}"
+        facts.complaints.append(Complaint(check=name, object=name, file=None, sqlstate="22021", message=message))
+        status, detail = "failed", message
     except AssertionError as error:  # a check that looked elsewhere than it should has not looked
         status, detail = "failed", str(error)
     facts.checks[name] = CheckRun(
@@ -255,6 +273,51 @@ def _unlogged(connection: psycopg.Connection[Any], reading: Reading, facts: _Fac
         assert row is not None
         facts.unlogged_rows[table] = row[0]
     return len(reading.unlogged)
+
+
+def _statistics(connection: psycopg.Connection[Any], reading: Reading, facts: _Facts) -> int:
+    query = "SELECT pg_stat_get_tuples_inserted(%s::regclass)"
+    (facts.rows_counted,) = connection.execute(query, (reading.marker_table,)).fetchone() or (None,)
+    return 1
+
+
+def _databases(
+    connect: ConnectTo,
+    unchanged: Collection[str],
+    connection: psycopg.Connection[Any],
+    reading: Reading,
+    facts: _Facts,
+) -> physical.Looked:
+    """Read every other database that lets sessions in; an interrupted DROP DATABASE leaves one that does not."""
+    query = """
+        SELECT datname, CASE dattablespace WHEN 1663 THEN 'base/' || oid END FROM pg_database
+        WHERE datallowconn AND datconnlimit <> -2 AND datname <> current_database() ORDER BY oid
+    """
+    count = same = 0
+    for name, folder in connection.execute(query).fetchall():
+        try:
+            with contextlib.closing(connect(name)) as other:
+                _prepare(other, unchanged)
+                looked = _read_database(other, name, facts.complaints)
+        except psycopg.Error as error:
+            connection.execute("SELECT")  # raises if it is the whole server that is gone
+            facts.complaints.append(complaint("databases", f"database {name}", folder, error))
+            continue
+        count, same = count + looked.count, same + looked.unchanged
+    return physical.Looked(count, same)
+
+
+def _read_database(connection: psycopg.Connection[Any], name: str, complaints: list[Complaint]) -> physical.Looked:
+    loops = [physical.FULL_READ]
+    if connection.execute("SELECT FROM pg_extension WHERE extname = 'amcheck'").fetchone():
+        loops += [physical.AMCHECK_INDEX, physical.AMCHECK_HEAP]
+    found: list[Complaint] = []
+    count = same = 0
+    for loop in loops:
+        looked = physical.run(connection, loop, found)
+        count, same = count + looked.count, same + looked.unchanged
+    complaints += [msgspec.structs.replace(one, object=f"{name}: {one.object}") for one in found]
+    return physical.Looked(count, same)
 
 
 CHECKS: Iterable[tuple[str, Check]] = (

@@ -46,7 +46,7 @@ BEGIN
     BEGIN
       IF target.unchanged THEN
         unchanged := unchanged + 1;
-        PERFORM pg_relation_size(target.oid);
+        {when_unchanged}
         CONTINUE;
       END IF;
       looked_at := looked_at + 1;
@@ -62,8 +62,13 @@ $crashlab$
 """
 
 
-def _loop(check: str, condition: str, body: str) -> str:
-    return _LOOP.format(check=check, condition=condition, body=body, tag=TAG, setting=SETTING)
+_OPEN = "PERFORM pg_relation_size(target.oid);"
+
+
+def _loop(check: str, condition: str, body: str, when_unchanged: str = "") -> str:
+    return _LOOP.format(
+        check=check, condition=condition, body=body, when_unchanged=when_unchanged, tag=TAG, setting=SETTING
+    )
 
 
 AMCHECK_INDEX = _loop(
@@ -71,6 +76,7 @@ AMCHECK_INDEX = _loop(
     "c.relkind = 'i' AND m.amname = 'btree'"
     " AND EXISTS (SELECT FROM pg_index i WHERE i.indexrelid = c.oid AND i.indisvalid AND i.indisready)",
     "PERFORM bt_index_check(target.oid, true);",
+    _OPEN,
 )
 AMCHECK_HEAP = _loop(
     "amcheck_heap",
@@ -90,6 +96,7 @@ FULL_READ = _loop(
       ELSE
         EXECUTE format('SELECT sum(length(t::text)) FROM ONLY %s t', target.name);
       END IF;""",
+    _OPEN,
 )
 
 

@@ -22,15 +22,22 @@ from crashlab.recovery.walpages import Cluster, Place, read_page, valid_header
 ReadPart = Callable[[str, int, int], bytes]
 """path below the data directory, offset, length -> bytes, as many as there are."""
 
+ReadPage = Callable[[int], bytes]
+"""LSN of a page -> its bytes, none if it is not there."""
+
 KNOWN_PAGES_MAX = 100_000
 _AHEAD_BYTES = 64 << 10
 _CONTROL_BYTES = 512
+_STATE_AT = 16  # ControlFileData.state, the same place in every version since 8.0
+_SHUT_DOWN = struct.pack("<I", 1)  # DB_SHUTDOWNED
 _FLOAT_FORMAT = struct.pack("<d", 1234567.0)  # stands in front of the block sizes; what is before varies by version
 
 
 def read_wal(data_directory: Path) -> WalFacts | None:
     """Read the WAL of a directory once; None if its control file cannot be understood."""
-    return WalReader().read(directory(data_directory))
+    part = directory(data_directory)
+    found = read_control(part)
+    return None if found is None else WalReader().read(found[0], file_pages(found[0], part), found[1])
 
 
 def directory(data_directory: Path) -> ReadPart:
@@ -52,29 +59,22 @@ class WalReader:
     def __init__(self) -> None:
         self._known: dict[tuple[Cluster, Place, bytes], tuple[list[WalRecord], Place, bool]] = {}
 
-    def read(self, part: ReadPart, redo: int | None = None) -> WalFacts | None:
-        """Read from the redo point to the end.
-
-        Args:
-            redo: LSN at which to begin; the one of the control file by default.
-
-        Returns:
-            None if the control file cannot be understood.
-        """
-        control = _control(part)
-        if control is None:
-            return None
-        cluster, its_redo = control
-        redo = its_redo if redo is None else redo
-        pages = _Pages(cluster, part)
-        place = Place(redo - redo % cluster.page_bytes, redo, 0)
+    def read(self, cluster: Cluster, page: ReadPage, redo: int) -> WalFacts:
+        """Read from a redo point to the end of the valid WAL."""
         segment = redo - redo % cluster.segment_bytes
-        going = valid_header(cluster, pages.page(segment), segment)  # PostgreSQL looks at the first page of each file
-        records: list[WalRecord] = []
-        while going:
-            found, place, going = self._read_page(cluster, pages.page(place.page), place)
-            records += found
+        if not valid_header(cluster, page(segment), segment):  # PostgreSQL looks at the first page of each file
+            return WalFacts(redo=redo, end=redo, last=0, records=[])
+        records, place = self.read_on(cluster, page, start_at(cluster, redo))
         return WalFacts(redo=redo, end=place.at, last=place.last, records=records)
+
+    def read_on(self, cluster: Cluster, page: ReadPage, place: Place) -> tuple[list[WalRecord], Place]:
+        """Read from a place to the end; return what was found, and where to go on once there is more."""
+        records: list[WalRecord] = []
+        going = True
+        while going:
+            found, place, going = self._read_page(cluster, page(place.page), place)
+            records += found
+        return records, place
 
     def _read_page(self, cluster: Cluster, page: bytes, place: Place) -> tuple[list[WalRecord], Place, bool]:
         key = (cluster, place, blake2b(page, digest_size=16).digest())
@@ -86,30 +86,39 @@ class WalReader:
         return known
 
 
-class _Pages:
-    """Pages by LSN, read from the files some at a time."""
-
-    def __init__(self, cluster: Cluster, part: ReadPart) -> None:
-        self._cluster = cluster
-        self._part = part
-        self._begin = 0
-        self._ahead = b""
-
-    def page(self, at: int) -> bytes:
-        size = self._cluster.page_bytes
-        if not self._begin <= at <= self._begin + len(self._ahead) - size:
-            segment_bytes = self._cluster.segment_bytes
-            segment, offset = divmod(at, segment_bytes)
-            per_id = (1 << 32) // segment_bytes
-            name = f"pg_wal/{self._cluster.timeline:08X}{segment // per_id:08X}{segment % per_id:08X}"
-            self._ahead = self._part(name, offset, min(_AHEAD_BYTES, segment_bytes - offset))
-            self._begin = at
-        start = at - self._begin
-        return self._ahead[start : start + size]
+def start_at(cluster: Cluster, redo: int) -> Place:
+    """Return the place at which a record begins."""
+    return Place(redo - redo % cluster.page_bytes, redo, 0)
 
 
-def _control(part: ReadPart) -> tuple[Cluster, int] | None:
-    """Return what the control file says of the cluster, and its redo point."""
+def file_of(cluster: Cluster, position: int) -> str:
+    """Return the path of the segment file that holds a WAL position."""
+    segment = position // cluster.segment_bytes
+    per_id = (1 << 32) // cluster.segment_bytes
+    return f"pg_wal/{cluster.timeline:08X}{segment // per_id:08X}{segment % per_id:08X}"
+
+
+def file_pages(cluster: Cluster, part: ReadPart) -> ReadPage:
+    """Return what reads pages from the segment files, some at a time."""
+    begin, ahead = 0, b""
+
+    def page(at: int) -> bytes:
+        nonlocal begin, ahead
+        if not begin <= at <= begin + len(ahead) - cluster.page_bytes:
+            offset = at % cluster.segment_bytes
+            begin, ahead = at, part(file_of(cluster, at), offset, min(_AHEAD_BYTES, cluster.segment_bytes - offset))
+        return ahead[at - begin : at - begin + cluster.page_bytes]
+
+    return page
+
+
+def stopped_cleanly(part: ReadPart) -> bool:
+    """Say whether the control file tells of a clean stop, after which a start needs no recovery."""
+    return part("global/pg_control", _STATE_AT, 4) == _SHUT_DOWN
+
+
+def read_control(part: ReadPart) -> tuple[Cluster, int] | None:
+    """Return what the control file says of the cluster, and its redo point; None if it cannot be understood."""
     control = part("global/pg_control", 0, _CONTROL_BYTES)
     major = part("PG_VERSION", 0, 16).strip()
     sizes_at = control.find(_FLOAT_FORMAT) + len(_FLOAT_FORMAT)

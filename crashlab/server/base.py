@@ -12,7 +12,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -32,6 +32,7 @@ EARLY_CONNECTION = re.compile(r"FATAL:  the database system is (starting|shuttin
 TEMPORARY_REFUSALS = ("the database system is", "too many clients", "remaining connection slots")
 STOP_SIGNALS = {"smart": signals.SIGTERM, "fast": signals.SIGINT, "immediate": signals.SIGQUIT}
 StopMode = Literal["smart", "fast", "immediate"]
+STATUS_LINE = 8  # of postmaster.pid: "starting", "ready", ... (PostgreSQL pidfile.h)
 
 # Whatever PG* variables the user's shell holds (PGOPTIONS above all) must not reach the sessions under test.
 CLIENT_DEFAULTS = {
@@ -90,7 +91,8 @@ class Server(ABC):
 
     kind: str
     source: str  # bin directory or image
-    data_directory: Path | None = None  # local only: the live data directory
+    data_directory: Path | None = None  # the live data directory, where it can be read from here
+    machine = ""  # architecture of its processes; empty: this machine's
     ready_poll_s = 0.005
 
     @property
@@ -151,12 +153,14 @@ class Server(ABC):
         self._wait_ready(time.monotonic() + timeout_s, timeout_s, self.log_position())
 
     def _wait_ready(self, deadline: float, timeout_s: float, log_position: int) -> None:
+        refusal = "it never said that it was ready"
         while True:
             left_s = deadline - time.monotonic()
             try:
-                # libpq's own minimum is 2 s.
-                self.connect(connect_timeout=max(2, int(left_s) + 1)).close()
-                return
+                if self._may_be_ready() or left_s <= 0:
+                    # libpq's own minimum is 2 s.
+                    self.connect(connect_timeout=max(2, int(left_s) + 1)).close()
+                    return
             except psycopg.OperationalError as error:
                 refusal = str(error).strip()
                 if "FATAL:" in refusal and not any(reason in refusal for reason in TEMPORARY_REFUSALS):
@@ -172,6 +176,16 @@ class Server(ABC):
                     detail=f"{refusal}\n{last_words(self.log_since(log_position))}",
                 )
             time.sleep(self.ready_poll_s)
+
+    def _may_be_ready(self) -> bool:
+        """Say whether it is worth while to connect, which costs the server a process: by the line of postmaster.pid."""
+        if self.data_directory is None:
+            return True
+        try:
+            lines = (self.data_directory / "postmaster.pid").read_text().splitlines()
+        except OSError:
+            return False
+        return len(lines) >= STATUS_LINE and lines[STATUS_LINE - 1].strip() != "starting"
 
     @abstractmethod
     def _launch(self, settings: dict[str, str], deadline: float) -> None:
@@ -214,6 +228,29 @@ class Server(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.dispose()
+
+    # Files
+
+    def share_data(self) -> None:  # noqa: B027
+        """Before the first start: see to it that the data directory exists and is `data_directory`.
+
+        Raises:
+            ServerError: it cannot be read from here.
+        """
+
+    @property
+    def tablespaces(self) -> Path:
+        """A folder beside the data directory for tablespaces; not made yet."""
+        assert self.data_directory is not None
+        return self.data_directory.parent / "tablespaces"
+
+    def seen(self, path: Path) -> PurePath:
+        """Return the path by which the server knows the data directory, or something beside or in it."""
+        return path
+
+    @abstractmethod
+    def own(self, path: Path) -> None:
+        """Give a file or folder to the server's user."""
 
     # Sessions
 

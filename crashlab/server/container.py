@@ -3,6 +3,9 @@
 testcontainers makes the container; its own helper container (ryuk) stays off, since it would be fetched even offline.
 The host port is chosen once and kept: Docker would give a new one at every start. It is published on 127.0.0.1 only.
 
+A data directory that is to be read from outside lies in a folder of this machine (`share_data`); it outlives the
+container, which is made anew for other environment variables, fixed at creation as they are.
+
 Settings stand in a file beside the data directory, not on the command line, which is fixed at creation: so
 `overrides` work at a restart as they do locally. `postgresql.conf` and `postgresql.auto.conf` of the data directory
 are still read; the former counts less than our file, the latter (ALTER SYSTEM) more.
@@ -19,9 +22,10 @@ import os
 import shlex
 import signal as signals
 import tarfile
+import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from crashlab.errors import ServerError, ServerTimeout
@@ -33,13 +37,14 @@ from crashlab.server.engine import (
     TarStream,
     docker_errors,
     free_port,
-    image_environment,
+    inspect_image,
     new_container,
     port_is_taken,
     tar_of,
 )
 from crashlab.server.roles import POSTMASTER, role_of
 from crashlab.server.settings import collects_log
+from crashlab.server.sharedfolder import SharedFolder, refuse_unless_root
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
@@ -49,9 +54,11 @@ LABELS = {"crashlab": "1"}
 CONFIG_FILE = "/etc/crashlab.conf"
 LOG_FOLDER = "/tmp/crashlab"
 LOG_FILE = "server.log"
+INSIDE = "/crashlab"  # where a shared folder is mounted
 DEFAULT_PGDATA = "/var/lib/postgresql/data"
 POSTMASTER_PID = 1
 PORT_ATTEMPTS = 5
+INITDB_TIMEOUT_S = 120.0
 
 # Shell built-ins only, so that one exec costs one process and works in any image. `read` drops the NULs.
 LIST_PROCESSES = (
@@ -98,9 +105,12 @@ class ContainerServer(Server):
         self._docker: DockerContainer | None = None
         self._version: Version | None = None
         self._log_marks = [(0, 0)]
+        self._log_before = b""  # of the container before this one
+        self._shared: SharedFolder | None = None
+        self._created_with: dict[str, str] = {}
         try:
             self._docker = new_container(image)
-            self._environment = image_environment(self._docker, image)
+            self._environment, self.machine = inspect_image(self._docker, image)
         except BaseException:
             self.dispose()
             raise
@@ -109,6 +119,10 @@ class ContainerServer(Server):
 
     def _launch(self, settings: dict[str, str], deadline: float) -> None:
         with docker_errors(f'could not start a container of "{self.source}"'):
+            if self._find() is not None and self._created_with != self.environment:
+                assert self._shared is not None, "the data directory would go with the container"
+                self._log_before += self._wrapped().logs()
+                self._remove()
             if self._find() is None:
                 self._create(settings)
             else:
@@ -120,10 +134,13 @@ class ContainerServer(Server):
         from docker.errors import APIError
 
         assert self._docker is not None
-        self._docker.with_name(self._name).with_kwargs(labels=LABELS)
+        mounts = [self._shared.mount()] if self._shared is not None else []
+        self._docker.with_name(self._name).with_kwargs(labels=LABELS, mounts=mounts)
         self._docker.with_command(["postgres", "-c", f"config_file={CONFIG_FILE}"])
-        self._docker.with_env("POSTGRES_PASSWORD", self._password)
-        self._docker.with_env("POSTGRES_INITDB_ARGS", shlex.join(self.initdb))
+        self._created_with = dict(self.environment)
+        own = {"PGDATA": self._pgdata(), "POSTGRES_PASSWORD": self._password}
+        own["POSTGRES_INITDB_ARGS"] = shlex.join(self._initdb_options())
+        self._docker.env = {**own, **self.environment}
         self._docker.with_copy_into_container(self._config(settings), CONFIG_FILE)
         for attempt in range(PORT_ATTEMPTS):
             self._port = free_port()
@@ -135,6 +152,38 @@ class ContainerServer(Server):
                 self._remove()
                 if attempt + 1 == PORT_ATTEMPTS or not port_is_taken(error):
                     raise
+
+    def _initdb_options(self) -> list[str]:
+        unknown = "--no-data-checksums"  # was the default before 18, and had no option
+        if unknown in self.initdb and self.version.major < 18:
+            return [option for option in self.initdb if option != unknown]
+        return list(self.initdb)
+
+    def share_data(self) -> None:
+        """See Server.share_data. The entry point makes the data directory, at a start that is stopped again.
+
+        Raises:
+            ServerError: not as root on one machine.
+        """
+        assert self._docker is not None
+        assert not self._started
+        refuse_unless_root(self._docker)
+        self._shared = SharedFolder(Path(tempfile.gettempdir()), INSIDE)
+        self._environment["PGDATA"] = f"{INSIDE}/data"
+        self.data_directory = self._shared.path / "data"
+        self.start(timeout_s=INITDB_TIMEOUT_S)
+        self.stop("fast")
+
+    def seen(self, path: Path) -> PurePath:
+        """See Server.seen."""
+        assert self._shared is not None
+        return self._shared.seen(path)
+
+    def own(self, path: Path) -> None:
+        """See Server.own."""
+        assert self.data_directory is not None
+        status = self.data_directory.stat()
+        os.chown(path, status.st_uid, status.st_gid)
 
     def _config(self, settings: dict[str, str]) -> bytes:
         complete = {"lc_messages": "C", **settings, "listen_addresses": "*", "port": "5432"}
@@ -192,6 +241,8 @@ class ContainerServer(Server):
             if self._docker is not None:
                 self._remove()
                 self._docker.get_docker_client().client.close()
+            if self._shared is not None:
+                self._shared.remove()
             registry.remove(self)
 
     def _remove(self) -> None:
@@ -348,7 +399,7 @@ class ContainerServer(Server):
         if state.get("Status") != "exited":
             return None
         code = int(state["ExitCode"])
-        return f"container exit code {code}: {describe_exit(128 - code if 128 < code < 160 else code)}"
+        return f"container exit code {code}: {describe_shell_exit(code)}"
 
     # Log
 
@@ -376,7 +427,12 @@ class ContainerServer(Server):
                     with tarfile.open(fileobj=io.BytesIO(b"".join(stream))) as archive:
                         file = archive.extractfile(LOG_FILE)
                         collected = file.read() if file else b""
-            return container.logs(), collected
+            return self._log_before + container.logs(), collected
+
+
+def describe_shell_exit(code: int) -> str:
+    """Say what an exit status as a shell or Docker gives it means: 137 is "killed by signal 9 (SIGKILL)"."""
+    return describe_exit(128 - code if 128 < code < 160 else code)
 
 
 def _quoted(value: str) -> str:

@@ -49,8 +49,14 @@ def new_container(image: str) -> "DockerContainer":
     return DockerContainer(image, docker_client_kw={"timeout": API_TIMEOUT_S})
 
 
-def image_environment(docker: "DockerContainer", image: str) -> dict[str, str]:
-    """Return the image's environment variables, fetching the image if it is not there. Raises ServerError."""
+def inspect_image(docker: "DockerContainer", image: str) -> tuple[dict[str, str], str]:
+    """Return the image's environment variables and its architecture ("amd64", "arm64").
+
+    The image is fetched if it is not there.
+
+    Raises:
+        ServerError: no such image.
+    """
     from docker.errors import DockerException, ImageNotFound
 
     images = docker.get_docker_client().client.images
@@ -65,7 +71,8 @@ def image_environment(docker: "DockerContainer", image: str) -> dict[str, str]:
             detail=f"It is not on this machine, and fetching it failed: {error}",
             hint="`docker image ls` shows what is here; crashlab needs an image like postgres:17.",
         ) from error
-    return dict(pair.split("=", 1) for pair in found.attrs["Config"]["Env"] or [])
+    environment = dict(pair.split("=", 1) for pair in found.attrs["Config"]["Env"] or [])
+    return environment, found.attrs["Architecture"]
 
 
 @contextmanager
@@ -83,7 +90,10 @@ def docker_errors(primary: str) -> Iterator[None]:
                 detail=error.explanation,
                 hint="End the program that uses the port, then try again.",
             ) from error
-        raise ServerError(primary, detail=error.explanation or str(error)) from error
+        hint = None
+        if "bind source path does not exist" in str(error):
+            hint = "A folder is shared with the container: run the Docker engine on this machine."
+        raise ServerError(primary, detail=error.explanation or str(error), hint=hint) from error
     except (DockerException, RequestException) as error:
         raise ServerError(primary, detail=str(error)) from error
 

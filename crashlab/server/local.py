@@ -36,6 +36,7 @@ class LocalServer(Server):
     """A server from a build on this machine, with its own data directory, socket folder and log file."""
 
     kind = "local"
+    ready_poll_s = 0.001
 
     def __init__(
         self,
@@ -108,14 +109,8 @@ class LocalServer(Server):
         """See Server.version."""
         return self.build.version
 
-    @property
-    def tablespaces(self) -> Path:
-        """A folder beside the data directory for tablespaces; not made yet."""
-        assert self._home is not None
-        return self._home / "tablespaces"
-
     def own(self, path: Path) -> None:
-        """Give a file or folder to the server's user."""
+        """See Server.own."""
         self._user.own(path)
 
     # Life cycle

@@ -63,6 +63,8 @@ def find_template(build: Build, options: tuple[str, ...], user: ServerUser) -> P
     Raises:
         ServerError: initdb failed; the detail holds what it said.
     """
+    if build.version.major < 18:  # no checksums was the default, and had no option
+        options = tuple(option for option in options if option != "--no-data-checksums")
     wanted = json.dumps([build.identity(), BASE_OPTIONS, options, user.uid])
     key = f"{build.version.text}-{hashlib.sha256(wanted.encode()).hexdigest()[:16]}"
     templates = cache_root() / "templates"

@@ -15,13 +15,21 @@ import psycopg
 from crashlab.ledger import Ack, Intent, LedgerWriter
 from crashlab.seeds import stream
 from crashlab.workload.append import Append
+from crashlab.workload.databases import Databases
+from crashlab.workload.ddl import Ddl, UnloggedDdl
 from crashlab.workload.kind import Kind
 from crashlab.workload.register import Register
 from crashlab.workload.relations import COMMON_SQL, MARKER_TABLE, PART, InvariantQuery, Relation
 from crashlab.workload.session import Mix, Session
 from crashlab.workload.transfer import Transfer
 
-KINDS: dict[str, Callable[[], Kind]] = {"transfer": Transfer, "register": Register, "append": Append}
+KINDS: dict[str, Callable[[], Kind]] = {
+    "transfer": Transfer,
+    "register": Register,
+    "append": Append,
+    "ddl": Ddl,
+    "ddl_unlogged": UnloggedDdl,
+}
 SETUP_CLIENT = 0
 
 Connect = Callable[[], "psycopg.Connection[Any]"]
@@ -50,12 +58,14 @@ class Workload:
         mix: Mix,
         seed: int,
         checkpoint_every_ms: float | None = None,
+        databases: Databases | None = None,
         max_transactions: int | None = None,
     ) -> None:
         """Connect nobody yet.
 
         Args:
             connect: opens an autocommit connection to the server.
+            databases: makes and drops databases beside the sessions.
             max_transactions: each session stops after its share of this many; None: when told to.
         """
         self._connect = connect
@@ -65,6 +75,7 @@ class Workload:
         self._mix = mix
         self._seed = seed
         self._checkpoint_every_ms = checkpoint_every_ms
+        self._databases = databases
         self._per_client = None if max_transactions is None else -(-max_transactions // clients)
         self._stop = threading.Event()
         self._crash_expected = threading.Event()
@@ -107,6 +118,8 @@ class Workload:
             connection = self._connect()
             self._connections.append(connection)
             self._threads.append(threading.Thread(target=self._checkpoint, args=(connection,), daemon=True))
+        if self._databases is not None:
+            self._threads.append(threading.Thread(target=self._make_databases, args=(self._databases,), daemon=True))
         for thread in self._threads:
             thread.start()
 
@@ -147,6 +160,13 @@ class Workload:
                 done += 1
         except Exception as error:
             self.errors.append(f"client {session.client}: {type(error).__name__}: {error}")
+
+    def _make_databases(self, databases: Databases) -> None:
+        try:
+            databases.run(stream(self._seed, "databases"), self._stop)
+        except Exception as error:
+            if not self._crash_expected.is_set():
+                self.errors.append(f"databases: {type(error).__name__}: {error}")
 
     def _checkpoint(self, connection: psycopg.Connection[Any]) -> None:
         assert self._checkpoint_every_ms is not None

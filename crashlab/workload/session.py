@@ -22,12 +22,14 @@ from crashlab.workload.relations import MARKER_TABLE, PART, SEQUENCE
 
 Style = Literal["plain", "read only", "rollback", "error", "savepoint", "two-phase"]
 
-# One round trip: the settings in force, the xid, a sequence value, and how far the WAL is (O1's upper bounds)
+WAL_POSITIONS = """(pg_current_wal_insert_lsn() - '0/0')::bigint, (pg_current_wal_lsn() - '0/0')::bigint,
+       (pg_current_wal_flush_lsn() - '0/0')::bigint"""
+"""Columns that tell how far the WAL is: inserted, written, flushed."""
 OPENING = f"""
 SELECT set_config('synchronous_commit', %s, true), pg_current_xact_id()::text::bigint, nextval('{SEQUENCE}'),
-       (pg_current_wal_insert_lsn() - '0/0')::bigint, (pg_current_wal_lsn() - '0/0')::bigint,
-       (pg_current_wal_flush_lsn() - '0/0')::bigint
+       {WAL_POSITIONS}
 """
+"""One round trip: the setting in force, the xid, a sequence value, and how far the WAL is."""
 
 
 @dataclass(frozen=True)

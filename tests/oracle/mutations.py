@@ -460,3 +460,56 @@ def status_unreadable(world, observation, rng):
 def table_unknown(world, observation, rng):
     mutated = _complains(observation, "heap_read", "42P01", 'relation "crashlab.account" does not exist', None)
     return replace(mutated, relations=[read for read in mutated.relations if read.relation != "account"])
+
+
+@must_give("CORRUPT-WAL-STATE-MISMATCH")
+def commit_record_without_its_transaction(world, observation, rng):
+    """The newest commit of the log is not there; without the log nobody could tell it from a lost one."""
+    kind, tx = world.log[-1]
+    if kind != "commit" or tx.style == "two-phase" or not tx.client:
+        return None
+    return world.with_wal(world.observation(world.survivors[:-1]), world.wal(rng.randint(0, tx.commit_lsn - 1)))
+
+
+@must_give("CORRUPT-WAL-STATE-MISMATCH")
+def transaction_without_its_commit_record(world, observation, rng):
+    """The log ends before a commit that is there."""
+    tx = world.survivors[-1]
+    if not tx.client:
+        return None
+    wal = world.wal(rng.randint(0, tx.lsns[0]))
+    records = [record for record in wal.records if record.end < tx.commit_lsn]
+    return world.with_wal(observation, replace(wal, end=tx.commit_lsn - 1, records=records))
+
+
+@must_give("CORRUPT-WAL-STATE-MISMATCH")
+def commit_before_the_redo_point_absent(world, observation, rng):
+    """A checkpoint was completed after it, so no end of the log can explain that it is missing."""
+    kind, tx = world.log[-1]
+    later = [one for one in world.database.txs.values() if one.client == tx.client and one.tx > tx.tx and one.xid]
+    sent = [one for one in later if one.phase != "begun" and one.style != "rollback"]
+    if kind != "commit" or tx.style == "two-phase" or not (tx.acked and tx.client and sent):
+        return None
+    if sent[0].lsns[0] > len(world.log):  # the end of its commit record was not measured below the redo point
+        return None
+    return world.with_wal(world.observation(world.survivors[:-1]), world.wal(len(world.log)))
+
+
+@must_give("CORRUPT-WAL-STATE-MISMATCH")
+def prepare_record_without_its_transaction(world, observation, rng):
+    """What would be a lost prepared transaction is damage if the log still had its PREPARE."""
+    tx = pick(rng, world.prepared)
+    if tx is None:
+        return None
+    left = replace(observation, prepared=[gid for gid in observation.prepared if gid != tx.gid])
+    return world.with_wal(left, world.wal(rng.randint(0, tx.prepare_lsn - 1)))
+
+
+@must_give("CORRUPT-WAL-STATE-MISMATCH")
+def prepared_after_its_decision(world, observation, rng):
+    """COMMIT PREPARED was never answered, but the log has it."""
+    kind, tx = world.log[-1]
+    if kind != "commit" or tx.style != "two-phase" or tx.acked:
+        return None
+    before = world.observation(world.survivors[:-1])
+    return world.with_wal(replace(before, prepared=[*before.prepared, tx.gid]), world.wal(0))

@@ -41,8 +41,11 @@ from crashlab.model import (
     Row,
     SequenceRead,
     Verdict,
+    WalFacts,
+    WalRecord,
 )
 from crashlab.oracle import judge
+from crashlab.oracle.wal import lsn
 from crashlab.seeds import stream
 
 ACCOUNTS = 6
@@ -386,6 +389,20 @@ class World:
             prepared=sorted(tx.gid for tx in self.prepared),
             invariants=[Invariant(name="sum of balances", expected=sum_expected, observed=str(sum(balances)))],
         )
+
+    def wal(self, redo: int) -> WalFacts:
+        """What is in the log from a position on; a record has length 1."""
+        records = [
+            WalRecord(kind, tx.xid, start, start + 1, tx.flushes)
+            for start, (kind, tx) in enumerate(self.log)
+            if start >= redo
+        ]
+        return WalFacts(redo=redo, end=len(self.log), last=len(self.log) - 1, records=records)
+
+    def with_wal(self, observation: Observation, wal: WalFacts) -> Observation:
+        """Add the log as it was read before a recovery that came to the same end."""
+        recovery = msgspec.structs.replace(observation.recovery, redo_end=lsn(wal.last))
+        return msgspec.structs.replace(observation, wal=wal, recovery=recovery)
 
     def statuses(self, survivors: list[Tx], rng: Random) -> dict[str, str]:
         """What pg_xact_status says; an xid above all that the log holds may have been given out again."""

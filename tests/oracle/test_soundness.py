@@ -31,6 +31,17 @@ def test_no_legal_history_is_accused(world):
     assert all(tx.sync == "off" and tx.style != "two-phase" for tx in world.lost)
 
 
+@given(WORLDS, st.floats(0, 1))
+@settings(max_examples=400, deadline=None)
+def test_the_log_accuses_nobody_whom_the_clients_do_not(world, share):
+    """With the log of the image, from any redo point on, the verdict on a correct database is the same."""
+    wal = world.wal(round(share * len(world.log)))
+    with_log = world.judge(world.with_wal(world.observation(), wal))
+    without = world.judge()
+    assert [finding.code for finding in with_log.findings] == [finding.code for finding in without.findings]
+    assert (with_log.outcome, with_log.promise, with_log.counts) == (without.outcome, without.promise, without.counts)
+
+
 @given(WORLDS)
 @settings(max_examples=200, deadline=None)
 def test_counts_are_those_of_the_world(world):

@@ -21,6 +21,7 @@ from test_recorder_postgres import SETTINGS, RecordedServer, _builds
 from crashlab.errors import RecordingError
 from crashlab.model import Complaint
 from crashlab.recording.base import BaseImage
+from crashlab.recording.content import ZERO, FileImage, written
 from crashlab.recording.decoder import Decoder
 from crashlab.recording.diskcontract import disk_contract
 from crashlab.recording.diskmodel import CrashState, DiskModel
@@ -124,10 +125,20 @@ def cut_and_written_again() -> Disk:
     return disk
 
 
+def one_file_becomes_two() -> Disk:
+    """Two names of one file, one of which then belongs to another file."""
+    disk = Disk()
+    disk.add_base("x", b"ABCD")
+    for line in ("link x u", "syncfs", "unlink x", "create x", "write x 0 zzzz"):
+        disk.run(line)
+    return disk
+
+
 @pytest.mark.parametrize("name", ["linux", "strict", "lying"])
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(disks(), st.integers(0, 1000))
 @example(cut_and_written_again(), 1)
+@example(one_file_becomes_two(), 1)
 def test_the_folder_holds_the_state(name: str, disk: Disk, seed: int) -> None:
     """From any state of any point to any other, with and without foreign changes between: names, links and bytes."""
     rng = Random(seed)
@@ -166,6 +177,16 @@ def test_only_what_differs_is_written(tmp_path: Path) -> None:
     assert stage.images.materialise(model, kept) == 1
     assert read_back(stage.images.image) == disk.image(model, kept)
     stage.close()
+
+
+def test_what_a_short_size_hid_is_written_when_the_file_grows() -> None:
+    """A unit may hold more than the size lets one see: the disk has zeros there."""
+    units = {1: written(b"abcd", 7, 0)}
+    short, long = (
+        FileImage(file=1, size=size, base_bytes=0, unit_bytes=4, units=units, fingerprint=size) for size in (6, 12)
+    )
+    assert list(long.changes(short)) == [(4, 4, 7, 0), (8, 4, ZERO, 8)]
+    assert list(short.changes(long)) == []
 
 
 def test_links_never_lead_out(tmp_path: Path) -> None:
@@ -257,7 +278,7 @@ def worker(recorded: RecordedServer) -> Iterator[tuple[Worker, LogBytes]]:
     folder = Path(tempfile.mkdtemp(dir="/tmp", prefix="crashlab-"))
     folder.chmod(0o755)
     log = LogBytes(recorded.log)
-    with Worker(recorded.base, log, folder / "worker", build, spec) as made:
+    with Worker.local(recorded.base, log, folder / "worker", build, spec) as made:
         yield made, log
     log.close()
     assert list(folder.iterdir()) == []
@@ -291,7 +312,7 @@ def recover_and_read(worker: Worker, *, skip: bool) -> tuple[list[Complaint], in
     assert recovery.started, recovery
     reading = Reading(relations=[], invariants=[], xids=[], sequences=(), unlogged=(), marker_table="pg_database")
     observation = observe(
-        lambda: worker.server.connect(autocommit=True),
+        lambda name: worker.server.connect(autocommit=True, dbname=name),
         reading,
         recovery,
         unchanged=worker.unchanged() if skip else (),
@@ -330,6 +351,8 @@ def test_real_states_are_exact_and_recover(recorded: RecordedServer, worker: tup
         ours = {entry for entry in read_back(made.images.image / label) if entry[1] != "link"}
         theirs = {entry for entry in read_back(live) if entry[1] != "link" and entry[0] != "postmaster.opts"}
         assert ours == theirs
+    assert "base/1/1249" in made.unchanged()
+    assert "base/5/1249" not in made.unchanged(), "the recorded server changed pg_attribute"
     link = made.images.data_directory / "spaces"
     assert link.readlink() == (made.images.image / "tblspc0").resolve()
 

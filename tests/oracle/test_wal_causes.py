@@ -1,0 +1,121 @@
+"""Is each loss explained by where its commit record was, and are the clauses those of its own commit?"""
+
+import pytest
+from msgspec.structs import replace
+from story import KILL, Story, codes
+
+from crashlab.contract import contract_for
+from crashlab.ledger import fold
+from crashlab.model import CrashClass, LostRecord, Outcome, WalAtCut, WalFacts, WalRecord
+from crashlab.oracle import judge
+
+WAL = WalFacts(redo=0x100, end=0x200, last=0xABC, records=[])
+POWER = {"crash_class": CrashClass.POWER_LOSS}
+
+
+def cut(*lost: LostRecord, flushing: bool = False) -> WalAtCut:
+    return WalAtCut(written=0x500, durable=0x180, flushing=flushing, lost=list(lost))
+
+
+def explanation(story: Story, settings: dict[str, str] | None = None, **facts) -> str:
+    (finding,) = story.judge(story.left(**facts), settings=settings, **POWER).findings
+    return finding.explanation
+
+
+@pytest.mark.parametrize(
+    ("fate", "says"),
+    [
+        ("not written", "never written, as the server had written its WAL up to 0/500"),
+        ("not durable", "written, not durable (the WAL was written up to 0/500 and durable up to 0/180; "),
+        ("behind a hole", "written and still there, but out of reach behind WAL that was lost"),
+        ("no file", "written, but its file's name was lost"),
+    ],
+)
+def test_a_loss_says_where_its_record_was(fate, says):
+    """Where the record ended, where the log ended, and which of the four ways it went."""
+    story = Story()
+    story.commit(1, "a", 1, sync="off")
+    text = explanation(story, wal=WAL, wal_at_cut=cut(LostRecord("commit", 702, 0x300, fate)))
+    assert "The valid WAL ended at 0/200, and the record ends at 0/300" in text
+    assert says in text
+
+
+def test_a_loss_says_why_the_log_was_not_durable():
+    """No flush yet, a flush in progress, or a server that never flushes."""
+    story = Story()
+    story.commit(1, "a", 1, sync="off")
+    record = LostRecord("commit", 702, 0x300, "not durable")
+    assert "it had not been flushed yet" in explanation(story, wal=WAL, wal_at_cut=cut(record))
+    assert "a flush was in progress" in explanation(story, wal=WAL, wal_at_cut=cut(record, flushing=True))
+    assert "flushes nothing" in explanation(story, {"fsync": "off"}, wal=WAL, wal_at_cut=cut(record))
+
+
+def test_without_a_recording_only_the_end_of_the_log_is_told():
+    """Nobody knows what became of the record, and nobody says so."""
+    story = Story()
+    story.commit(1, "a", 1, sync="off")
+    assert "The valid WAL ended at 0/200 and holds no commit of it." in explanation(story, wal=WAL)
+    assert "WAL ended" not in explanation(story)
+
+
+def test_the_clauses_are_those_of_the_lost_commits():
+    """The server's default says nothing about a commit under another synchronous_commit."""
+    story = Story()
+    story.commit(1, "a", 1, sync="off")
+    text = explanation(story)
+    assert "synchronous_commit = off: the newest commits may be lost" in text
+    assert "synchronous_commit = on" not in text
+    story = Story()
+    story.commit(1, "a", 1, sync="local")
+    text = explanation(story, {"synchronous_commit": "off"})
+    assert "synchronous_commit = local: the log is flushed before the client is told" in text
+    assert "synchronous_commit = off" not in text
+    story = Story()
+    story.commit(1, "a", 1, sync="off", forced=True)
+    assert "synchronous_commit = off: no matter here" in explanation(story)
+
+
+def test_no_window_is_claimed_where_there_is_none():
+    """With walwriter stopped there is no bound; while it runs there is one."""
+    story = Story()
+    story.commit(1, "a", 1, sync="off")
+    assert "at most three times this old, 600 ms" in explanation(story)
+    contract = contract_for({}, CrashClass.PROCESS_CRASH, bounded_window=False)
+    (finding,) = judge(fold(story.events), contract, (KILL,), story.left(), acked_min=0).findings
+    assert "no bound on the age" in finding.explanation
+    assert "three times" not in finding.explanation
+
+
+def test_a_record_counts_only_for_the_transaction_that_wrote_it():
+    """A record from before the transaction began belongs to another one with the same xid."""
+    story = Story()
+    story.commit(1, "a", 1, sync="off", insert_lsn=0x150)
+    own = replace(WAL, records=[WalRecord("commit", 702, 0x160, 0x180, False)])
+    other = replace(WAL, records=[WalRecord("commit", 702, 0x110, 0x120, False)])
+    assert codes(story.judge(story.left(wal=own))) == ["CORRUPT-WAL-STATE-MISMATCH"]
+    assert codes(story.judge(story.left(wal=other))) == ["LOSS-ASYNC-WINDOW"]
+    assert codes(story.judge(story.left(2, wal=own))) == []
+    assert codes(story.judge(story.left(2, wal=other))) == ["CORRUPT-WAL-STATE-MISMATCH"]
+
+
+def test_an_unanswered_commit_whose_record_survived_must_be_there():
+    """Without the log both outcomes are legal."""
+    story = Story()
+    story.lose_answer(story.intend(story.begin(1), "a", 1))
+    wal = replace(WAL, records=[WalRecord("commit", 702, 0x160, 0x180, False)])
+    assert codes(story.judge(story.left())) == []
+    assert codes(story.judge(story.left(2, wal=wal))) == []
+    verdict = story.judge(story.left(wal=wal))
+    assert codes(verdict) == ["CORRUPT-WAL-STATE-MISMATCH"]
+    assert verdict.outcome is Outcome.CORRUPTION
+    assert "its commit record ends at 0/180, and the WAL was valid up to 0/200" in verdict.findings[0].explanation
+
+
+def test_a_reading_that_recovery_contradicts_accuses_nobody():
+    """Redo ended elsewhere, so the reading is not trusted, and a clean trial is inconclusive."""
+    story = Story()
+    a = story.commit(1, "a", 1)
+    wal = replace(WAL, last=0x1F0, records=[WalRecord("commit", 799, 0x160, 0x180, False)])
+    verdict = story.judge(story.left(a, wal=wal))
+    assert codes(verdict) == ["INCONCLUSIVE-CHECK-NOT-RUN"]
+    assert "0/ABC" in verdict.findings[0].explanation

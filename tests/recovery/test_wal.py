@@ -1,0 +1,185 @@
+"""Is the end of the valid WAL found where PostgreSQL finds it, in a sound directory and in a damaged one?"""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from crashlab.model import WalDecision, WalFacts, WalRecord
+from crashlab.recovery.restart import recover
+from crashlab.recovery.wal import WalReader, directory, file_of, file_pages, read_control, read_wal
+from crashlab.recovery.walpages import _TABLE, Cluster, crc32c
+from crashlab.seeds import stream
+from crashlab.server import ServerSpec
+from crashlab.server.builds import Build, find_builds
+from crashlab.server.local import LocalServer
+
+DUMP = re.compile(r"rmgr: (\S+) .* tx: +(\d+), lsn: (\S+), prev \S+, desc: (\S+) (.*)")
+DECISIONS: dict[str, WalDecision] = {
+    "COMMIT": "commit",
+    "ABORT": "abort",
+    "PREPARE": "prepare",
+    "COMMIT_PREPARED": "commit prepared",
+    "ABORT_PREPARED": "rollback prepared",
+}
+
+
+def test_the_crc_is_castagnolis():
+    """The check value of the standard, and long messages as a plain loop over bytes computes them."""
+    assert crc32c(b"123456789") == 0xE306_9283
+    rng = stream(1, "crc")
+    for length in (0, 1, 1023, 1024, 1025, 1031, 4096, 8169, 40_001):
+        data = rng.randbytes(length)
+        crc = 0xFFFF_FFFF
+        for byte in data:
+            crc = _TABLE[(crc ^ byte) & 0xFF] ^ crc >> 8
+        assert crc32c(data) == crc ^ 0xFFFF_FFFF, length
+
+
+def test_a_directory_that_is_none_has_no_facts(tmp_path: Path):
+    """No control file, no reading."""
+    assert read_wal(tmp_path) is None
+
+
+def builds() -> list[Build]:
+    """The first build of each major version."""
+    found: dict[int, Build] = {}
+    for build in find_builds():
+        found.setdefault(build.version.major, build)
+    return list(found.values())
+
+
+def crashed(build: Build) -> LocalServer:
+    """Return a server that was killed after all kinds of ends of transactions, page-spanning records and switches."""
+    settings = {"max_prepared_transactions": "5", "fsync": "off"}
+    server = LocalServer(ServerSpec(kind="local", initdb=("--wal-segsize=1",), settings=settings), build)
+    rng = stream(2, "wal")
+    server.start()
+    with server.connect(autocommit=True) as session:
+        session.execute("CREATE TABLE t (a int PRIMARY KEY, b text)")
+        for number in range(200):
+            session.execute("BEGIN")
+            session.execute("INSERT INTO t VALUES (%s, repeat('x', %s))", (number, rng.choice((10, 3000, 9000))))
+            if number % 10 == 3:
+                session.execute("SAVEPOINT s")
+                session.execute("INSERT INTO t VALUES (%s, 's')", (10_000 + number,))
+            if number % 10 == 5:
+                session.execute(f"PREPARE TRANSACTION 'g{number}'")
+                session.execute(f"{'COMMIT' if number % 20 == 5 else 'ROLLBACK'} PREPARED 'g{number}'")
+            else:
+                session.execute("ROLLBACK" if number % 7 == 3 else "COMMIT")
+            if number % 50 == 9:
+                session.execute(f"CREATE TABLE x{number} (a int)")
+                session.execute(f"DROP TABLE x{number}")
+            if number in (60, 150):
+                session.execute("SELECT pg_switch_wal()")
+            if number == 100:
+                session.execute("CHECKPOINT")
+    server.kill_all()
+    return server
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("build", builds(), ids=lambda build: str(build.version))
+def test_recovery_ends_where_the_reader_says(build: Build):
+    """The last valid record is the last one that the server replays."""
+    server = crashed(build)
+    try:
+        assert server.data_directory is not None
+        facts = read_wal(server.data_directory)
+        recovery = recover(server, restart=True, log_position=server.log_position())
+        assert facts is not None
+        assert recovery.redo_start == f"0/{facts.redo:X}"
+        assert recovery.redo_end == f"0/{facts.last:X}"
+        assert sum(record.decision == "commit prepared" for record in facts.records) == 5
+    finally:
+        server.dispose()
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("build", builds(), ids=lambda build: str(build.version))
+def test_sound_and_damaged_wal_reads_as_pg_waldump_reads_it(build: Build):
+    """Every record's decision, xid and place; the same end after each of many damages, by one reader with a memory."""
+    if not (build.bindir / "pg_waldump").exists():
+        pytest.skip(f"the build in {build.bindir} has no pg_waldump")
+    server = crashed(build)
+    try:
+        assert server.data_directory is not None
+        data, reader, rng = server.data_directory, WalReader(), stream(3, "damage")
+        sound = read(reader, data)
+        assert sound == read_wal(data)
+        assert (sound.last, sound.records) == dumped(build, data, sound)
+        assert len(sound.records) > 80
+        ends = set()
+        for _ in range(25):
+            path, before = damage(data, sound, rng)
+            facts = read(reader, data)
+            assert (facts.last, facts.records) == dumped(build, data, sound), path
+            ends.add(facts.end)
+            path.write_bytes(before)
+        assert read(reader, data) == sound
+        assert len(ends) > 15
+        assert max(ends) <= sound.end
+        last = data / file_of(control_of(data)[0], sound.end)
+        begin = sound.end - sound.end % (1 << 20)
+        os.truncate(last, sound.end - begin - 1)
+        assert begin < read(reader, data).end < sound.end
+        last.unlink()
+        assert read(reader, data).end == begin
+    finally:
+        server.dispose()
+
+
+def read(reader: WalReader, data: Path) -> WalFacts:
+    """Read with a reader that has read the directory before."""
+    cluster, redo = control_of(data)
+    return reader.read(cluster, file_pages(cluster, directory(data)), redo)
+
+
+def control_of(data: Path) -> tuple[Cluster, int]:
+    """Return what the control file says: the cluster, and the redo point."""
+    control = read_control(directory(data))
+    assert control is not None
+    return control
+
+
+def damage(data: Path, sound: WalFacts, rng: Random) -> tuple[Path, bytes]:
+    """Damage a segment: a byte, a page or all from a place on; return it with its old content."""
+    cluster, _ = control_of(data)
+    record = rng.choice(sound.records)
+    position = rng.randrange(record.start, record.end)
+    path = data / file_of(cluster, position)
+    before = path.read_bytes()
+    offset = position % cluster.segment_bytes
+    page = offset - offset % 8192
+    match rng.choice(("byte", "byte", "zeros", "old page", "tail")):
+        case "byte":
+            path.write_bytes(before[:offset] + bytes([before[offset] ^ 1 << rng.randrange(8)]) + before[offset + 1 :])
+        case "zeros":
+            path.write_bytes(before[:page] + bytes(8192) + before[page + 8192 :])
+        case "old page":
+            path.write_bytes(before[:page] + before[:8192] + before[page + 8192 :])
+        case "tail":
+            path.write_bytes(before[:offset].ljust(len(before), b"\0"))  # pg_waldump itself needs whole files
+    return path, before
+
+
+def dumped(build: Build, data: Path, sound: WalFacts) -> tuple[int, list[WalRecord]]:
+    """Return what pg_waldump reads: the last record, and those that decide a transaction, as the sound WAL has them."""
+    command = [str(build.bindir / "pg_waldump"), "-p", str(data / "pg_wal"), "-s", f"0/{sound.redo:X}"]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=20)
+    known = {record.start: record for record in sound.records}
+    records, last = [], 0
+    for line in done.stdout.splitlines():
+        match = DUMP.match(line)
+        assert match, line
+        last = int(match[3].removeprefix("0/"), 16)
+        if match[1] == "Transaction" and (decision := DECISIONS.get(match[4])):
+            record = known[last]
+            xid = int(match[5].split(":")[0]) if "PREPARED" in match[4] else int(match[2])
+            assert (record.decision, record.xid) == (decision, xid)
+            records.append(record)
+    return last, records
