@@ -27,6 +27,7 @@ RELIABILITY = "Reliability, wal-reliability.html"
 
 WEAK_DISKS = {
     "strict": "beyond PostgreSQL's contract: it relies on the file system to keep a new file's name with its fsync",
+    "unordered": "beyond PostgreSQL's contract: it relies on the file system to keep names in the order they were made",
     "lying": "nothing is promised: PostgreSQL relies on a disk that has flushed what it says it has",
 }
 """The disk contracts of recorded runs under which nothing is promised, and why."""
@@ -53,7 +54,7 @@ def contract_for(
         settings: as SHOW prints them: "on", "200ms", "1min". One that is not given has PostgreSQL's own default.
         version_num: server_version_num, such as 180006; it changes the wording, never the promise.
         bounded_window: False if the fault voids the 3 x wal_writer_delay bound (walwriter stopped, postmaster killed).
-        disk: the disk contract of a recorded run; "strict" and "lying" are weaker than what PostgreSQL relies on.
+        disk: the disk contract of a recorded run; those of WEAK_DISKS are weaker than what PostgreSQL relies on.
 
     Raises:
         UsageProblem: fsync, full_page_writes, synchronous_commit or wal_writer_delay has a value without a meaning.

@@ -186,7 +186,7 @@ class LostRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     decision: WalDecision
     xid: int  # 32 bits
-    end: int  # LSN
+    end: int  # LSN; 0: unknown, as the run ended before it was written
     fate: RecordFate
 
 

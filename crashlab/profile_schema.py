@@ -208,6 +208,15 @@ class PowerLoss(_Table):
     end: Literal["kill", "stop"] = "kill"  # a clean stop writes a checkpoint, and a statistics file
     recovery_depth: int = Field(default=0, ge=0, le=2)  # so many recoveries are recorded and cut in their turn
 
+    @property
+    def promised_disk(self) -> str:
+        """The disk that PostgreSQL's promises are held against; one that swallows flushes lies, if not always."""
+        if self.swallow:
+            return "lying"
+        # With links safe, what is left are the names of files that PostgreSQL makes, and those it flushes itself
+        ordered = self.ordered_journal or self.durable_symlinks
+        return self.disk if ordered or self.disk != "linux" else "unordered"
+
 
 class Expect(_Table):
     """What the documentation makes likely; anything else is shown as unexpected, and is no failure by itself."""

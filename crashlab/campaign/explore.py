@@ -8,6 +8,7 @@ States that are equal in content are judged once.
 Source: design.md "From state to verdict, fast".
 """
 
+import dataclasses
 import os
 import tempfile
 import time
@@ -38,7 +39,7 @@ from crashlab.recording.diskcontract import DiskContract, disk_contract
 from crashlab.recording.diskmodel import CrashState, DiskModel
 from crashlab.recording.fileclass import FileClass
 from crashlab.recording.logbytes import LogBytes
-from crashlab.recording.states import draw_state, enumerate_states, everything, nothing_extra
+from crashlab.recording.states import draw_state, enumerate_states, everything, losses, nothing_extra
 from crashlab.recording.worker import Worker
 from crashlab.recovery import observe, recover
 from crashlab.recovery.restart import copy_settings
@@ -90,7 +91,9 @@ def candidates(
     aim = frozenset(FileClass(name) for name in power_loss.aim) or None
     rng = stream(seed, "states")
     seen: set[int] = set()
-    trial = io_bytes = 0
+    trial = 0
+    # The log's tail stands between records: whatever was noted up to first_bytes came before the first crash point
+    io_bytes = recording.record.first_bytes
     for operation in chain(Decoder(recording.log, recording.base.files), (None,)):
         if wanted and wanted[0] == model.position:
             count = -(-(trials - trial) // len(wanted))
@@ -98,12 +101,13 @@ def candidates(
             for state in _states_here(model, count, rng, aim, seen):
                 if trial == trials:
                     return
-                yield model, Candidate(trial, state, io_bytes)
+                told = msgspec.structs.replace(state, note=f"{state.note}; {losses(model, state)}")
+                yield model, Candidate(trial, told, io_bytes)
                 trial += 1
         if operation is not None:
             model.apply(operation)
             log.note(operation)
-            io_bytes = operation.log_end
+            io_bytes = max(io_bytes, operation.log_end)
 
 
 def rebuild(
@@ -129,7 +133,7 @@ def rebuild(
             f'the recording "{recording.folder}" has no operation {state.position}',
             detail=f"It ends at operation {model.position}.",
         )
-    return model, io_bytes
+    return model, max(io_bytes, recording.record.first_bytes)
 
 
 def _states_here(
@@ -166,6 +170,7 @@ class Explorer:
         self.profile = profile
         self.out = out
         self.seed = recording.record.run_seed if seed is None else seed
+        self._in_recovery = recording.record.ledger_io is not None  # its base image is a crash state
         self.log = LogBytes(recording.log)
         facts = recording.record.server
         settings = dict(facts.requested)
@@ -188,10 +193,10 @@ class Explorer:
         seconds: dict[str, float] = {}
         folder = make_trial_folder(self.out, candidate.trial)
         worker = self._worker
-        worker.materialise(model, candidate.state)
+        self.make_real(model, candidate)
         seconds["materialise"] = round(time.monotonic() - begun, 4)
         clean = stopped_cleanly(directory(worker.images.data_directory))
-        history = read_ledger(self.recording.ledger, until_io=self._ledger_io(candidate))
+        history = read_ledger(self.recording.ledger, until_io=self.ledger_io(candidate))
         looking = time.monotonic()
         wal, wal_at_cut = self._wal.look(model, candidate.state, history)
         seconds["wal"] = round(time.monotonic() - looking, 4)
@@ -214,8 +219,10 @@ class Explorer:
             recovery = recover(worker.server, restart=True, log_position=position, overrides=settings)
             seconds["recovery"] = recovery.seconds
             looking = time.monotonic()
-            reading = reading_of(self.profile, history)
-            known = frozenset() if everything_is_new or not recovery.started else worker.unchanged()
+            # The checkpoint at the end of a recovery makes the control file say "shut down" for a moment
+            reading = dataclasses.replace(reading_of(self.profile, history), statistics=not self._in_recovery)
+            comparable = recovery.started and not everything_is_new and not self._in_recovery
+            known = worker.unchanged() if comparable else frozenset()
             observation = observe(
                 lambda name: worker.server.connect(autocommit=True, dbname=name), reading, recovery, unchanged=known
             )
@@ -224,7 +231,13 @@ class Explorer:
         finally:
             worker.kill()
 
-    def _ledger_io(self, candidate: Candidate) -> int:
+    def make_real(self, model: DiskModel, candidate: Candidate) -> Worker:
+        """Make the worker's folder hold a crash state, and return the worker."""
+        self._worker.materialise(model, candidate.state)
+        return self._worker
+
+    def ledger_io(self, candidate: Candidate) -> int:
+        """Return up to which length of the first I/O log the ledger counts."""
         first_crash = self.recording.record.ledger_io
         return candidate.io_bytes if first_crash is None else first_crash
 
@@ -281,7 +294,7 @@ class Explorer:
             injections=[receipt],
             seconds=seconds,
             recording=os.path.relpath(self.recording.folder.resolve(), folder.resolve()),
-            crash_io=self._ledger_io(candidate),
+            crash_io=self.ledger_io(candidate),
             workload_errors=record.workload_errors,
             reproduce=f"crashlab replay {folder}",
         )
@@ -293,7 +306,8 @@ class Explorer:
 
     def __enter__(self) -> Self:
         try:
-            self.check_base()
+            if not self._in_recovery:
+                self.check_base()
         except BaseException:
             self.dispose()
             raise

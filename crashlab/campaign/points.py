@@ -25,7 +25,7 @@ class Survey(msgspec.Struct):
     first: int = 0  # position of the first operation that counts
     end: int = 0  # number of operations
     flushes: list[int] = []  # positions right before and right after a flush took effect
-    switches: list[int] = []  # ... around the making and renaming of WAL segments
+    switches: list[int] = []  # ... the making and renaming of a WAL segment, and the first write to another one
     checkpoints: list[tuple[int, int]] = []  # from a checkpoint's first flush of data to its control file
 
 
@@ -33,6 +33,7 @@ def survey(operations: Decoder, first_bytes: int) -> Survey:
     """Pass over a recording once. Memory grows with the number of flushes only."""
     found = Survey()
     checkpoint: int | None = None
+    segment = 0  # the WAL file that was written last
     for operation in operations:
         position = operation.position
         found.end = position + 1
@@ -48,9 +49,18 @@ def survey(operations: Decoder, first_bytes: int) -> Survey:
                 checkpoint = None
         elif operation.kind is Kind.FSYNC_END:
             found.flushes += [position, position + 1]
-        elif operation.kind in (Kind.RENAME, Kind.CREATE) and classify(operation.path) is FileClass.WAL:
-            found.switches += [position, position + 1]
+        elif operation.kind in (Kind.RENAME, Kind.CREATE):
+            if classify(operation.path) is FileClass.WAL:
+                found.switches += [position, position + 1]
+        elif operation.kind is Kind.WRITE and operation.file != segment and _is_wal(operations, operation.file):
+            if segment:
+                found.switches += [position, position + 1]
+            segment = operation.file
     return found
+
+
+def _is_wal(operations: Decoder, file: int) -> bool:
+    return classify(operations.path(file)) is FileClass.WAL
 
 
 def choose_points(found: Survey, aim: Aim, count: int, rng: Random) -> list[int]:

@@ -12,6 +12,7 @@ import msgspec
 from crashlab import evidence
 from crashlab.campaign import recording as recordings
 from crashlab.campaign.explore import Candidate, Explorer, candidates, rebuild
+from crashlab.campaign.nested import few_states_a_point, inner_request, record_recovery, recoveries_of
 from crashlab.campaign.recording import Recording
 from crashlab.campaign.results import OnPhase, OnTrial, ProfileResult, RunRequest
 from crashlab.model import Outcome, PromiseStatus
@@ -41,10 +42,7 @@ def run_recorded(
     begun = time.monotonic()
     if on_phase:
         on_phase("recording")
-    if request.recording is not None:
-        recording = recordings.load(request.recording)
-    else:
-        recording = record(request)
+    recording = record(request) if request.recording is None else recordings.load(request.recording)
     left_s = None if request.time_limit_s is None else request.time_limit_s - (time.monotonic() - begun)
     try:
         explore(recording, request, result, time_limit_s=left_s, on_trial=on_trial, on_phase=on_phase)
@@ -84,24 +82,51 @@ def explore(
     """
     deadline = None if time_limit_s is None else time.monotonic() + time_limit_s
     result.server = recording.record.server
+    _explore(recording, request, result, deadline, on_trial, on_phase)
+    if len(result.trials) < request.trials and result.stopped_by is None:
+        result.stopped_by = f"a recording with only {len(result.trials)} such crash states"
+
+
+def _explore(
+    recording: Recording,
+    request: RunRequest,
+    result: ProfileResult,
+    deadline: float | None,
+    on_trial: OnTrial | None,
+    on_phase: OnPhase | None,
+) -> None:
+    """Try crash states of a recording, or, with a recovery depth, of recorded recoveries from its crash states."""
+    assert request.profile.power_loss is not None
+    depth = request.profile.power_loss.recovery_depth
+    count = recoveries_of(request) if depth else request.trials
+    profile = few_states_a_point(request.profile) if depth else request.profile
+    seed = request.seed if recording.record.ledger_io is None else recording.record.seed
+    before = len(result.trials)
     with Explorer(recording, request.profile, request.out, seed=request.seed) as explorer:
-        for model, candidate in candidates(
-            recording, request.profile, explorer.log, seed=request.seed, trials=request.trials
-        ):
+        for model, candidate in candidates(recording, profile, explorer.log, seed=seed, trials=count):
             if deadline is not None and time.monotonic() > deadline:
-                result.stopped_by = f"time limit, {len(result.trials)} of {request.trials} crash states"
+                result.stopped_by = f"time limit, {len(result.trials)} crash states"
+            if result.stopped_by is not None:
                 return
-            if on_phase:
-                on_phase(f"state {candidate.trial}")
-            done = explorer.try_state(model, candidate)
-            result.trials.append(done)
-            if on_trial:
-                on_trial(done)
-            if request.fail_fast and done.verdict.promise is PromiseStatus.BROKEN:
-                result.stopped_by = "first broken promise"
-                return
-    if len(result.trials) < request.trials:
-        result.stopped_by = f"the recording has no more than {len(result.trials)} different crash states here"
+            done = len(result.trials) - before
+            if depth:
+                if on_phase:
+                    on_phase(f"recovery {candidate.trial}")
+                nested = record_recovery(explorer, model, candidate)
+                inner = inner_request(request, done, recoveries=count - candidate.trial)
+                _explore(nested, inner, result, deadline, on_trial, on_phase)
+            else:
+                if on_phase:
+                    on_phase(f"state {request.first_trial + done}")
+                result.trials.append(explorer.try_state(model, _numbered(candidate, request.first_trial + done)))
+                if on_trial:
+                    on_trial(result.trials[-1])
+                if request.fail_fast and result.trials[-1].verdict.promise is PromiseStatus.BROKEN:
+                    result.stopped_by = "first broken promise"
+
+
+def _numbered(candidate: Candidate, trial: int) -> Candidate:
+    return dataclasses.replace(candidate, trial=trial)
 
 
 def replay_state(folder: Path, result: ProfileResult, *, out: Path, on_trial: OnTrial | None) -> None:

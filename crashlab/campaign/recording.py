@@ -18,6 +18,7 @@ import contextlib
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,7 @@ def load(folder: Path) -> Recording:
 def find(path: Path) -> Recording:
     """Open the one recording at or below a path. Raises RecordingError: there is none, or several; and as `load`."""
     found = [path] if (path / RECORDING).is_file() else sorted(file.parent for file in path.rglob(RECORDING))
+    found = [one for one in found if not set(one.parents).intersection(found)]  # a recorded recovery lies inside
     if len(found) != 1:
         raise RecordingError(
             f'no recording in "{path}"' if not found else f'"{path}" holds {len(found)} recordings',
@@ -122,9 +124,10 @@ def find(path: Path) -> Recording:
 
 
 def forget_data(recording: Recording) -> None:
-    """Remove the base image and the log, which only a replay needs; the ledger and the facts stay, for the judge."""
-    shutil.rmtree(recording.folder / BASE)
-    recording.log.unlink()
+    """Remove base images and logs, which only a replay needs; the ledger and the facts stay, for the judge."""
+    for log in list(recording.folder.rglob(LOG)):  # those of recorded recoveries, too
+        shutil.rmtree(log.parent / BASE)
+        log.unlink()
 
 
 def make(request: RunRequest, folder: Path) -> Recording:
@@ -145,7 +148,9 @@ def make(request: RunRequest, folder: Path) -> Recording:
         try:
             server.share_data()
             workload = _set_up(profile, server, ledger, seed)
-            image, log = _attach(server, folder)
+            assert server.data_directory is not None
+            roots = [server.data_directory, server.tablespaces]
+            image, log = attach(server, roots, server.data_directory.parent, folder)
             position.follow(log)
             server.start()
             _require_recording(log)
@@ -214,14 +219,14 @@ def _set_up(profile: Profile, server: Server, ledger: LedgerWriter, seed: int) -
     return workload
 
 
-def _attach(server: Server, folder: Path) -> tuple[BaseImage, Path]:
+def attach(server: Server, roots: Sequence[Path], home: Path, folder: Path) -> tuple[BaseImage, Path]:
     """Take the base image, make the server's next start a recorded one, and return where its log is.
 
-    The server's user cannot reach the evidence, so the log is written beside its data directory.
+    Args:
+        roots: the data directory, then those of tablespaces.
+        home: takes the log, and the recorder: the server's user cannot reach the evidence.
+        folder: takes the base image.
     """
-    assert server.data_directory is not None
-    home = server.data_directory.parent
-    roots = [server.data_directory, server.tablespaces]
     image = base.take(roots, folder / BASE)
     log = home / LOG
     iolog.create(log)

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 from crashlab import evidence
-from crashlab.campaign.results import ProfileResult, TrialResult
+from crashlab.campaign.results import CrashPoint, ProfileResult, TrialResult
 from crashlab.contract import contract_for
 from crashlab.errors import EvidenceError
 from crashlab.ledger import read_ledger
 from crashlab.model import Contract, Verdict
 from crashlab.oracle import judge
-from crashlab.profile import Profile
+from crashlab.profile import PowerLoss, Profile
 
 
 def contract_of(record: evidence.TrialRecord) -> Contract:
@@ -24,9 +24,8 @@ def contract_of(record: evidence.TrialRecord) -> Contract:
 
 
 def _disk(record: evidence.TrialRecord) -> str:
-    """Return the disk contract that a trial counts on; one that swallows flushes lies, if only about some files."""
-    power_loss = record.profile_resolved.get("power_loss") or {}
-    return "lying" if power_loss.get("swallow") else str(power_loss.get("disk", "linux"))
+    power_loss = record.profile_resolved.get("power_loss")
+    return "linux" if power_loss is None else PowerLoss.model_validate(power_loss).promised_disk
 
 
 def judge_trial(folder: Path) -> Verdict:
@@ -85,6 +84,7 @@ def result_of(folder: Path, *, verdict: Verdict | None = None) -> TrialResult:
         kept_data=data if data.exists() else None,
         reproduce=record.reproduce,
         server=record.server,
+        state=evidence.load(folder / evidence.STATE, CrashPoint) if record.recording is not None else None,
     )
 
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import msgspec
+
 from crashlab.errors import EvidenceError
 from crashlab.evidence import ServerFacts
 from crashlab.model import CrashClass, Injection, Verdict
@@ -39,6 +41,16 @@ class RunRequest:
     recording: Path | None = None  # examine this one instead of recording the profile's workload
 
 
+class CrashPoint(msgspec.Struct, frozen=True):
+    """Which crash state of a recording a trial is, in words."""
+
+    position: int  # so many operations of the recording had happened
+    note: str
+
+    def __str__(self) -> str:
+        return f"operation {self.position} of the recording; {self.note}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrialResult:
     """One trial as it is reported."""
@@ -52,6 +64,7 @@ class TrialResult:
     kept_data: Path | None
     reproduce: str
     server: ServerFacts | None = None
+    state: CrashPoint | None = None  # None: a live trial
     error: str | None = None  # the trial could not be run to its end; the verdict is inconclusive
 
 

@@ -72,20 +72,26 @@ class RecordedWal:
         cluster, redo = control
         facts = self._reader.read(cluster, file_pages(cluster, part), redo)
         promised = {
-            xid & 0xFFFF_FFFF for xid, state in zip(history.xid, history.state, strict=True) if state in _ANSWERED
+            xid & 0xFFFF_FFFF
+            for xid, state in zip(history.xid, history.state, strict=True)
+            if xid and state in _ANSWERED
         }
+        run, run_end = self._run
         missing = [
             record
-            for record in self._run
+            for record in run
             if record.end > facts.end and record.xid in promised and record.decision in _LOSABLE
         ]
-        if not missing:
+        never = promised.difference(record.xid for record in run)
+        if not missing and not never:
             return facts, None
         point = self._point(cluster, redo, model)
         lost = [
             LostRecord(record.decision, record.xid, record.end, _fate(cluster, record, point, part))
             for record in missing
         ]
+        if run_end >= point.written:
+            lost += [LostRecord("commit", xid, 0, "not written") for xid in sorted(never)]
         return facts, WalAtCut(written=point.written, durable=point.durable, flushing=point.flushing, lost=lost)
 
     def _point(self, cluster: Cluster, redo: int, model: DiskModel) -> "_Point":
@@ -106,7 +112,7 @@ class RecordedWal:
         return self._last
 
     @cached_property
-    def _run(self) -> list[WalRecord]:
+    def _run(self) -> tuple[list[WalRecord], int]:
         return run_records(self._recording, self._reader)
 
     def _part_of(self, model: DiskModel, state: CrashState) -> ReadPart:
@@ -146,15 +152,15 @@ class RecordedWal:
         return b"".join(found)
 
 
-def run_records(recording: Recording, reader: WalReader) -> list[WalRecord]:
-    """Return every record of a recorded run that decides a transaction, whenever it was written.
+def run_records(recording: Recording, reader: WalReader) -> tuple[list[WalRecord], int]:
+    """Return every record of a recorded run that decides a transaction, whenever it was written, and the WAL's end.
 
     The operations on pg_wal are applied to a copy of it; before a segment is renamed or removed, it is read.
     """
     base = recording.base
     control = read_control(directory(base.image / root_label(0)))
     if control is None:
-        return []
+        return [], 0
     cluster, redo = control
     place = start_at(cluster, redo)
     records: list[WalRecord] = []
@@ -176,8 +182,8 @@ def run_records(recording: Recording, reader: WalReader) -> list[WalRecord]:
                 numbers.add(operation.file)
             replayer.apply(operation)
         replayer.close()
-        found, _ = reader.read_on(cluster, file_pages(cluster, part), place)
-    return records + found
+        found, place = reader.read_on(cluster, file_pages(cluster, part), place)
+    return records + found, place.at
 
 
 def _fate(cluster: Cluster, record: WalRecord, point: _Point, found: ReadPart) -> RecordFate:

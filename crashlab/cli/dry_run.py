@@ -6,7 +6,7 @@ import click
 
 from crashlab.contract import contract_for
 from crashlab.duration import format_ms
-from crashlab.profile import Fault, Profile
+from crashlab.profile import Fault, PowerLoss, Profile
 from crashlab.seeds import trial_seed
 
 if TYPE_CHECKING:
@@ -22,13 +22,15 @@ def print_plan(plan: "Plan") -> None:
         click.echo(f"time limit {plan.time_limit_s:g} s, shared by all profiles")
     for profile in plan.profiles:
         trials = plan.trials_of(profile)
+        power_loss = profile.power_loss
         seeds = [str(trial_seed(plan.seed, profile.name, trial)) for trial in range(min(trials, SHOWN_SEEDS))]
         click.echo(f"\n{profile.name}: {profile.description}")
         click.echo(f"  trials    {trials}, seeds {' '.join(seeds)}{' ...' if trials > SHOWN_SEEDS else ''}")
         _section("settings", [f"{name} = {value}" for name, value in profile.server.settings.items()])
         _section("initdb", profile.server.initdb)
         _section("workload", _workload(profile))
-        _section("faults", [_fault(fault) for fault in profile.faults] or ["none: every trial will be inconclusive"])
+        faults = [_fault(fault) for fault in profile.faults] if power_loss is None else _power_loss(power_loss)
+        _section("faults", faults or ["none: every trial will be inconclusive"])
         _section("contract", _contract(profile))
         expect = profile.expect
         _section("expected", [f"{' or '.join(expect.outcomes)}, promise {' or '.join(expect.promise)}. {expect.note}"])
@@ -72,8 +74,31 @@ def _fault(fault: Fault) -> str:
     return f"{fault.kind} {fault.target or ''}".rstrip() + f" {moment}"
 
 
+def _power_loss(power_loss: PowerLoss) -> list[str]:
+    where = {
+        "any": "any operation",
+        "checkpoint": "operations of checkpoints",
+        "wal switch": "switches of the WAL file",
+    }
+    lines = [
+        f"one recorded run of {power_loss.acks} acknowledged writes, then a {power_loss.end}",
+        f"cut at {where.get(power_loss.points, power_loss.points)}, {power_loss.states_per_point} states a point",
+        f"{power_loss.disk} disk, units of {power_loss.tear_bytes} bytes survive on their own",
+    ]
+    if power_loss.aim:
+        lines.append(f"only these files vary: {', '.join(power_loss.aim)}")
+    if power_loss.swallow:
+        lines.append(f"flushes of these files do nothing: {', '.join(power_loss.swallow)}")
+    return lines
+
+
 def _contract(profile: Profile) -> list[str]:
     """Say the promise for the settings that the profile asks for; the run itself reads them back from the server."""
     unbounded = any(fault.kind == "stop" or fault.target == "postmaster" for fault in profile.faults)
-    contract = contract_for(profile.server.settings, profile.crash_class, bounded_window=not unbounded)
+    contract = contract_for(
+        profile.server.settings,
+        profile.crash_class,
+        bounded_window=not unbounded and profile.power_loss is None,
+        disk="linux" if profile.power_loss is None else profile.power_loss.promised_disk,
+    )
     return [f"{clause.setting} = {clause.value}: {clause.says} [{clause.manual}]" for clause in contract.clauses]

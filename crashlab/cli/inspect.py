@@ -67,7 +67,7 @@ def validate(files: Sequence[str], overrides: Sequence[str]) -> int:
             continue
         click.echo(f"{file}: valid")
         for profile in found:
-            if not profile.faults:
+            if not profile.faults and profile.power_loss is None:
                 click.echo(f"{file}: note: no fault, so every trial will be inconclusive")
     return code
 

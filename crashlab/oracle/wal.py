@@ -162,10 +162,11 @@ class Wal:
         record = self._lost_record(tx, decisions)
         if record is None:
             return f"{says} and holds no commit of it.", known
-        says += f", and the record ends at {lsn(record.end)}: {self._fate(record.fate, no_flush)}."
+        place = f"ends at {lsn(record.end)}" if record.end else "lay behind all that was ever written"
+        says += f", and the record {place}: {self._fate(record.fate, no_flush)}."
         at_cut = self._observation.wal_at_cut
         assert at_cut is not None
-        known |= {"record_end": lsn(record.end), "fate": record.fate}
+        known |= {"record_end": lsn(record.end) if record.end else None, "fate": record.fate}
         known |= {"wal_written": lsn(at_cut.written), "wal_durable": lsn(at_cut.durable), "flushing": at_cut.flushing}
         return says, known
 
@@ -179,9 +180,11 @@ class Wal:
         assert at_cut is not None
         written, durable = lsn(at_cut.written), lsn(at_cut.durable)
         if fate == "not written":
-            return f"never written, as the server had written its WAL up to {written}"
+            return f"not written by then, as the server had written its WAL up to {written}"
         why = no_flush or ("a flush was in progress" if at_cut.flushing else "it had not been flushed yet")
-        how_far = f"the WAL was written up to {written} and durable up to {durable}; {why}"
+        nothing = self._facts is not None and at_cut.durable <= self._facts.redo
+        how_far = f"the WAL was written up to {written} and "
+        how_far += f"{f'not durable from {durable} on' if nothing else f'durable up to {durable}'}; {why}"
         if fate == "no file":
             return f"written, but its file's name was lost ({how_far})"
         if fate == "behind a hole":

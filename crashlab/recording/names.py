@@ -200,7 +200,7 @@ class Namespace:
         return self._persist({operation.position for operation in self.pending if operation.position < before})
 
     def persist_operation(self, position: int) -> list[int]:
-        """Make one change durable, with all that it depends on; return the files that no state can reach any more."""
+        """Make one change durable, and the older ones of the same entry; return the files that are gone for good."""
         return self._persist({operation.position for operation in self.pending if operation.position == position})
 
     def persist_names_of(self, file: int, before: int, *, creation_only: bool, in_order: bool) -> list[int]:

@@ -12,6 +12,7 @@ Choices:
 Source: design.md "The disk model"; the all-but-one and only-one states after ALICE (OSDI '14).
 """
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import chain, islice, product, zip_longest
 from typing import Protocol, TypeVar
@@ -45,6 +46,23 @@ def nothing_extra(model: DiskModel) -> CrashState:
 def everything(model: DiskModel) -> CrashState:
     """Return the state in which everything survived: what the server saw at this point."""
     return model.state(_all_names(model), map(_whole, _pending_files(model)), "everything survived")
+
+
+def losses(model: DiskModel, state: CrashState) -> str:
+    """Say how much of what was pending a state has lost: pages by class of file, and names."""
+    kept = {choice.file: dict(choice.versions) for choice in state.files}
+    lost: Counter[FileClass] = Counter()
+    pending: Counter[FileClass] = Counter()
+    for file in _pending_files(model):
+        versions = kept.get(file.number, {})
+        pending[model.class_of(file.number)] += len(file.versions)
+        lost[model.class_of(file.number)] += sum(
+            versions.get(unit, DURABLE) != history[-1][0] for unit, history in file.versions.items()
+        )
+    parts = [f"{lost[part]} of {number} {part} units" for part, number in sorted(pending.items()) if lost[part]]
+    if names := len(model.names.pending):
+        parts.append(f"{names - len(state.names)} of {names} names")
+    return f"lost {', '.join(parts)}" if parts else "lost nothing"
 
 
 def draw_state(model: DiskModel, rng: Dice, aim: Collection[FileClass] | None = None) -> CrashState:

@@ -6,7 +6,7 @@ materialise, start the server (`recovery.recover`), `unchanged`, observe, kill: 
 materialise repairs it. One worker to a process; workers share nothing.
 """
 
-import contextlib
+import shutil
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 from types import TracebackType
@@ -21,6 +21,7 @@ from crashlab.server import registry
 from crashlab.server.base import Server, ServerSpec
 from crashlab.server.builds import Build
 from crashlab.server.local import LocalServer
+from crashlab.server.privileges import make_searchable
 
 
 class Worker:
@@ -66,6 +67,7 @@ class Worker:
         """Recover in one container, of the image that `spec` names.
 
         Args:
+            log, folder, spec: see `local`.
             recorded_roots: the recorded directories as the recorded server saw them.
 
         Raises:
@@ -75,6 +77,7 @@ class Worker:
         from crashlab.server.statecontainer import StateContainer
 
         assert spec.image is not None
+        make_searchable(folder)
         server = StateContainer(spec, spec.image, folder)
         try:
             states = server.home / "state"
@@ -106,8 +109,7 @@ class Worker:
             self.server.dispose()
         finally:
             self.images.dispose()
-            with contextlib.suppress(OSError):
-                self.folder.rmdir()
+            shutil.rmtree(self.folder, ignore_errors=True)
             registry.remove(self)
 
     def __enter__(self) -> Self:

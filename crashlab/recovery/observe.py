@@ -52,6 +52,7 @@ class Reading:
     sequences: tuple[str, ...] = (SEQUENCE,)
     unlogged: tuple[str, ...] = (UNLOGGED_TABLE,)
     databases: bool = False  # read the other databases, too
+    statistics: bool = True  # ask for them if no recovery ran; False: nothing ever wrote them down
 
 
 @dataclass
@@ -99,7 +100,7 @@ def observe(
                 _prepare(connection, unchanged)
                 for name, check in CHECKS:
                     _run_check(name, check, connection, reading, facts)
-                if not recovery.ran:  # which throws the statistics away
+                if reading.statistics and not recovery.ran:  # which throws them away
                     _run_check("statistics", _statistics, connection, reading, facts)
                 if reading.databases:
                     _run_check("databases", partial(_databases, connect, unchanged), connection, reading, facts)

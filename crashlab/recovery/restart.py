@@ -51,6 +51,7 @@ SMALL_SETTINGS = {
 Not here, because recovery may need them as they are: max_prepared_transactions, max_locks_per_transaction,
 max_replication_slots, wal_level, shared_preload_libraries.
 """
+_ABOUT_DURABILITY = ("fsync", "full_page_writes", "wal_init_zero", "wal_recycle", "synchronous_commit")
 LOG_LINES_MAX = 200
 FATAL_MAX = 20
 RECOVERY_RAN = ("automatic recovery in progress", "all server processes terminated; reinitializing")
@@ -87,6 +88,11 @@ def copy_settings(major: int) -> dict[str, str]:
     if major >= 18:
         settings["io_method"] = "sync"
     return settings
+
+
+def durable_settings(major: int) -> dict[str, str]:
+    """Return the settings for a recovery that is recorded: like `copy_settings`, but all flushes and images happen."""
+    return {name: value for name, value in copy_settings(major).items() if name not in _ABOUT_DURABILITY}
 
 
 def recover(

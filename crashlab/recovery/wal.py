@@ -68,13 +68,14 @@ class WalReader:
         return WalFacts(redo=redo, end=place.at, last=place.last, records=records)
 
     def read_on(self, cluster: Cluster, page: ReadPage, place: Place) -> tuple[list[WalRecord], Place]:
-        """Read from a place to the end; return what was found, and where to go on once there is more."""
+        """Read from a place to the end; return what was found, and where to go on once more was written."""
         records: list[WalRecord] = []
         going = True
         while going:
             found, place, going = self._read_page(cluster, page(place.page), place)
             records += found
-        return records, place
+        # A record that is not whole may be written again, all of it
+        return records, Place(place.at - place.at % cluster.page_bytes, place.at, place.last)
 
     def _read_page(self, cluster: Cluster, page: bytes, place: Place) -> tuple[list[WalRecord], Place, bool]:
         key = (cluster, place, blake2b(page, digest_size=16).digest())

@@ -158,6 +158,8 @@ def _print_finding(target: Console, result: ProfileResult, found: DistinctFindin
     target.print(title)
     for line in (finding.summary, finding.explanation):
         target.print(Padding(Text(line), (0, 0, 0, 2)))
+    if found.first.state:
+        target.print(f"  cut at {found.first.state}", soft_wrap=True)
     target.print(f"  reproduce: {found.first.reproduce}", soft_wrap=True)
     if found.first.kept_data:
         target.print(f"  data kept in: {found.first.kept_data}", soft_wrap=True)

@@ -2,7 +2,7 @@
 
 Schema 1: one profile is an object, several are a list of them. Keys are only ever added.
 `promise` is null where a trial is inconclusive; `server` is null where none came up; `injection` is the last fault,
-the one that crashed the server, and `injections` are all of them.
+the one that crashed the server, and `injections` are all of them. `state` is the crash state of a recorded trial.
 A profile that an error of the environment cut short has `error` with primary, detail and hint.
 """
 
@@ -66,6 +66,7 @@ def _trial(trial: TrialResult) -> dict[str, Any]:
         "findings": verdict.findings,
         "injection": trial.injections[-1] if trial.injections else None,
         "injections": trial.injections,
+        "state": trial.state,
         "seconds": {name: value for name, value in trial.seconds.items() if math.isfinite(value)},
         "folder": str(trial.folder),
         "kept_data": str(trial.kept_data) if trial.kept_data else None,

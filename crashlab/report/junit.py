@@ -64,6 +64,7 @@ def _case(profile: str, trial: TrialResult) -> ElementTree.Element:
     case = ElementTree.Element("testcase", classname=profile, name=name, time=f"{_seconds(trial):.3f}")
     story = "\n\n".join(
         [f"{finding.code}: {finding.summary}\n{finding.explanation}" for finding in verdict.findings]
+        + ([f"Cut at {trial.state}"] if trial.state else [])
         + ([trial.error] if trial.error else [])
         + [f"Evidence: {trial.folder}", f"Reproduce: {trial.reproduce}"]
     )

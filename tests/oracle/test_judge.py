@@ -219,9 +219,10 @@ LOSSES_AND_NOTES = {
     "LOSS-ASYNC-WINDOW-EXCEEDED",
     "LOSS-NOTHING-PROMISED",
     "NOTE-LEDGER-TRUNCATED",
+    "NOTE-STATISTICS-LOST",
     "NOTE-UNEXPECTED-RECOVERY",
 }
-"""Produced by name in test_order and above."""
+"""Produced by name in test_order, test_clean_stop and above."""
 
 
 def test_every_code_is_produced_by_a_test():

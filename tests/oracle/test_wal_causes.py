@@ -25,7 +25,7 @@ def explanation(story: Story, settings: dict[str, str] | None = None, **facts) -
 @pytest.mark.parametrize(
     ("fate", "says"),
     [
-        ("not written", "never written, as the server had written its WAL up to 0/500"),
+        ("not written", "not written by then, as the server had written its WAL up to 0/500"),
         ("not durable", "written, not durable (the WAL was written up to 0/500 and durable up to 0/180; "),
         ("behind a hole", "written and still there, but out of reach behind WAL that was lost"),
         ("no file", "written, but its file's name was lost"),

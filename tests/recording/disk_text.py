@@ -13,6 +13,7 @@ _LINUX = DiskContract("linux", tear_bytes=UNIT, size_step_bytes=UNIT)
 CONTRACTS = {
     "linux": _LINUX,
     "journal": replace(_LINUX, ordered_journal=True),
+    "durable links": replace(_LINUX, durable_symlinks=True),
     "strict": replace(_LINUX, fsync_persists_own_name=False, names_in_order=False),
     "lying": replace(_LINUX, flushes_ignored_from=0),
     "lying later": replace(_LINUX, flushes_ignored_from=3),

@@ -137,6 +137,14 @@ SCENARIOS = {
     ),
     "where one journal holds all, it does": ("journal", "create a; create b; fsync b", "a= b="),
     "there, an fsync of written data does too": ("journal", "create a; write old 0 zzzz; fsync old", "a= old=zzzzEFGH"),
+    "a symbolic link is a name like any other": ("linux", "create a; symlink l a", "(start) | a= | a= l=a"),
+    "unless links are durable as soon as they are made": ("durable links", "create a; symlink l a", "l=a | a= l=a"),
+    "or removed": ("durable links", "symlink l old; create a; unlink l", "(start) | a="),
+    "which does not save the folder that it is in": (
+        "durable links",
+        "mkdir n; create a; symlink n/l old",
+        "(start) | n/= n/l=old | n/= n/l=old a=",
+    ),
     "a rename is atomic": ("linux", "create new; fsync new; rename new d/new", "new= | d/new="),
     "a rename over an existing name leaves the one or the other": (
         "linux",
