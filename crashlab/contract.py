@@ -123,7 +123,7 @@ def _fsync(on: bool, power_loss: bool) -> Clause:
 
 def _full_page_writes(on: bool, power_loss: bool, anything_goes: bool) -> Clause:
     if anything_goes:
-        says = "no page image helps, because nothing is certain to be flushed"
+        says = "a page image in the log helps only where the log survives, which is not promised here"
     elif on:
         says = "a page torn by the crash is restored from its image in the log: corruption is excluded"
     elif power_loss:
@@ -149,7 +149,7 @@ def commit_clause(value: str, *, survives: bool, forced: bool = False) -> Clause
     if value not in SYNC_MODES:
         raise UsageProblem(f'cannot tell what is promised: synchronous_commit is "{value}"')
     if not survives:
-        says = "no commit is promised to survive, because nothing is certain to be flushed"
+        says = "no commit is promised to survive here"
         manual = f"{GUC}SYNCHRONOUS-COMMIT"
     elif forced and value == "off":
         says = "no matter here: this kind of command is always flushed before the client is told, so it survives"

@@ -5,7 +5,7 @@ The table is postgres-contract.md 1.3b.
 
 import pytest
 
-from crashlab.contract import contract_for, time_ms
+from crashlab.contract import WEAK_DISKS, contract_for, time_ms
 from crashlab.errors import UsageProblem
 from crashlab.model import CrashClass
 
@@ -90,6 +90,17 @@ def test_every_clause_cites_a_page_of_the_manual():
         assert ".html" in page
     (fsync,) = (clause for clause in contract_for({}, P).clauses if clause.setting == "fsync")
     assert fsync.manual.endswith("runtime-config-wal.html#GUC-FSYNC")
+
+
+@pytest.mark.parametrize("disk", sorted(WEAK_DISKS))
+def test_on_a_weaker_disk_nothing_is_promised_and_the_reason_is_given(disk):
+    """Beyond PostgreSQL's contract; killed processes do not care, and the ordinary disk has no such clause."""
+    weak, ordinary = contract_for({}, L, disk=disk), contract_for({}, L, disk="linux")
+    assert (weak.sync_commits_survive, weak.corruption_excluded, weak.async_window_ms) == (False, False, None)
+    assert [clause.says for clause in weak.clauses if clause.setting == "disk"] == [WEAK_DISKS[disk]]
+    assert ordinary == contract_for({}, L)
+    assert (ordinary.sync_commits_survive, ordinary.corruption_excluded) == (True, True)
+    assert contract_for({}, P, disk=disk) == contract_for({}, P)
 
 
 @pytest.mark.parametrize(

@@ -254,7 +254,8 @@ def test_a_target_brings_the_settings_without_which_it_does_not_exist(target, ne
 def test_every_shipped_profile_loads_and_opens_with_what_it_is_about():
     """Each file says what it does, what is promised and what to expect, before the first key."""
     files = sorted(SHIPPED.glob("*.toml"))
-    assert sorted(file.stem for file in files) == [name for name in list_profiles() if (SHIPPED / f"{name}.toml").exists()]
+    shipped = [name for name in list_profiles() if (SHIPPED / f"{name}.toml").exists()]
+    assert sorted(file.stem for file in files) == shipped
     for file in files:
         comment = file.read_text().split("\ndescription")[0]
         assert "# Documentation promises:" in comment

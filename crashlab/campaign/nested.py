@@ -84,13 +84,15 @@ def record_recovery(explorer: Explorer, model: DiskModel, candidate: Candidate) 
     server = worker.server
     roots = [worker.images.image / root_label(index) for index in range(len(parent.base.roots))]
     begun = time.monotonic()
-    image, log = recordings.attach(server, roots, worker.images.folder.parent, folder)
+    home = worker.images.folder.parent
+    image, log = recordings.attach(server, roots, home, folder)
     log_begin = server.log_position()
     try:
         recover(server, restart=True, log_position=log_begin, overrides=durable_settings(server.version.major))
     finally:
         worker.kill()
         server.environment.clear()
+        shutil.rmtree(home / recordings.RECORDER_FOLDER)
         (folder / evidence.SERVER_LOG).write_text(server.log_since(log_begin), errors="replace")
     shutil.move(log, folder / recordings.LOG)
     end_bytes = (folder / recordings.LOG).stat().st_size

@@ -45,6 +45,7 @@ SCHEMA = 1
 RECORDING = "recording.json"
 BASE = "base"
 LOG = "io.log"
+RECORDER_FOLDER = "recorder"
 RUN_TIMEOUT_S = 120.0
 POLL_S = 0.002
 DIFFERENCES_MAX = 20
@@ -231,7 +232,7 @@ def attach(server: Server, roots: Sequence[Path], home: Path, folder: Path) -> t
     log = home / LOG
     iolog.create(log)
     server.own(log)
-    installed = Recorder.install(home / "recorder", server.machine)
+    installed = Recorder.install(home / RECORDER_FOLDER, server.machine)
     recorder = Recorder(server.seen(Path(installed.library)))
     server.environment.update(recorder.environment(server.seen(log), [server.seen(root) for root in roots]))
     return image, log

@@ -30,7 +30,9 @@ from crashlab.recording.filenumbers import FileNumbers
 from crashlab.recording.operations import BaseFile, Kind, Operation
 
 EXCEPTIONS = re.compile(
-    r"pgdata/(postmaster\.opts|log/.*|pg_wal/[0-9A-F]{24}\.[0-9A-F]{8}\.backup|pg_dynshmem/.*)", re.DOTALL
+    r"pgdata/(postmaster\.opts|log/.*|pg_wal/[0-9A-F]{24}\.[0-9A-F]{8}\.backup|pg_dynshmem/.*"
+    r"|pg_stat(_tmp)?/(global|db_\d+)\.(tmp|stat))",  # up to 14: the collector writes these while it is killed
+    re.DOTALL,
 )
 DIFFERENCES_MAX = 100
 _OPEN_FILES_MAX = 200
