@@ -33,13 +33,12 @@ Exit codes:
 Each option has an environment variable: crashlab run --seed is CRASHLAB_RUN_SEED."""
 
 
+HELP = {"help_option_names": ["-h", "--help"]}
+
+
 @click.group(
     epilog=EXIT_CODES,
-    context_settings={
-        "help_option_names": ["-h", "--help"],
-        "auto_envvar_prefix": "CRASHLAB",
-        "max_content_width": 110,
-    },
+    context_settings={**HELP, "auto_envvar_prefix": "CRASHLAB", "max_content_width": 110},
 )
 @click.version_option(__version__, prog_name="crashlab")
 def cli() -> None:
@@ -47,6 +46,7 @@ def cli() -> None:
 
 
 for command in (run, judge, replay, record, explore, show, profiles, validate, explain, doctor):
+    command.context_settings.update(HELP)  # click asks a command first, and keeps the answer
     cli.add_command(command)
 
 

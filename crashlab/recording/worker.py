@@ -9,7 +9,6 @@ materialise repairs it. One worker to a process; workers share nothing.
 import shutil
 from collections.abc import Sequence
 from pathlib import Path, PurePath
-from types import TracebackType
 from typing import Self
 
 from crashlab.recording.base import BaseImage
@@ -24,7 +23,7 @@ from crashlab.server.local import LocalServer
 from crashlab.server.privileges import make_searchable
 
 
-class Worker:
+class Worker(registry.Disposable):
     """A folder for crash states and a server on it. Use it as a context manager: leaving removes both."""
 
     def __init__(self, folder: Path, images: ImageFolder, server: Server) -> None:
@@ -111,11 +110,3 @@ class Worker:
             self.images.dispose()
             shutil.rmtree(self.folder, ignore_errors=True)
             registry.remove(self)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.dispose()

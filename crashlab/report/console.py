@@ -3,6 +3,7 @@
 The table and the findings go to one console, progress to another: a bar on a terminal, elsewhere a line a trial.
 """
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -10,7 +11,6 @@ from typing import Self
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
@@ -156,8 +156,9 @@ def _print_finding(target: Console, result: ProfileResult, found: DistinctFindin
     title = Text.assemble((finding.code, style), f" ({finding.family}{grade})  {result.profile.name}")
     title.append(f", {found.trials} of {counted(len(result.trials))}")
     target.print(title)
-    for line in (finding.summary, finding.explanation):
-        target.print(Padding(Text(line), (0, 0, 0, 2)))
+    for text in (finding.summary, finding.explanation):
+        for line in textwrap.wrap(text, target.width - 2):
+            target.print(f"  {line}", markup=False, highlight=False)
     if found.first.state:
         target.print(f"  cut at {found.first.state}", soft_wrap=True)
     target.print(f"  reproduce: {found.first.reproduce}", soft_wrap=True)

@@ -9,11 +9,10 @@ A started server may be killed and started again on the same data directory as o
 import re
 import signal as signals
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from types import TracebackType
 from typing import Any, Literal, Self
 
 import psycopg
@@ -86,7 +85,7 @@ class Version:
         return cls(match[0], major * 10000 + minor, major)
 
 
-class Server(ABC):
+class Server(registry.Disposable):
     """A disposable PostgreSQL server. Use it as a context manager: leaving disposes of it."""
 
     kind: str
@@ -221,17 +220,9 @@ class Server(ABC):
             ServerError: the data directory could not be kept. Everything is removed all the same.
         """
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.dispose()
-
     # Files
 
-    def share_data(self) -> None:  # noqa: B027
+    def share_data(self) -> None:
         """Before the first start: see to it that the data directory exists and is `data_directory`.
 
         Raises:

@@ -7,14 +7,26 @@ anywhere and any number of times; a second Ctrl-C inside it leaves the rest for 
 import atexit
 import contextlib
 import os
+from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Protocol
+from types import TracebackType
+from typing import Self
 
 
-class Disposable(Protocol):
-    """Something that can remove all that it made."""
+class Disposable(ABC):
+    """Something that can remove all that it made, and does so where a `with` block on it ends."""
 
-    def dispose(self, keep_data_to: Path | None = None) -> None: ...
+    @abstractmethod
+    def dispose(self, keep_data_to: Path | None = None) -> None:
+        """Remove everything; idempotent."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.dispose()
 
 
 _alive: dict[int, tuple[int, Disposable]] = {}  # id -> owner's process id, thing

@@ -15,15 +15,13 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from crashlab.server import registry
 
 SPARES_MAX = 8
 
 
-class SpareDirectories:
+class SpareDirectories(registry.Disposable):
     """Used data directories of one worker. Not shared between processes; leaving it removes them."""
 
     def __init__(self) -> None:
@@ -57,14 +55,6 @@ class SpareDirectories:
             shutil.rmtree(self._spares[-1][1], ignore_errors=True)
             self._spares.pop()
         registry.remove(self)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.dispose()
 
 
 def make_equal(model: Path, copy: Path) -> int:
