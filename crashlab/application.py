@@ -24,7 +24,8 @@ from crashlab.campaign.rejudge import judge_trial
 from crashlab.campaign.trial import server_facts
 from crashlab.errors import FaultError, UsageProblem
 from crashlab.fault import inject
-from crashlab.ledger import Ack, Indeterminate, Intent, LedgerWriter, Refused, Write, read_ledger
+from crashlab.history import read_ledger
+from crashlab.ledger import Ack, Indeterminate, Intent, LedgerWriter, Refused, Write
 from crashlab.model import Injection, Recovery, Verdict
 from crashlab.profile import Profile
 from crashlab.recovery import Reading, observe, recover

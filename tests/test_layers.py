@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent / "crashlab"
 
 BASE = {"errors", "seeds", "model", "duration"}
-DATA = BASE | {"ledger", "evidence", "profile", "profile_schema", "layers", "toml_text", "contract"}
+DATA = BASE | {"ledger", "history", "evidence", "profile", "profile_schema", "layers", "toml_text", "contract"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "seeds": set(),
@@ -19,6 +19,7 @@ ALLOWED: dict[str, set[str]] = {
     "toml_text": set(),
     "layers": {"errors", "toml_text"},
     "ledger": {"errors"},
+    "history": {"errors", "ledger"},
     "evidence": {"errors", "model"},
     "profile": BASE | {"profile_schema", "layers", "toml_text"},
     "profile_schema": BASE,
@@ -28,7 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "fault": DATA | {"server"},
     "recording": {"errors", "seeds", "server"},
     "recovery": DATA | {"server", "workload"},
-    "oracle": {"model", "ledger", "contract"},
+    "oracle": {"model", "ledger", "history", "contract"},
     "campaign": DATA | {"server", "workload", "fault", "recording", "recovery", "oracle"},
     "application": DATA | {"server", "workload", "fault", "recovery", "oracle", "campaign"},
     "report": DATA | {"campaign", "oracle"},

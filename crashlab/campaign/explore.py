@@ -31,7 +31,7 @@ from crashlab.campaign.results import TrialResult, make_trial_folder
 from crashlab.campaign.trial import reading_of
 from crashlab.campaign.walcut import RecordedWal
 from crashlab.errors import RecordingError
-from crashlab.ledger import ACKED, History, read_ledger
+from crashlab.history import ACKED, History, read_ledger
 from crashlab.model import Injection, Observation
 from crashlab.profile import PowerLoss, Profile
 from crashlab.recording.decoder import Decoder

@@ -6,7 +6,7 @@ from crashlab import evidence
 from crashlab.campaign.results import CrashPoint, ProfileResult, TrialResult
 from crashlab.contract import contract_for
 from crashlab.errors import EvidenceError
-from crashlab.ledger import read_ledger
+from crashlab.history import read_ledger
 from crashlab.model import Contract, Verdict
 from crashlab.oracle import judge
 from crashlab.profile import PowerLoss, Profile

@@ -19,7 +19,8 @@ from crashlab.campaign.results import RunRequest, TrialResult
 from crashlab.errors import FaultError
 from crashlab.fault import inject
 from crashlab.fault.when import wait_until_due
-from crashlab.ledger import History, LedgerWriter, read_ledger
+from crashlab.history import History, read_ledger
+from crashlab.ledger import LedgerWriter
 from crashlab.model import Injection, Observation, PromiseStatus, WalFacts
 from crashlab.profile import Profile
 from crashlab.recovery import Reading, observe, recover

@@ -15,7 +15,7 @@ from functools import cache, cached_property
 from pathlib import Path
 
 from crashlab.campaign.recording import Recording
-from crashlab.ledger import ACKED, COMMITTING_PREPARED, PREPARED, History
+from crashlab.history import ACKED, COMMITTING_PREPARED, PREPARED, History
 from crashlab.model import LostRecord, RecordFate, WalAtCut, WalFacts, WalRecord
 from crashlab.recording.base import copy_tree
 from crashlab.recording.content import BASE, ZERO, FileImage

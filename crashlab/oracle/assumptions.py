@@ -10,7 +10,7 @@ Sources: house-rules.md 2, 3; postgres-contract.md 7.5.
 
 from collections.abc import Sequence
 
-from crashlab.ledger import ACKED, History
+from crashlab.history import ACKED, History
 from crashlab.model import REQUIRED_CHECKS, Injection, Observation
 from crashlab.oracle.findings import Findings
 from crashlab.oracle.physical import witnesses_damage

@@ -12,7 +12,7 @@ Sources: postgres-contract.md 4 (xids), 6 (pg_xact_status), 7.4 (WAL/state misma
 from collections.abc import Mapping
 from operator import mul
 
-from crashlab.ledger import STATES, History
+from crashlab.history import STATES, History
 from crashlab.oracle.findings import Findings
 from crashlab.oracle.physical import status_file
 from crashlab.oracle.survivors import MAY_BE_THERE, Presence

@@ -12,7 +12,7 @@ Sources: design.md (words, severity); house-rules.md 2; postgres-contract.md 7.4
 from collections import Counter
 from collections.abc import Sequence
 
-from crashlab.ledger import (
+from crashlab.history import (
     ACKED,
     COMMITTING_PREPARED,
     INDETERMINATE,

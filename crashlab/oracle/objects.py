@@ -9,7 +9,7 @@ Sources: postgres-contract.md 4 (sequences, prepared transactions), 7.3 (2PC), 7
 
 from operator import mul
 
-from crashlab.ledger import ACKED, COMMITTING_PREPARED, PREPARED, REFUSED, STATES, History
+from crashlab.history import ACKED, COMMITTING_PREPARED, PREPARED, REFUSED, STATES, History
 from crashlab.model import Observation
 from crashlab.oracle.findings import Findings
 from crashlab.oracle.survivors import Presence

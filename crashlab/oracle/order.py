@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from operator import mul
 from typing import Any
 
-from crashlab.ledger import ACKED, PREPARED, PREPARING, History
+from crashlab.history import ACKED, PREPARED, PREPARING, History
 from crashlab.model import Contract, CrashClass, Injection, Observation
 from crashlab.oracle.commit_status import CommitLog
 from crashlab.oracle.findings import Findings

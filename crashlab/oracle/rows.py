@@ -16,7 +16,8 @@ Sources: postgres-contract.md 7.1, 7.4 (atomicity, wrong value, phantom, uniquen
 from collections import defaultdict
 from operator import mul
 
-from crashlab.ledger import ACKED, STATES, History, Write
+from crashlab.history import ACKED, STATES, History
+from crashlab.ledger import Write
 from crashlab.model import Observation, RelationRead, Row
 from crashlab.oracle.findings import WITNESSES_MAX, Findings
 from crashlab.oracle.physical import status_file

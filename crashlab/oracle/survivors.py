@@ -10,7 +10,7 @@ Sources: postgres-contract.md 7.1, 7.3 (2PC), 7.4 (phantom, atomicity).
 from dataclasses import dataclass, field
 from operator import and_
 
-from crashlab.ledger import (
+from crashlab.history import (
     ACKED,
     COMMITTING_PREPARED,
     INDETERMINATE,

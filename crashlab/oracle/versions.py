@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from crashlab.ledger import REFUSED, STATES, UNSENT, History, Write
+from crashlab.history import REFUSED, STATES, UNSENT, History
+from crashlab.ledger import Write
 from crashlab.model import Row
 from crashlab.oracle.survivors import MAY_BE_THERE, Presence
 

@@ -18,7 +18,7 @@ Sources: postgres-contract.md 0 (E), 7.2 (O3), 7.4 (WAL/state mismatch).
 
 from typing import Any
 
-from crashlab.ledger import ACKED, COMMITTING_PREPARED, PREPARED, PREPARING, ROLLING_BACK_PREPARED, STATES, History
+from crashlab.history import ACKED, COMMITTING_PREPARED, PREPARED, PREPARING, ROLLING_BACK_PREPARED, STATES, History
 from crashlab.model import LostRecord, Observation, RecordFate, WalDecision, WalFacts, WalRecord
 from crashlab.oracle.findings import Findings
 from crashlab.oracle.survivors import MAY_BE_THERE, Presence

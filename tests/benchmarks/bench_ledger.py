@@ -21,7 +21,8 @@ import msgspec
 import psycopg
 
 from crashlab.contract import contract_for
-from crashlab.ledger import SCHEMA, Ack, Begin, Event, Header, Intent, Write, read_ledger
+from crashlab.history import read_ledger
+from crashlab.ledger import SCHEMA, Ack, Begin, Event, Header, Intent, Write
 from crashlab.model import (
     REQUIRED_CHECKS,
     CheckRun,

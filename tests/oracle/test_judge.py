@@ -6,7 +6,7 @@ from mutations import MUTATIONS
 from story import KILL, KILL_LOGGER, Story, codes
 
 from crashlab.contract import contract_for
-from crashlab.ledger import fold
+from crashlab.history import fold
 from crashlab.model import (
     REQUIRED_CHECKS,
     CheckRun,

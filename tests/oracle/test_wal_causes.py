@@ -5,7 +5,7 @@ from msgspec.structs import replace
 from story import KILL, Story, codes
 
 from crashlab.contract import contract_for
-from crashlab.ledger import fold
+from crashlab.history import fold
 from crashlab.model import CrashClass, LostRecord, Outcome, WalAtCut, WalFacts, WalRecord
 from crashlab.oracle import judge
 
