@@ -10,7 +10,7 @@ from crashlab.profile import Fault, PowerLoss, Profile
 from crashlab.seeds import trial_seed
 
 if TYPE_CHECKING:
-    from crashlab.cli.run import Plan
+    from crashlab.cli.plan import Plan
 
 SHOWN_SEEDS = 5
 

@@ -22,8 +22,9 @@ from crashlab.cli.options import (
     set_option,
 )
 from crashlab.cli.out_folder import claimed
+from crashlab.cli.plan import Plan
 from crashlab.cli.reports import Reports
-from crashlab.cli.run import Plan, run_plan
+from crashlab.cli.run import run_plan
 from crashlab.cli.signals import signals_interrupt
 from crashlab.errors import UsageProblem
 

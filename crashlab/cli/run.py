@@ -3,7 +3,7 @@
 import shlex
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ from crashlab.cli.options import (
     set_option,
 )
 from crashlab.cli.out_folder import claimed
+from crashlab.cli.plan import Plan
 from crashlab.cli.reports import Reports
 from crashlab.cli.signals import signals_interrupt
 from crashlab.errors import CrashlabError, UsageProblem
@@ -104,25 +105,6 @@ def run(
     plan = replace(plan, again=_run_again(profiles, overrides, plan))
     with claimed(out) as folder, signals_interrupt():
         return run_plan(plan, folder, reports)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """Everything that `run` was asked for, resolved."""
-
-    profiles: list["Profile"]
-    seed: int
-    trials: int | None  # None: each profile's own number
-    time_limit_s: float | None
-    server: "ServerChoice"
-    keep: "Keep"
-    fail_fast: bool
-    again: str = ""  # the command that repeats it
-    recording: Path | None = None  # examine this recording instead of running servers
-
-    def trials_of(self, profile: "Profile") -> int:
-        """Return how many trials of a profile are to be run."""
-        return self.trials or profile.trials
 
 
 def _require_runnable(wanted: "list[Profile]", choice: "ServerChoice") -> None:
