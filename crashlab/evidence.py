@@ -13,6 +13,7 @@ One folder a trial:
 Every file but the ledger and the log is written whole or not at all.
 """
 
+import shutil
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -79,6 +80,22 @@ def save(folder: Path, name: str, value: Any) -> None:
         partial.replace(target)
     except OSError as error:
         raise EvidenceError(f'could not write evidence "{target}": {error.strerror}') from error
+
+
+def save_text(folder: Path, name: str, text: str) -> None:
+    """Write a text, such as the server's log. Raises EvidenceError: the folder cannot be written."""
+    try:
+        (folder / name).write_text(text, errors="replace")
+    except OSError as error:
+        raise EvidenceError(f'could not write evidence "{folder / name}": {error.strerror}') from error
+
+
+def move_in(file: Path, folder: Path, name: str) -> None:
+    """Move a file that was written elsewhere into the evidence. Raises EvidenceError: the folder cannot be written."""
+    try:
+        shutil.move(file, folder / name)
+    except OSError as error:
+        raise EvidenceError(f'could not write evidence "{folder / name}": {error.strerror}') from error
 
 
 def load_trial(folder: Path) -> TrialRecord:

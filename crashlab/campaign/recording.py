@@ -162,8 +162,8 @@ def make(request: RunRequest, folder: Path) -> Recording:
         finally:
             ledger.close()
             position.close()
-            (folder / evidence.SERVER_LOG).write_text(server.log_since(0), errors="replace")
-        shutil.move(log, folder / LOG)
+            evidence.save_text(folder, evidence.SERVER_LOG, server.log_since(0))
+        evidence.move_in(log, folder, LOG)
         seconds["record"] = round(time.monotonic() - begun, 4)
         begun = time.monotonic()
         differences = self_check(image, folder / LOG)

@@ -99,8 +99,10 @@ def run_trial(
         verdict = judge_trial(folder)
         keep = request.keep == "all" or (request.keep == "failed" and verdict.promise is PromiseStatus.BROKEN)
     finally:
-        (folder / evidence.SERVER_LOG).write_text(server.log_since(0), errors="replace")
-        server.dispose(keep_data_to=folder / evidence.DATA if keep and server.data_directory else None)
+        try:
+            evidence.save_text(folder, evidence.SERVER_LOG, server.log_since(0))
+        finally:
+            server.dispose(keep_data_to=folder / evidence.DATA if keep and server.data_directory else None)
     return result_of(folder, verdict=verdict)
 
 

@@ -16,6 +16,7 @@ Sources: postgres-contract.md 7.2, 7.3, 7.4, 1.4.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from operator import mul
 from typing import Any
 
@@ -53,32 +54,23 @@ def check_order(
     return _Missing(findings, history, contract, injections, observation, presence, commit_log, wal, lost).report()
 
 
+@dataclass
 class _Missing:
-    def __init__(
-        self,
-        findings: Findings,
-        history: History,
-        contract: Contract,
-        injections: Sequence[Injection],
-        observation: Observation,
-        presence: Presence,
-        commit_log: CommitLog,
-        wal: Wal,
-        absent: list[int],
-    ) -> None:
-        self.findings = findings
-        self.history = history
-        self.contract = contract
-        self.injections = injections
-        self.observation = observation
-        self.presence = presence
-        self.commit_log = commit_log
-        self.wal = wal
-        self.absent = absent
-        self.crashed = observation.recovery.ran or any(injection.crashes_server for injection in injections)
+    findings: Findings
+    history: History
+    contract: Contract
+    injections: Sequence[Injection]
+    observation: Observation
+    presence: Presence
+    commit_log: CommitLog
+    wal: Wal
+    absent: list[int]
+
+    def __post_init__(self) -> None:
+        self.crashed = self.observation.recovery.ran or any(injection.crashes_server for injection in self.injections)
         self.steps = self._steps_of_absent()
         self.unversioned = {
-            read.relation for read in observation.relations if any(row.version is None for row in read.rows[:1])
+            read.relation for read in self.observation.relations if any(row.version is None for row in read.rows[:1])
         }
 
     def report(self) -> int:

@@ -63,7 +63,10 @@ def take(roots: Sequence[Path], folder: Path) -> BaseImage:
         copy_tree(root, image / root_label(index))
     base = BaseImage(folder=folder, roots=real, files=list_files(image))
     manifest = _Manifest(roots=[str(root) for root in real], files=base.files)
-    (folder / _MANIFEST).write_bytes(msgspec.json.encode(manifest))
+    try:
+        (folder / _MANIFEST).write_bytes(msgspec.json.encode(manifest))
+    except OSError as error:
+        raise RecordingError(f'could not write the base image "{folder}": {error.strerror}') from error
     return base
 
 

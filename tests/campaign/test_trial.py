@@ -9,9 +9,11 @@ import pytest
 from crashlab import evidence
 from crashlab.campaign import RunRequest, ServerChoice, judge_folder, replay, run_profile
 from crashlab.campaign.results import ProfileResult
+from crashlab.campaign.trial import run_trial
 from crashlab.errors import EvidenceError
 from crashlab.model import Outcome, PromiseStatus
 from crashlab.profile import load_profile
+from crashlab.server import registry
 
 pytestmark = pytest.mark.server
 
@@ -120,3 +122,11 @@ def test_a_replay_runs_the_same_trial_elsewhere(tmp_path: Path) -> None:
     assert second.trials[0].verdict.outcome is first.trials[0].verdict.outcome
     with pytest.raises(EvidenceError, match="it exists"):
         replay(folder, out=tmp_path / "second", server=ServerChoice(), keep="none")
+
+
+def test_a_full_disk_is_a_clear_error_and_leaves_no_server(tmp_path: Path) -> None:
+    """What cannot be written is named, and the server is gone all the same."""
+    (tmp_path / evidence.SERVER_LOG).symlink_to("/dev/full")
+    with pytest.raises(EvidenceError, match=r"could not write evidence .*server.log.*No space left on device"):
+        run_trial(request(tmp_path, "kill9-all"), 0, tmp_path)
+    assert not registry._alive
