@@ -74,6 +74,18 @@ def required() -> set[str]:
     return {word.strip() for word in words if word.strip()}
 
 
+def pytest_report_header() -> list[str]:
+    """Say at once what this machine cannot run, and why; the kernel's file systems are tried only when needed."""
+    problems = {"server": missing_build(), "container": missing_image(IMAGE)}
+    if os.environ.get("CRASHLAB_TEST_BUILDS") is None:
+        problems["old releases"] = "CRASHLAB_TEST_BUILDS does not name a folder of builds"
+    return [
+        f"crashlab: skipped are the tests that need {name}: {problem.splitlines()[0]}"
+        for name, problem in problems.items()
+        if problem is not None and name not in required()
+    ]
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip or fail a test whose server cannot run here."""
     for marker in item.iter_markers("server"):
