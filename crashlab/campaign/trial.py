@@ -24,7 +24,7 @@ from crashlab.ledger import LedgerWriter
 from crashlab.model import Injection, Observation, PromiseStatus, WalFacts
 from crashlab.profile import Profile
 from crashlab.recovery import Reading, observe, recover
-from crashlab.recovery.wal import read_wal
+from crashlab.recovery.wal import WAL_FILES, read_wal
 from crashlab.seeds import stream, trial_seed
 from crashlab.server import Server, ServerSpec, SpareDirectories, create_server
 from crashlab.workload.databases import Databases
@@ -167,9 +167,10 @@ def _wal_of(server: Server, injections: list[Injection]) -> WalFacts | None:
     After an earlier recovery an xid may have been given out again, so a commit record may be another transaction's.
     """
     crashes = sum(injection.crashes_server for injection in injections)
-    if server.data_directory is None or server.running() or crashes != 1:
+    if server.running() or crashes != 1:
         return None
-    return read_wal(server.data_directory)
+    with server.files_at_rest(WAL_FILES) as files:
+        return read_wal(files)
 
 
 def server_facts(server: Server) -> evidence.ServerFacts:

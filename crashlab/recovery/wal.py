@@ -25,6 +25,8 @@ ReadPart = Callable[[str, int, int], bytes]
 ReadPage = Callable[[int], bytes]
 """LSN of a page -> its bytes, none if it is not there."""
 
+WAL_FILES = ("PG_VERSION", "global/pg_control", "pg_wal")
+"""All that is read here."""
 KNOWN_PAGES_MAX = 100_000
 _AHEAD_BYTES = 64 << 10
 _CONTROL_BYTES = 512

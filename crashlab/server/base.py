@@ -6,11 +6,12 @@ removes what it made: `dispose` is idempotent, and `registry.dispose_all` calls 
 A started server may be killed and started again on the same data directory as often as wanted: that is the point.
 """
 
+import contextlib
 import re
 import signal as signals
 import time
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any, Literal, Self
@@ -228,6 +229,16 @@ class Server(registry.Disposable):
         Raises:
             ServerError: it cannot be read from here.
         """
+
+    @contextlib.contextmanager
+    def files_at_rest(self, paths: Sequence[str]) -> Iterator[Path]:
+        """Give a folder with these files and folders of the data directory, while no server runs on it.
+
+        Raises:
+            ServerError: they cannot be had.
+        """
+        assert self.data_directory is not None
+        yield self.data_directory
 
     @property
     def tablespaces(self) -> Path:

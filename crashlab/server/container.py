@@ -24,7 +24,7 @@ import signal as signals
 import tarfile
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -256,19 +256,38 @@ class ContainerServer(Server):
         assert self._docker is not None
         self._docker._container = None
 
+    @contextlib.contextmanager
+    def files_at_rest(self, paths: Sequence[str]) -> Iterator[Path]:
+        """See Server.files_at_rest: copied out of the container, unless its data directory is shared."""
+        if self.data_directory is not None:
+            yield self.data_directory
+            return
+        with tempfile.TemporaryDirectory(prefix="crashlab-files-") as folder:
+            for path in paths:
+                self._copy_out(path, Path(folder, path).parent)
+            yield Path(folder)
+
     def _keep(self, target: Path) -> None:
-        with docker_errors("could not copy the data directory out of the container"):
-            stream, _ = self._wrapped().get_archive(self._pgdata())
+        try:
+            target.mkdir(parents=True)
+        except OSError as error:
+            raise ServerError(f'could not keep the data directory as "{target}": {error.strerror}') from error
+        self._copy_out(".", target)
+
+    def _copy_out(self, path: str, target: Path) -> None:
+        """Copy a file or folder of the data directory into a folder; of "." the content."""
+        with docker_errors("could not copy files out of the container"):
+            stream, _ = self._wrapped().get_archive(f"{self._pgdata()}/{path}")
             try:
-                target.mkdir(parents=True)
+                target.mkdir(parents=True, exist_ok=True)
                 with tarfile.open(fileobj=TarStream(stream), mode="r|") as archive:
                     for member in archive:
-                        # The archive's first folder is PGDATA itself.
-                        member.name = member.name.partition("/")[2]
+                        if path == ".":  # the archive's first folder is PGDATA itself
+                            member.name = member.name.partition("/")[2]
                         if member.name:
                             archive.extract(member, target, filter="tar")
             except OSError as error:
-                raise ServerError(f'could not keep the data directory as "{target}": {error.strerror}') from error
+                raise ServerError(f'could not copy "{path}" to "{target}": {error.strerror}') from error
 
     # The container
 
