@@ -123,10 +123,16 @@ def load(path: Path, kind: type[T]) -> T:
             hint="Give the folder of one trial, or of a whole run; it holds trial.json.",
         ) from error
     try:
-        value = msgspec.json.decode(data, type=kind)
+        schema = msgspec.json.decode(data, type=_Versioned).schema  # first: another one may look like damage
+        if schema == SCHEMA:
+            return msgspec.json.decode(data, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise EvidenceError(f'damaged evidence "{path}": {error}') from error
-    schema = getattr(value, "schema", SCHEMA)
-    if schema != SCHEMA:
-        raise EvidenceError(f'cannot read evidence "{path}": schema {schema} is not {SCHEMA}')
-    return value
+    raise EvidenceError(
+        f'cannot read evidence "{path}": schema {schema} is not {SCHEMA}',
+        hint="A newer crashlab wrote it: judge it with that one." if schema > SCHEMA else None,
+    )
+
+
+class _Versioned(msgspec.Struct):
+    schema: int = SCHEMA  # files without one have never changed

@@ -53,6 +53,9 @@ STATES = tuple(State)
 """The state column holds an index into this, plus one; 0 is a number that has not begun."""
 UNSENT, INDETERMINATE, ACKED, REFUSED, PREPARING, PREPARED, COMMITTING_PREPARED, ROLLING_BACK_PREPARED = range(1, 9)
 
+PREPARE_ACKNOWLEDGED = "PREPARE TRANSACTION acknowledged"
+"""How `History.two_phase` words it."""
+
 
 class Transaction(msgspec.Struct, frozen=True, gc=False):
     """One transaction as the ledger tells it. Positions are 1-based line numbers; 0 means never."""
@@ -89,8 +92,6 @@ class History:
         self.lines = 0
         self.truncated: str | None = None  # what a cut last line held, if there was one
         self.count = 0
-        self.write_lsn = 0  # the highest ever measured: the WAL was certainly written up to here
-        self.flush_lsn = 0
         self.prepared_position = 0  # highest intent of an acknowledged PREPARE, which is a flush
         self.client = array("q", [0])
         self.state = bytearray(1)
@@ -100,12 +101,29 @@ class History:
         self.ticket = array("q", [0])
         self.intent_position = array("q", [0])
         self.end_position = array("q", [0])
+        self.begin_position = array("q", [0])
+        self.begin_ns = array("q", [0])
+        self.intent_ns = array("q", [0])
         self.end_ns = array("q", [0])
         self.insert_lsn = array("q", [0])
+        self.written_then = array("q", [0])  # LSNs, as insert_lsn from when the transaction began
+        self.flushed_then = array("q", [0])
         self.sync: list[str] = ["on"]
         self.writes: list[tuple[Write, ...]] = [()]
         self.discarded: dict[int, tuple[Write, ...]] = {}
         self.gid: dict[int, str] = {}
+        self.forced: set[int] = set()  # flushed before the answer although synchronous_commit was off
+        self.two_phase: dict[int, list[tuple[int, int, str]]] = {}  # line, at_ns and words of each step, in order
+
+    @property
+    def write_lsn(self) -> int:
+        """The highest ever measured: the WAL was certainly written up to here."""
+        return max(self.written_then)
+
+    @property
+    def flush_lsn(self) -> int:
+        """The highest ever measured: the WAL was certainly flushed up to here."""
+        return max(self.flushed_then)
 
     @property
     def transactions(self) -> Mapping[int, Transaction]:
@@ -116,7 +134,8 @@ class History:
         """Make room for `count` transactions after the last one; a negative count cuts the room that is left."""
         size = self.count + 1 + count
         for numbers in (
-            self.client, self.xid, self.ticket, self.intent_position, self.end_position, self.end_ns, self.insert_lsn
+            self.client, self.xid, self.ticket, self.begin_position, self.intent_position, self.end_position,
+            self.begin_ns, self.intent_ns, self.end_ns, self.insert_lsn, self.written_then, self.flushed_then,
         ):  # fmt: skip
             _resize(numbers, size)
         for flags in (self.state, self.flushed, self.wrote):
@@ -264,9 +283,11 @@ def _apply_block(history: History, events: list[Any]) -> str | None:
     """
     state, client, wrote, flushed = history.state, history.client, history.wrote, history.flushed
     intent_position, end_position, end_ns = history.intent_position, history.end_position, history.end_ns
+    begin_position, begin_ns, intent_ns = history.begin_position, history.begin_ns, history.intent_ns
     xid, ticket, insert_lsn = history.xid, history.ticket, history.insert_lsn
+    written_then, flushed_then = history.written_then, history.flushed_then
     all_writes, all_sync = history.writes, history.sync
-    position, count, write_lsn, flush_lsn = history.lines, history.count, history.write_lsn, history.flush_lsn
+    position, count = history.lines, history.count
     complaint = None
     try:
         for event in events:
@@ -276,6 +297,8 @@ def _apply_block(history: History, events: list[Any]) -> str | None:
                 count += 1
                 client[count] = event.client
                 state[count] = UNSENT
+                begin_position[count] = position
+                begin_ns[count] = event.at_ns
             elif (
                 kind is Intent
                 and 0 < (tx := event.tx) <= count
@@ -286,20 +309,21 @@ def _apply_block(history: History, events: list[Any]) -> str | None:
             ):
                 state[tx] = INDETERMINATE
                 intent_position[tx] = position
+                intent_ns[tx] = event.at_ns
                 xid[tx] = event.xid
                 ticket[tx] = event.ticket
                 insert_lsn[tx] = event.insert_lsn
+                written_then[tx] = event.write_lsn
+                flushed_then[tx] = event.flush_lsn
                 all_writes[tx] = event.writes
                 if event.xid or event.writes:
                     wrote[tx] = 1
-                if event.write_lsn > write_lsn:
-                    write_lsn = event.write_lsn
-                if event.flush_lsn > flush_lsn:
-                    flush_lsn = event.flush_lsn
                 if (sync := event.sync) != "on":
                     all_sync[tx] = _SYNC_MODES.get(sync, sync)
                 if sync != "off" or event.forced:
                     flushed[tx] = 1
+                    if sync == "off":
+                        history.forced.add(tx)
             elif (
                 kind is Ack
                 and 0 < (tx := event.tx) <= count
@@ -317,7 +341,6 @@ def _apply_block(history: History, events: list[Any]) -> str | None:
     except OverflowError:
         complaint = "a number is larger than 64 bits"
     history.lines, history.count = position, count
-    history.write_lsn, history.flush_lsn = max(history.write_lsn, write_lsn), max(history.flush_lsn, flush_lsn)
     return complaint
 
 
@@ -366,17 +389,21 @@ def _apply_intent(h: History, event: Intent, position: int) -> str | None:
         return f'transaction {tx} is {STATES[before - 1]} and cannot come to "{event.action}"'
     h.state[tx] = after
     h.intent_position[tx] = position
+    h.intent_ns[tx] = event.at_ns
+    if after != INDETERMINATE:
+        words = "PREPARE TRANSACTION" if after == PREPARING else event.action.upper()
+        h.two_phase.setdefault(tx, []).append((position, event.at_ns, f"{words} sent"))
     if before != UNSENT:  # the first intent is the one that lists the writes
         return None
     h.insert_lsn[tx] = event.insert_lsn
-    if event.write_lsn > h.write_lsn:
-        h.write_lsn = event.write_lsn
-    if event.flush_lsn > h.flush_lsn:
-        h.flush_lsn = event.flush_lsn
+    h.written_then[tx] = event.write_lsn
+    h.flushed_then[tx] = event.flush_lsn
     sync = event.sync
     h.sync[tx] = _SYNC_MODES.get(sync, sync)
     if sync != "off" or event.forced or after == PREPARING:
         h.flushed[tx] = 1
+        if sync == "off":
+            h.forced.add(tx)
     h.xid[tx] = event.xid
     h.ticket[tx] = event.ticket
     h.writes[tx] = event.writes
@@ -405,6 +432,7 @@ def _apply_answer(history: History, event: Prepared | Ack | Refused | Indetermin
     elif isinstance(event, Prepared):
         after = PREPARED if before == PREPARING else None
         history.prepared_position = max(history.prepared_position, history.intent_position[tx])
+        history.two_phase.setdefault(tx, []).append((position, event.at_ns, PREPARE_ACKNOWLEDGED))
     elif isinstance(event, Refused):
         after = REFUSED if before in _MAY_BE_REFUSED else None
     else:  # indeterminate: the state already says so

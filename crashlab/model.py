@@ -105,6 +105,7 @@ class IndexRead(msgspec.Struct, frozen=True, kw_only=True):
     index_rows: int
     only_in_heap: list[str]  # keys, at most 20
     only_in_index: list[str]  # keys, at most 20
+    method: str = "btree"  # access method
 
 
 class Complaint(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,7 +128,10 @@ class SequenceRead(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Invariant(msgspec.Struct, frozen=True, kw_only=True):
-    """A statement about the data that holds after every transaction, such as the sum of all balances."""
+    """A statement about the data that holds after every transaction, such as the sum of all balances.
+
+    A user's own is a query that must give "no rows"; observed are the first that it gave.
+    """
 
     name: str
     expected: str
@@ -188,6 +192,17 @@ class LostRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     xid: int  # 32 bits
     end: int  # LSN; 0: unknown, as the run ended before it was written
     fate: RecordFate
+    flushed: bool = False  # as in WalRecord
+
+
+class WalFlush(msgspec.Struct, frozen=True, kw_only=True):
+    """A recorded trial: a flush of a WAL file that had ended when the power was cut."""
+
+    operation: int  # of the recording: its end
+    pid: int  # the process that asked for it
+    kept: bool  # False: this disk ignored it
+    least_ms: float  # it ended at least this long before the fault, by the clock of the ledger
+    most_ms: float | None  # ... and at most this long; None: the ledger notes nothing before it
 
 
 class WalAtCut(msgspec.Struct, frozen=True, kw_only=True):
@@ -197,6 +212,21 @@ class WalAtCut(msgspec.Struct, frozen=True, kw_only=True):
     durable: int  # valid up to here in every state that this cut may leave
     flushing: bool  # a flush of a WAL file had begun and not ended
     lost: list[LostRecord]  # by LSN; commits and PREPAREs of transactions that had their answer
+    last_flush: WalFlush | None = None  # None: none since the recording began, or not looked for
+
+
+class TornPage(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A page of a relation's file of which the power cut left a part old and a part new."""
+
+    file: str
+    page: int
+
+
+class Survivors(msgspec.Struct, frozen=True, kw_only=True):
+    """Who is there after a recovery."""
+
+    transactions: list[int]  # those with a marker row, ascending
+    prepared: list[str]  # gids in pg_prepared_xacts
 
 
 class Observation(msgspec.Struct, frozen=True, kw_only=True):
@@ -214,9 +244,12 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     sequences: list[SequenceRead] = []
     prepared: list[str] = []  # gids in pg_prepared_xacts
     invariants: list[Invariant] = []
+    invariants_before: list[Invariant] = []  # a user's own that did not hold before the crash
     rows_counted: int | None = None  # inserted into the marker table, say the statistics; None: not asked
     unlogged_rows: dict[str, int] = {}  # fact only; recovery empties them, nothing is promised
     files: dict[str, str] = {}  # any other relation -> file
+    torn_pages: list[TornPage] = []  # of a recorded crash state without full-page images; at most 100
+    first_survivors: Survivors | None = None  # of the first crash state, left alone; None: its recovery was not cut
     died: str | None = None  # the server went away while it was read: its last words
 
 
@@ -260,6 +293,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     permitted: bool  # the contract allows it
     summary: str  # one line
     explanation: str  # one paragraph
+    timeline: list[str] = []  # what happened, in order, one line each, about the first witness
     count: int  # how many witnesses; `evidence` may hold fewer
     evidence: dict[str, Any]
 
@@ -281,6 +315,14 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     lost_forbidden: int = 0
 
 
+class AsyncWindow(msgspec.Struct, frozen=True, kw_only=True):
+    """How old the lost asynchronous commits of one trial were, against what the manual says about it."""
+
+    lost: int  # acknowledged asynchronous commits that are missing
+    oldest_ms: float  # from the acknowledgement of the oldest of them to the fault
+    bound_ms: float | None  # 3 x wal_writer_delay; None: not bounded in this trial
+
+
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """The judgement on one trial."""
 
@@ -288,3 +330,4 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     promise: PromiseStatus | None  # None when inconclusive
     findings: list[Finding]  # worst first
     counts: Counts
+    window: AsyncWindow | None = None  # None: no asynchronous commit was lost

@@ -5,6 +5,7 @@ A profile is a TOML file, found by path or by name. Every mistake in it is repor
 Choices:
     A table in a child profile is merged into its parent's, key by key; a list, and the shares of `synchronous_commit`,
     replace the parent's. The name is never inherited.
+    The text of workload.sql.setup_file takes the place of `setup`, so that a loaded profile needs no other file.
     In `--set`, a bare key that is neither a profile's nor a workload's is the name of a PostgreSQL setting, unless it
     looks like a misspelt key.
 
@@ -22,7 +23,18 @@ from pydantic import BaseModel, ValidationError
 
 from crashlab.errors import ProfileError
 from crashlab.layers import Layers
-from crashlab.profile_schema import Expect, Fault, PowerLoss, Profile, ServerSettings, When, Workload
+from crashlab.profile_schema import (
+    Expect,
+    Fault,
+    PowerLoss,
+    Profile,
+    ServerSettings,
+    SqlApplication,
+    SqlTransaction,
+    UserInvariant,
+    When,
+    Workload,
+)
 from crashlab.toml_text import KeyPath, write_toml
 
 __all__ = [
@@ -43,10 +55,14 @@ __all__ = [
     "to_toml",
 ]
 
+SET = "--set"
 _SECTIONS: dict[tuple[str, ...], type[BaseModel]] = {
     (): Profile,
     ("server",): ServerSettings,
     ("workload",): Workload,
+    ("workload", "sql"): SqlApplication,
+    ("workload", "sql", "transactions"): SqlTransaction,
+    ("invariants",): UserInvariant,
     ("power_loss",): PowerLoss,
     ("faults",): Fault,
     ("faults", "when"): When,
@@ -66,6 +82,7 @@ def load_profile(name_or_path: str, overrides: Sequence[str] = ()) -> Profile:
     for override in overrides:
         path, value = _override(override)
         layers.put(path, value, f"--set {override}")
+    _read_setup(layers.values, Path(SET), replaces=True)
     return _validate(layers)
 
 
@@ -160,11 +177,28 @@ def _read(name_or_path: str, chain: tuple[Path, ...]) -> Layers:
         where = f"{path}:{at[1] if at else len(text.splitlines())}"
         reason = message[: at.start()] if at else message
         raise _unusable(path, f"{where}: {reason[:1].lower()}{reason[1:]}") from None
+    _read_setup(table, path, replaces=False)
     parent = table.pop("extends", None)
     layers = Layers() if parent is None else _parent(parent, path, chain)
     layers.values.setdefault("name", path.stem)
     layers.merge(table, text, str(path))
     return layers
+
+
+def _read_setup(table: dict[str, Any], profile: Path, *, replaces: bool) -> None:
+    """Put the text of a set-up file in the place of its name, which is relative to the profile's file."""
+    workload = table.get("workload")
+    sql = workload.get("sql") if isinstance(workload, dict) else None
+    if not isinstance(sql, dict) or not isinstance(sql.get("setup_file"), str):
+        return
+    if "setup" in sql and not replaces:
+        raise _unusable(profile, f"{profile}: workload.sql: only one of setup and setup_file may be there")
+    file = profile.parent / sql.pop("setup_file")
+    try:
+        sql["setup"] = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "not UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror
+        raise _unusable(profile, f'{profile}: workload.sql.setup_file: could not read "{file}": {reason}') from error
 
 
 def _parent(parent: Any, path: Path, chain: tuple[Path, ...]) -> Layers:

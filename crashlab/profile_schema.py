@@ -24,9 +24,27 @@ from pydantic import (
 
 from crashlab.duration import format_ms, parse_ms
 from crashlab.model import CrashClass, Outcome, PromiseStatus
+from crashlab.sql_text import variables_in
 
 Mode = Literal["on", "off", "local", "remote_write", "remote_apply"]
-WorkloadKind = Literal["transfer", "register", "append", "ddl", "ddl_unlogged"]
+WorkloadKind = Literal[
+    "transfer",
+    "register",
+    "append",
+    "ddl",
+    "ddl_unlogged",
+    "toast",
+    "large_object",
+    "indexed",
+    "partitioned",
+    "booking",
+    "matview",
+    "copy",
+    "locks",
+    "nested",
+    "beside",
+    "sql",
+]
 DatabaseStrategy = Literal["wal_log", "file_copy"]  # before 15 there is only the second, without a name
 FaultKind = Literal["kill", "stop", "shutdown", "container_kill"]
 ServerKind = Literal["local", "container"]
@@ -84,6 +102,8 @@ TARGET_SETTINGS: dict[str, dict[str, str]] = {
 }
 """Without these settings the process does not exist."""
 PREPARED_DEFAULT = "64"
+GIVEN_VARIABLES = ("client", "tx")
+"""Every transaction of the kind "sql" knows them: the session's number, and the transaction's in the ledger."""
 TOUR_KEYS = {"name", "description", "trials", "tour"}
 
 
@@ -125,9 +145,22 @@ def _setting_name(name: str) -> str:
     return name
 
 
+def _sql_transaction(value: Any) -> Any:
+    return {"sql": value} if isinstance(value, str) else value
+
+
+def _variable_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_]\w*", name):
+        raise ValueError("is not the name of a variable")
+    if name in GIVEN_VARIABLES:
+        raise ValueError("crashlab sets this one itself")
+    return name
+
+
 Duration = Annotated[int, BeforeValidator(_duration), PlainSerializer(format_ms, return_type=str)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 SettingName = Annotated[str, AfterValidator(_setting_name)]
+VariableName = Annotated[str, AfterValidator(_variable_name)]
 SettingValue = Annotated[str, BeforeValidator(_setting)]
 
 
@@ -145,6 +178,52 @@ class ServerSettings(_Table):
     settings: dict[SettingName, SettingValue] = Field(default_factory=dict)
 
 
+class SqlTransaction(_Table):
+    """The statements of one transaction, without BEGIN and COMMIT."""
+
+    sql: str = Field(min_length=1)
+    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+
+
+class SqlVariable(_Table):
+    """What a variable may be, drawn for each transaction: exactly one is set."""
+
+    between: list[int] | None = Field(default=None, min_length=2, max_length=2)  # both ends included
+    choice: list[int | float | str] | None = Field(default=None, min_length=1)
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if (self.between is None) == (self.choice is None):
+            raise ValueError("exactly one of between and choice is needed")
+        if self.between is not None and self.between[0] > self.between[1]:
+            raise ValueError("between must name the smaller number first")
+        return self
+
+
+class SqlApplication(_Table):
+    """The user's own application: the workload kind "sql". In a file, `setup_file` may name a file for `setup`."""
+
+    setup: str = ""
+    tables: list[str] = Field(min_length=1)  # taken into the ledger, row by row, by primary key
+    transactions: list[Annotated[SqlTransaction, BeforeValidator(_sql_transaction)]] = Field(min_length=1)
+    variables: dict[VariableName, SqlVariable] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _all_variables_are_known(self) -> Self:
+        known = {*self.variables, *GIVEN_VARIABLES}
+        unknown = sorted(set().union(*(variables_in(one.sql) for one in self.transactions)) - known)
+        if unknown:
+            raise ValueError(f"variables are used that are not defined: {', '.join(unknown)}")
+        return self
+
+
+class UserInvariant(_Table):
+    """A query that returns no rows, before the crash and after it, in every snapshot; a row is a violation."""
+
+    name: str = Field(min_length=1)
+    sql: str = Field(min_length=1)
+
+
 class Workload(_Table):
     """What the clients do until the crash. Shares are of all transactions, 0 to 1."""
 
@@ -157,8 +236,16 @@ class Workload(_Table):
     errors: Share = 0.05
     read_only: Share = 0.1
     checkpoint_every_ms: Duration | None = Field(default=None, alias="checkpoint_every")
+    vacuum_every_ms: Duration | None = Field(default=None, alias="vacuum_every")
     databases: list[DatabaseStrategy] = []  # make and drop databases in these ways meanwhile, and tablespaces
     acked_min: int = Field(default=20, ge=0)  # fewer acknowledged writes before the crash: inconclusive
+    sql: SqlApplication | None = None  # what the kind "sql" runs
+
+    @model_validator(mode="after")
+    def _sql_is_told(self) -> Self:
+        if ("sql" in self.kinds) != (self.sql is not None):
+            raise ValueError('the kind "sql" and the table [workload.sql] need each other')
+        return self
 
 
 class When(_Table):
@@ -200,7 +287,8 @@ class PowerLoss(_Table):
     tear_bytes: Literal[8192, 4096, 512] = 4096
     ordered_journal: bool = True  # as in ext4 and xfs: what persists one name persists all older ones; not so in btrfs
     durable_symlinks: bool = False  # symbolic links are on disk as soon as they are made: PostgreSQL flushes none
-    swallow: list[FileClassName] = []  # flushes of these files do nothing
+    swallow: list[FileClassName] = []  # flushes of these files do nothing: the disk lies
+    swallow_one: list[FileClassName] = []  # one flush of these files is left out, as if the server had forgotten it
     aim: list[FileClassName] = []  # only these files vary, all others keep everything; none: all vary
     points: Literal["any", "checkpoint", "flush", "wal switch", "end"] = "any"  # where the power is cut
     states_per_point: int = Field(default=4, ge=1)
@@ -238,6 +326,7 @@ class Profile(_Table):
     workload: Workload = Field(default_factory=Workload)
     faults: list[Fault] = []
     power_loss: PowerLoss | None = None  # a recorded run instead of a live one
+    invariants: list[UserInvariant] = []
     expect: Expect = Field(default_factory=Expect)
     tour: list[str] = []
 
@@ -248,6 +337,9 @@ class Profile(_Table):
             if surplus:
                 raise ValueError(f"a tour holds only description, trials and tour, not {', '.join(sorted(surplus))}")
             return self
+        names = [invariant.name for invariant in self.invariants]
+        if len(set(names)) < len(names):
+            raise ValueError("two invariants have the same name")
         if self.power_loss is not None:
             self._complete_recorded(self.power_loss)
         elif self.workload.databases:
@@ -276,6 +368,8 @@ class Profile(_Table):
             raise ValueError(f'power_loss.disk = "{power_loss.disk}" needs crash_class = "{wanted}"')
         if power_loss.recovery_depth and power_loss.disk == "lying":
             raise ValueError("power_loss.recovery_depth needs a disk that does not lie")
+        if power_loss.swallow_one and (survives or power_loss.recovery_depth):
+            raise ValueError("power_loss.swallow_one needs a disk that can lose something, and recovery_depth = 0")
 
     def table(self) -> dict[str, Any]:
         """Return the whole profile as plain TOML values; `parse_profile` gives an equal one back."""

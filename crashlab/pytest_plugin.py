@@ -9,6 +9,9 @@
         crash_ledger.crash()
         crash_ledger.check()
 
+`crash_ledger.watch("orders")` finds the changed rows by itself; `crash_ledger.invariant(name, query)` takes a query
+that must return no rows.
+
 Only pytest is imported here: psycopg and the servers come with the first fixture that is used.
 """
 
@@ -127,11 +130,13 @@ def crash_ledger(
 
 
 class CrashLedger:
-    """The fixture's face: `transaction`, `crash`, `check`."""
+    """The fixture's face: `transaction`, `watch`, `invariant`, `crash`, `check`."""
 
     def __init__(self, trial: ApplicationTrial) -> None:
         self.trial = trial
         self.transaction = trial.transaction
+        self.watch = trial.watch
+        self.invariant = trial.invariant
         self.crash = trial.crash
 
     def verdict(self) -> Verdict:

@@ -2,9 +2,21 @@
 
 from pathlib import Path
 
-from crashlab.campaign.results import ProfileResult, TrialResult
+from crashlab.campaign.results import ProfileResult, RunResult, TrialResult, replay_command
+from crashlab.contract import contract_for
+from crashlab.errors import CrashlabError
 from crashlab.evidence import ServerFacts
-from crashlab.model import Counts, CrashClass, Family, Finding, Injection, Outcome, PromiseStatus, Verdict
+from crashlab.model import (
+    AsyncWindow,
+    Counts,
+    CrashClass,
+    Family,
+    Finding,
+    Injection,
+    Outcome,
+    PromiseStatus,
+    Verdict,
+)
 from crashlab.profile import load_profile
 
 FACTS = ServerFacts(
@@ -22,6 +34,7 @@ LOSS = Finding(
     permitted=True,
     summary="17 asynchronous commits are missing",
     explanation="They were acknowledged before the walwriter wrote them; nothing newer survived.",
+    timeline=["-187.6 ms  client 1 was told that 801 is committed", "0 ms  kill -9 of all", "801 is not there"],
     count=17,
     evidence={"first": 801},
 )
@@ -30,9 +43,10 @@ HOLE = Finding(
     family=Family.CORRUPTION,
     permitted=False,
     summary='transaction 7 is missing, 9 is there: "\x00[bold]"',
-    explanation="Transaction 9 committed after 7.",
+    explanation="Transaction 9 committed after 7: <b>&amp; \x1b[31mred",
+    timeline=["7 was acknowledged", "9 was acknowledged <later>"],
     count=1,
-    evidence={},
+    evidence={"place": "transactions"},
 )
 KILL = Injection(
     kind="kill",
@@ -56,8 +70,10 @@ def trial(
     *findings: Finding,
     lost: int = 0,
     error: str | None = None,
+    window: AsyncWindow | None = None,
 ) -> TrialResult:
     """A trial with the given judgement, 812 acknowledged transactions and a kill of everything."""
+    folder = Path(f"out/profile/trial-{number:04d}")
     return TrialResult(
         trial=number,
         seed=1000 + number,
@@ -66,13 +82,15 @@ def trial(
             promise=promise,
             findings=list(findings),
             counts=Counts(acked=812, lost=lost, indeterminate=4),
+            window=window,
         ),
         injections=[KILL],
         seconds={"total": 0.7},
-        folder=Path(f"out/profile/trial-{number:04d}"),
+        folder=folder,
         kept_data=None,
-        reproduce=f"crashlab replay out/profile/trial-{number:04d}",
+        reproduce=replay_command(folder),
         server=FACTS,
+        contract=contract_for(FACTS.settings, CrashClass.PROCESS_CRASH),
         error=error,
     )
 
@@ -82,9 +100,10 @@ def intact(number: int = 0) -> TrialResult:
     return trial(number, Outcome.INTACT, PromiseStatus.KEPT)
 
 
-def permitted_loss(number: int = 0) -> TrialResult:
+def permitted_loss(number: int = 0, *, oldest_ms: float = 187.6, bound_ms: float | None = 600.0) -> TrialResult:
     """A loss that the manual allows."""
-    return trial(number, Outcome.LOSS, PromiseStatus.KEPT, LOSS, lost=17)
+    window = AsyncWindow(lost=17, oldest_ms=oldest_ms, bound_ms=bound_ms)
+    return trial(number, Outcome.LOSS, PromiseStatus.KEPT, LOSS, lost=17, window=window)
 
 
 def broken(number: int = 0) -> TrialResult:
@@ -115,3 +134,8 @@ def result(
         interrupted=interrupted,
         stopped_by=stopped_by,
     )
+
+
+def run(*profiles: ProfileResult, command: str | None = None, error: CrashlabError | None = None) -> RunResult:
+    """The results of one command."""
+    return RunResult(profiles=list(profiles), command=command, error=error)

@@ -59,6 +59,9 @@ def told(monkeypatch):
         (["run", "kill9-container", "--server", "local"], 2, "It needs --server container"),
         (["run", "kill9-all", "--json", "/nowhere/x.json"], 4, 'could not write --json "/nowhere/x.json"'),
         (["run", "kill9-all", "--junit-xml", "/"], 4, 'could not write --junit-xml "/"'),
+        (["run", "kill9-all", "--html", "/nowhere/x.html"], 4, 'could not write --html "/nowhere/x.html"'),
+        (["run", "kill9-all", "--quiet", "--verbose"], 2, "exclude each other"),
+        (["run", "kill9-all", "--dry-run", "--html", "x"], 2, "--dry-run makes no report"),
         (["run", "kill9-all", "--out", "/dev/null/x"], 4, "could not write to output folder"),
         (["run", "kill9-all", "--dry-run", "--json", "-"], 2, "--dry-run makes no report"),
         (["run", "kill9-all", "--pg-bindir", "/nowhere"], 4, 'could not find "postgres" in "/nowhere"'),
@@ -92,6 +95,20 @@ def test_json_on_stdout_is_pure_and_everything_else_is_on_stderr(told, capfd):
     assert json.loads(out)["profile"] == "kill9-all"
     assert "seed 7" in err
     assert "No promise was broken." in err
+
+
+def test_in_github_actions_findings_become_annotations(told, monkeypatch, capfd):
+    """One line of its own for each broken finding; never in the way of the JSON document, and nowhere else."""
+    told["kill9-all"] = broken()
+    for where, annotated in (("true", 1), ("", 0)):
+        with monkeypatch.context() as here:
+            here.setenv("GITHUB_ACTIONS", where)
+            assert invoke(["run", "kill9-all", "--json", "-"]) == 1
+        told_on = capfd.readouterr()
+        assert json.loads(told_on.out)["promise"] == "broken"
+        lines = [line for line in told_on.err.splitlines() if line.startswith("::")]
+        assert len(lines) == annotated
+        assert all(line.startswith("::error title=CORRUPT-HOLE::") for line in lines)
 
 
 def test_a_run_leaves_its_report_beside_the_evidence_and_is_the_latest(told, capfd):
@@ -246,7 +263,7 @@ def test_help_is_fast_and_complete(flag):
     code = (
         "import sys\nfrom crashlab.cli import invoke\n"
         f"assert invoke([{flag!r}]) == 0\n"
-        "heavy = {'rich', 'pydantic', 'psycopg', 'testcontainers', 'docker'} & set(sys.modules)\n"
+        "heavy = {'rich', 'jinja2', 'pydantic', 'psycopg', 'testcontainers', 'docker'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)

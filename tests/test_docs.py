@@ -62,9 +62,9 @@ def test_the_table_of_profiles_is_that_of_the_files():
             assert expected == f"{' or '.join(profile.expect.outcomes)}, {' or '.join(profile.expect.promise)}"
 
 
-def test_the_example_profile_is_a_valid_one(tmp_path):
-    """The profile in the README can be run as it stands."""
-    (example,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+@pytest.mark.parametrize("example", re.findall(r"```toml\n(.*?)```", README, re.DOTALL))
+def test_the_example_profiles_are_valid(tmp_path, example):
+    """Each profile in the README can be run as it stands."""
     file = tmp_path / "example.toml"
     file.write_text(example)
     assert load_profile(str(file)).faults

@@ -1,5 +1,6 @@
 """Profiles: found, merged, checked with every mistake at once, written and read again."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,26 @@ from crashlab.profile import Profile, expand, list_profiles, load_profile, parse
 SHIPPED = Path(__file__).parent.parent / "fault_profiles"
 FAULT = '[[faults]]\nkind = "kill"\ntarget = "all"\nwhen = { acks = 5 }\n'
 CONTAINER_KILL = '[[faults]]\nkind = "container_kill"\nwhen = { acks = 1 }\n'
+
+SQL = """
+description = "x"
+[workload]
+kinds = ["sql"]
+[workload.sql]
+setup = "CREATE TABLE t (id integer PRIMARY KEY)"
+tables = ["t"]
+transactions = ["INSERT INTO t VALUES (:id)", { sql = "DELETE FROM t WHERE id = :id OR id = :tx", weight = 2 }]
+[workload.sql.variables]
+id = { between = [1, 9] }
+name = { choice = ["a", 1, 2.5] }
+"""
+INVARIANT = '''
+[[invariants]]
+name = "none"
+sql = """
+SELECT 1
+WHERE false"""
+'''
 
 texts = st.text(st.characters(codec="utf-8"), max_size=20)
 durations = st.integers(0, 10**8).map(format_ms)
@@ -150,6 +171,16 @@ def test_a_sound_profile_has_no_mistakes(tmp_path):
         ('description = "x"\nextends = "quick"\n', "is a tour"),
         ('extends = "./bad.toml"\n', "form a circle"),
         ('description = "x"\n[server.settings]\nsynchronous_commit = "off"\n' + FAULT, "workload.synchronous_commit"),
+        ('description = "x"\n[workload]\nkinds = ["sql"]\n' + FAULT, "need each other"),
+        ('description = "x"\n[workload.sql]\ntables = ["t"]\ntransactions = ["SELECT"]\n' + FAULT, "need each other"),
+        (SQL.replace("between", "choose"), "workload.sql.variables.id.choose: unknown key"),
+        (SQL.replace("1, 9", "9, 1"), "the smaller number first"),
+        (SQL.replace("id =", "tx ="), "crashlab sets this one itself"),
+        (SQL.replace(":id", ":ib"), "not defined: ib"),
+        (SQL.replace("setup =", "setup_file = 'x'\nsetup ="), "only one of setup and setup_file"),
+        (SQL.replace("setup =", "setup_file ="), 'could not read "'),
+        (SQL.replace("tables", "table"), 'did you mean "tables"?'),
+        (SQL + INVARIANT + INVARIANT, "two invariants have the same name"),
     ],
 )
 def test_each_kind_of_mistake_is_named(tmp_path, text, expected):
@@ -159,6 +190,26 @@ def test_each_kind_of_mistake_is_named(tmp_path, text, expected):
     with pytest.raises(ProfileError, match="cannot use profile") as raised:
         load_profile(str(file))
     assert expected in str(raised.value)
+
+
+def test_an_application_is_loaded_whole(tmp_path):
+    """A set-up file's text is in the profile, which survives being written and read without that file."""
+    schema = tmp_path / "schema.sql"
+    schema.write_text('CREATE TABLE t (id integer PRIMARY KEY); -- it\'s "mine"\n')
+    file = tmp_path / "shop.toml"
+    file.write_text(re.sub("(?m)^setup = .*", 'setup_file = "schema.sql"', SQL) + INVARIANT + FAULT)
+    profile = load_profile(str(file))
+    other = tmp_path / "other.toml"
+    other.write_text(f'extends = "{file}"\n[workload.sql]\ntables = ["t", "u"]\n')
+    again = load_profile(str(other))
+    assert profile.workload.sql is not None
+    assert again.workload.sql is not None
+    assert (again.workload.sql.setup, again.workload.sql.tables) == (schema.read_text(), ["t", "u"])
+    schema.unlink()
+    assert [one.weight for one in profile.workload.sql.transactions] == [1, 2]
+    assert parse_profile(profile.table()) == profile
+    file.write_text(to_toml(profile))
+    assert load_profile(str(file)) == profile
 
 
 def test_a_child_changes_what_it_names_and_keeps_the_rest(tmp_path):

@@ -63,6 +63,106 @@ def test_orders(crash_server, crash_ledger):
     result.stdout.fnmatch_lines(["*CORRUPT-WRONG-VALUE*", "*reproduce with: pytest *--crashlab-seed=5*"])
 
 
+WATCHED = """
+def order(crash_server, crash_ledger, sold="sold + 1"):
+    with crash_server.connect(autocommit=True) as connection:
+        connection.execute("CREATE TABLE item (id integer PRIMARY KEY, sold integer NOT NULL)")
+        connection.execute("CREATE TABLE orders (id int PRIMARY KEY, item int REFERENCES item ON DELETE CASCADE)")
+        connection.execute("INSERT INTO item SELECT n, 0 FROM generate_series(1, 10) n")
+        crash_ledger.watch("item")
+        crash_ledger.watch("public.orders")
+        crash_ledger.invariant(
+            "sold is ordered",
+            "SELECT id, sold FROM item WHERE sold <> (SELECT count(*) FROM orders WHERE item = item.id)",
+        )
+        for number in range(40):
+            with crash_ledger.transaction(connection):
+                connection.execute("INSERT INTO orders VALUES (%s, %s)", (number, number % 10 + 1))
+                connection.execute(f"UPDATE item SET sold = {sold} WHERE id = %s", (number % 10 + 1,))
+        with crash_ledger.transaction(connection):
+            connection.execute("DELETE FROM item WHERE id = 4")
+
+def behind(crash_server, statement):
+    with crash_server.connect(autocommit=True) as connection:
+        connection.execute("ALTER TABLE item DISABLE TRIGGER ALL; ALTER TABLE orders DISABLE TRIGGER ALL")
+        connection.execute(statement)
+"""
+
+
+def test_a_watched_table_needs_no_names(pytester: pytest.Pytester) -> None:
+    """Every row is compared, also those that were there before and those that a cascade took; the WAL is read, too."""
+    pytester.makepyfile(
+        WATCHED
+        + """
+from crashlab import evidence
+
+def test_orders(crash_server, crash_ledger):
+    order(crash_server, crash_ledger)
+    crash_ledger.crash()
+    verdict = crash_ledger.check()
+    assert verdict.outcome == "intact" and verdict.counts.acked == 43
+    observation = evidence.load_observation(crash_ledger.trial.folder)
+    assert sum(len(read.rows) for read in observation.relations) == 9 + 36
+    assert observation.wal.records and observation.invariants[0].observed == "no rows"
+"""
+    )
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    result.assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize(
+    ("statement", "found"),
+    [
+        ("DELETE FROM orders WHERE id = 17", ["*CORRUPT-MISSING-ROW*", "*public.orders*", "*key [[]17[]]*"]),
+        ("UPDATE item SET sold = 9 WHERE id = 1", ["*CORRUPT-WRONG-VALUE*", "*public.item*", "*key [[]1[]]*"]),
+        (
+            "INSERT INTO orders VALUES (99, 1)",
+            ["*CORRUPT-INVARIANT*", '*"sold is ordered"*1 row: {"id": 1, "sold": 4}*'],
+        ),
+    ],
+)
+def test_damage_to_a_watched_table_is_reported(pytester: pytest.Pytester, statement: str, found: list[str]) -> None:
+    """By table and key; what the ledger cannot know, an invariant may."""
+    pytester.makepyfile(
+        WATCHED
+        + f"""
+def test_orders(crash_server, crash_ledger):
+    order(crash_server, crash_ledger)
+    crash_ledger.crash()
+    behind(crash_server, "{statement}")
+    crash_ledger.check()
+"""
+    )
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    result.assert_outcomes(failed=1)
+    for line in found:
+        result.stdout.fnmatch_lines([line])
+
+
+def test_an_invariant_that_the_test_itself_breaks_accuses_nobody(pytester: pytest.Pytester) -> None:
+    """It did not hold right before the crash: inconclusive, with the rows. One that cannot be run fails at once."""
+    pytester.makepyfile(
+        WATCHED
+        + """
+import pytest
+from crashlab.errors import UsageProblem
+
+def test_orders(crash_server, crash_ledger):
+    with pytest.raises(UsageProblem, match='cannot use invariant "x": relation "nowhere" does not exist'):
+        crash_ledger.invariant("x", "SELECT FROM nowhere")
+    order(crash_server, crash_ledger, sold="sold + 2")
+    crash_ledger.crash()
+    crash_ledger.check()
+"""
+    )
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        ["*inconclusive*", "*INCONCLUSIVE-INVARIANT-BEFORE*", '*9 rows, such as {"id": 1, "sold": 8}*']
+    )
+    assert "CORRUPT" not in result.stdout.str()
+
+
 def test_a_marker_chooses_the_profile(pytester: pytest.Pytester) -> None:
     """An asynchronous commit may be lost: the promise is kept, and the test may still insist that it was."""
     pytester.makepyfile(

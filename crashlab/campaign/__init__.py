@@ -2,19 +2,24 @@
 
 from crashlab.campaign.recorded import record
 from crashlab.campaign.recording import find as find_recording
-from crashlab.campaign.rejudge import judge_folder, judge_trial
-from crashlab.campaign.results import ProfileResult, RunRequest, ServerChoice, TrialResult
+from crashlab.campaign.rejudge import add_missed, judge_folder, judge_run, judge_trial
+from crashlab.campaign.results import ProfileResult, RunRequest, RunResult, ServerChoice, TrialResult
 from crashlab.campaign.run import replay, run_profile
+from crashlab.campaign.runrecord import save_run
 
 __all__ = [
     "ProfileResult",
     "RunRequest",
+    "RunResult",
     "ServerChoice",
     "TrialResult",
+    "add_missed",
     "find_recording",
     "judge_folder",
+    "judge_run",
     "judge_trial",
     "record",
     "replay",
     "run_profile",
+    "save_run",
 ]

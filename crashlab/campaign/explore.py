@@ -28,11 +28,12 @@ from crashlab.campaign import points
 from crashlab.campaign.recording import Recording
 from crashlab.campaign.rejudge import judge_trial, result_of
 from crashlab.campaign.results import TrialResult, make_trial_folder
+from crashlab.campaign.tornpages import torn_pages
 from crashlab.campaign.trial import reading_of
 from crashlab.campaign.walcut import RecordedWal
 from crashlab.errors import RecordingError
 from crashlab.history import ACKED, History, read_ledger
-from crashlab.model import Injection, Observation
+from crashlab.model import Injection, Observation, Survivors, TornPage
 from crashlab.profile import PowerLoss, Profile
 from crashlab.recording.decoder import Decoder
 from crashlab.recording.diskcontract import DiskContract, disk_contract
@@ -58,20 +59,44 @@ class Candidate:
     io_bytes: int  # length of the log at the crash point
 
 
-def contract_of_disk(power_loss: PowerLoss, survey: points.Survey, seed: int) -> DiskContract:
-    """Return the disk contract that a profile asks for; a lying disk begins to lie at a seeded moment."""
-    lies_from = None
+@dataclass(frozen=True)
+class Plan:
+    """What is known of a recording before its states are drawn."""
+
+    survey: points.Survey
+    contract: DiskContract
+    left_out: points.Flush | None  # the one flush that is swallowed, if the profile asks for that
+
+
+def plan(recording: Recording, power_loss: PowerLoss, seed: int) -> Plan:
+    """Return the disk contract that a profile asks for; when a lying disk begins to lie is seeded.
+
+    Raises:
+        RecordingError: the recording is damaged, or has no flush that could be swallowed.
+    """
+    first_bytes = recording.record.first_bytes
+    survey = points.survey(Decoder(recording.log, recording.base.files), first_bytes)
+    left_out, lies_from = None, None
+    if power_loss.swallow_one:
+        classes = {FileClass(name) for name in power_loss.swallow_one}
+        flushes = points.flushes_of(Decoder(recording.log, recording.base.files), first_bytes, classes)
+        if not flushes:
+            names = ", ".join(power_loss.swallow_one)
+            raise RecordingError(f'cannot swallow a flush of {names}: the recording "{recording.folder}" has none')
+        left_out = stream(seed, "swallowed flush").choice(flushes)
     if power_loss.disk == "lying":
         # Early, so that most cuts come after it
         lies_from = stream(seed, "lying disk").randint(survey.first, (3 * survey.first + survey.end) // 4)
-    return disk_contract(
+    contract = disk_contract(
         power_loss.disk,
         tear_bytes=power_loss.tear_bytes,
         ordered_journal=power_loss.ordered_journal,
         durable_symlinks=power_loss.durable_symlinks,
         flushes_ignored_from=lies_from,
         flushes_ignored_for=frozenset(FileClass(name) for name in power_loss.swallow),
+        flush_left_out=left_out.position if left_out else None,
     )
+    return Plan(survey, contract, left_out)
 
 
 def candidates(
@@ -84,10 +109,11 @@ def candidates(
     """
     power_loss = profile.power_loss
     assert power_loss is not None
-    found = points.survey(Decoder(recording.log, recording.base.files), recording.record.first_bytes)
-    model = DiskModel(recording.base.files, contract_of_disk(power_loss, found, seed))
+    planned = plan(recording, power_loss, seed)
+    model = DiskModel(recording.base.files, planned.contract)
     per_point = 1 if power_loss.disk == "process" else power_loss.states_per_point
-    wanted = points.choose_points(found, power_loss.points, -(-trials // per_point), stream(seed, "points"))
+    count, rng = -(-trials // per_point), stream(seed, "points")
+    wanted = points.choose_points(planned.survey, power_loss.points, count, rng, planned.left_out)
     aim = frozenset(FileClass(name) for name in power_loss.aim) or None
     rng = stream(seed, "states")
     seen: set[int] = set()
@@ -101,13 +127,19 @@ def candidates(
             for state in _states_here(model, count, rng, aim, seen):
                 if trial == trials:
                     return
-                told = msgspec.structs.replace(state, note=f"{state.note}; {losses(model, state)}")
-                yield model, Candidate(trial, told, io_bytes)
+                yield model, Candidate(trial, _told(model, state, planned.left_out), io_bytes)
                 trial += 1
         if operation is not None:
             model.apply(operation)
             log.note(operation)
             io_bytes = max(io_bytes, operation.log_end)
+
+
+def _told(model: DiskModel, state: CrashState, left_out: points.Flush | None) -> CrashState:
+    note = f"{state.note}; {losses(model, state)}"
+    if left_out is not None:
+        note += f"; the flush of {left_out.path} that began at operation {left_out.position} was left out"
+    return msgspec.structs.replace(state, note=note)
 
 
 def rebuild(
@@ -119,8 +151,7 @@ def rebuild(
         RecordingError: the recording is shorter than the state's position.
     """
     assert profile.power_loss is not None
-    found = points.survey(Decoder(recording.log, recording.base.files), recording.record.first_bytes)
-    model = DiskModel(recording.base.files, contract_of_disk(profile.power_loss, found, seed))
+    model = DiskModel(recording.base.files, plan(recording, profile.power_loss, seed).contract)
     io_bytes = 0
     for operation in Decoder(recording.log, recording.base.files):
         if model.position == state.position:
@@ -202,11 +233,34 @@ class Explorer:
         seconds["wal"] = round(time.monotonic() - looking, 4)
         observation = self._recover_and_look(history, seconds)
         evidence.save(folder, evidence.STATE, candidate.state)
-        observation = msgspec.structs.replace(observation, wal=wal, wal_at_cut=wal_at_cut)
+        observation = msgspec.structs.replace(
+            observation,
+            wal=wal,
+            wal_at_cut=wal_at_cut,
+            torn_pages=self._torn_pages(model, candidate.state),
+            invariants_before=self.recording.record.invariants_before,
+            first_survivors=self.recording.record.first_survivors,
+        )
         evidence.save(folder, evidence.OBSERVATION, observation)
         seconds["total"] = round(time.monotonic() - begun, 4)
         evidence.save(folder, evidence.TRIAL, self._record(candidate, folder, seconds, history, clean))
         return result_of(folder, verdict=judge_trial(folder))
+
+    def _torn_pages(self, model: DiskModel, state: CrashState) -> list[TornPage]:
+        """Return the pages that nothing in the log makes whole again."""
+        if self.recording.record.server.settings.get("full_page_writes") != "off":
+            return []
+        return torn_pages(model, state, self._worker.images.base_bytes, self.log.read)
+
+    def survivors(self, model: DiskModel, candidate: Candidate) -> Survivors | None:
+        """Recover a crash state and return who is there; None: that could not be read."""
+        self.make_real(model, candidate)
+        observation = self._recover_and_look(read_ledger(self.recording.ledger, until_io=self.ledger_io(candidate)), {})
+        run = observation.checks.get("prepared")
+        if observation.marker is None or run is None or run.status != "ran":
+            return None
+        transactions = sorted(row.tx for row in observation.marker.rows)
+        return Survivors(transactions=transactions, prepared=observation.prepared)
 
     def _recover_and_look(
         self, history: History, seconds: dict[str, float], *, everything_is_new: bool = False
@@ -220,7 +274,9 @@ class Explorer:
             seconds["recovery"] = recovery.seconds
             looking = time.monotonic()
             # The checkpoint at the end of a recovery makes the control file say "shut down" for a moment
-            reading = dataclasses.replace(reading_of(self.profile, history), statistics=not self._in_recovery)
+            reading = dataclasses.replace(
+                reading_of(self.profile, history, self.recording.record.tables), statistics=not self._in_recovery
+            )
             comparable = recovery.started and not everything_is_new and not self._in_recovery
             known = worker.unchanged() if comparable else frozenset()
             observation = observe(
@@ -272,6 +328,7 @@ class Explorer:
             proof=[
                 f"operation {candidate.state.position} of the recording, {candidate.io_bytes} bytes into its log",
                 f"state: {candidate.state.note}",
+                *(["the recording is that of a recovery: the power had failed before"] if self._in_recovery else []),
                 *(["its control file says that the server had been stopped: no recovery is due"] if clean else []),
                 "; ".join(record.differences) or "the recording passed its self-check",
             ],

@@ -2,7 +2,8 @@
 
 A recovery is recorded like a run: its base image is a crash state of the recording before it, and the clients' ledger
 ends where it ended at the first cut, for nobody was served since. So a recorded recovery is a recording, and everything
-that explores, judges and replays recordings does so with this one. It can be cut in its turn, and so on.
+that explores, judges and replays recordings does so with this one. It can be cut in its turn, and so on. With it goes
+who is there if the first crash state is recovered in one go: no later crash may change that.
 
 Assumes: what the first cut left is durable by then.
 Choices: the recovery is recorded with fsync and full_page_writes as the server had them. The pass in which it flushes
@@ -56,10 +57,11 @@ def inner_request(request: RunRequest, done: int, *, recoveries: int) -> RunRequ
         recoveries: how many recorded ones, this one included, share the rest.
     """
     assert request.profile.power_loss is not None
-    depth = request.profile.power_loss.recovery_depth
+    depth = request.profile.power_loss.recovery_depth - 1
+    profile = request.profile if depth else few_states_a_point(request.profile)
     return dataclasses.replace(
         request,
-        profile=_changed(request.profile, recovery_depth=depth - 1, points="any"),
+        profile=_changed(profile, recovery_depth=depth, points="any"),
         trials=-(-(request.trials - done) // recoveries),
         first_trial=request.first_trial + done,
     )
@@ -77,6 +79,8 @@ def record_recovery(explorer: Explorer, model: DiskModel, candidate: Candidate) 
         RecordingError: it cannot be recorded here.
     """
     parent = explorer.recording
+    once = parent.record.ledger_io is None
+    first_survivors = explorer.survivors(model, candidate) if once else parent.record.first_survivors
     folder = parent.folder / f"recovery-{candidate.trial:04d}"
     folder.mkdir()
     (folder / evidence.LEDGER).hardlink_to(parent.ledger)
@@ -110,8 +114,11 @@ def record_recovery(explorer: Explorer, model: DiskModel, candidate: Candidate) 
         roots=[str(server.seen(root)) for root in image.roots],
         base_digest=base.digest(image),
         ledger_io=explorer.ledger_io(candidate),
+        first_survivors=first_survivors,
         differences=[str(difference) for difference in differences[: recordings.DIFFERENCES_MAX]],
         workload_errors=parent.record.workload_errors,
+        tables=parent.record.tables,
+        invariants_before=parent.record.invariants_before,
         seconds={"record": round(recorded - begun, 4), "self-check": round(time.monotonic() - recorded, 4)},
     )
     evidence.save(folder, recordings.RECORDING, record)

@@ -5,7 +5,7 @@ from collections import Counter
 import msgspec
 
 from crashlab.campaign import points
-from crashlab.campaign.explore import contract_of_disk
+from crashlab.campaign.explore import plan
 from crashlab.campaign.recording import Recording
 from crashlab.errors import UsageProblem
 from crashlab.profile import Profile
@@ -66,13 +66,13 @@ def in_flight(recording: Recording, position: int) -> Pending:
     """
     profile = Profile.model_validate(recording.record.profile_resolved)
     assert profile.power_loss is not None
-    found = points.survey(Decoder(recording.log, recording.base.files), recording.record.first_bytes)
-    if position > found.end:
+    planned = plan(recording, profile.power_loss, recording.record.run_seed)
+    if position > planned.survey.end:
         raise UsageProblem(
-            f"the recording has no point {position}", hint=f"Points are numbers of operations, 0 to {found.end}."
+            f"the recording has no point {position}",
+            hint=f"Points are numbers of operations, 0 to {planned.survey.end}.",
         )
-    contract = contract_of_disk(profile.power_loss, found, recording.record.run_seed)
-    model = DiskModel(recording.base.files, contract)
+    model = DiskModel(recording.base.files, planned.contract)
     for operation in Decoder(recording.log, recording.base.files):
         if model.position == position:
             break

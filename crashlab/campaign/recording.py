@@ -27,9 +27,10 @@ import msgspec
 import crashlab
 from crashlab import evidence
 from crashlab.campaign.results import RunRequest
-from crashlab.campaign.trial import make_workload, server_facts, server_spec
+from crashlab.campaign.trial import invariants_before, make_workload, server_facts, server_spec
 from crashlab.errors import RecordingError
 from crashlab.ledger import LedgerWriter
+from crashlab.model import Invariant, Survivors
 from crashlab.profile import PowerLoss, Profile
 from crashlab.recording import base, iolog
 from crashlab.recording.base import BaseImage
@@ -39,6 +40,7 @@ from crashlab.recording.replay import self_check
 from crashlab.seeds import derive
 from crashlab.server import Server, create_server
 from crashlab.workload.databases import make_places
+from crashlab.workload.relations import Relation
 from crashlab.workload.run import Workload
 
 SCHEMA = 1
@@ -66,8 +68,11 @@ class RecordingRecord(msgspec.Struct, frozen=True, kw_only=True):
     roots: list[str]  # the recorded directories, as the server saw them
     base_digest: str  # of the base image: no other one fits the log
     ledger_io: int | None = None  # of a recorded recovery: the log's length at the first crash, where the ledger ends
+    first_survivors: Survivors | None = None  # ... who is there if the first crash state is recovered in one go
     differences: list[str]  # what the self-check found; empty: it passed
     workload_errors: list[str] = []
+    tables: list[Relation] = []  # the user's own ledgered tables
+    invariants_before: list[Invariant] = []  # a user's own that did not hold while the run was recorded
     seconds: dict[str, float] = {}
 
 
@@ -181,6 +186,8 @@ def make(request: RunRequest, folder: Path) -> Recording:
         base_digest=base.digest(image),
         differences=[str(difference) for difference in differences[:DIFFERENCES_MAX]],
         workload_errors=list(workload.errors),
+        tables=workload.tables,
+        invariants_before=invariants_before(workload.violations),
         seconds=seconds,
     )
     evidence.save(folder, RECORDING, record)

@@ -1,15 +1,25 @@
-"""What does the oracle of today say about the evidence of then? No server is needed."""
+"""What does the oracle of today say about the evidence of then? No server is needed.
 
+Judging a whole run again gives its JSON report again, byte for byte, as long as the oracle is the same.
+Choices: a stored verdict is never read, only replaced, so that one with codes that are unknown today is no obstacle.
+"""
+
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from crashlab import evidence
-from crashlab.campaign.results import CrashPoint, ProfileResult, TrialResult
+from crashlab.campaign.results import CrashPoint, ProfileResult, RunResult, TrialResult, replay_command
+from crashlab.campaign.runrecord import load_run
 from crashlab.contract import contract_for
 from crashlab.errors import EvidenceError
 from crashlab.history import read_ledger
 from crashlab.model import Contract, Verdict
 from crashlab.oracle import judge
 from crashlab.profile import PowerLoss, Profile
+
+_RECORDING, _BASE = "recording.json", "base"
+"""A recording's record, and its folder with whole data directories; `campaign.recording` stands above this module."""
 
 
 def contract_of(record: evidence.TrialRecord) -> Contract:
@@ -57,13 +67,23 @@ def trial_folders(path: Path) -> list[Path]:
     Raises:
         EvidenceError: there is none.
     """
-    found = sorted(file.parent for file in path.rglob(evidence.TRIAL)) if path.is_dir() else []
+    found = sorted(_below(path))
     if not found:
         raise EvidenceError(
             f'no evidence of a trial in "{path}"',
             hint="Give the folder of one trial, of a profile, or of a whole run (--out; .crashlab/latest by default).",
         )
     return found
+
+
+def _below(path: Path) -> Iterator[Path]:
+    """Yield the folders of trials, without a look into their data directories or into base images."""
+    for folder, below, files in os.walk(path):
+        if evidence.TRIAL in files:
+            yield Path(folder)
+            below.clear()
+        if _RECORDING in files:
+            below[:] = [name for name in below if name != _BASE]
 
 
 def result_of(folder: Path, *, verdict: Verdict | None = None) -> TrialResult:
@@ -74,6 +94,7 @@ def result_of(folder: Path, *, verdict: Verdict | None = None) -> TrialResult:
     """
     record = evidence.load_trial(folder)
     data = folder / evidence.DATA
+    replayable = record.reproduce.startswith("crashlab replay ")  # where the folder is now, if it was moved
     return TrialResult(
         trial=record.trial,
         seed=record.seed,
@@ -82,29 +103,49 @@ def result_of(folder: Path, *, verdict: Verdict | None = None) -> TrialResult:
         seconds=record.seconds,
         folder=folder,
         kept_data=data if data.exists() else None,
-        reproduce=record.reproduce,
+        reproduce=replay_command(folder) if replayable else record.reproduce,
         server=record.server,
         state=evidence.load(folder / evidence.STATE, CrashPoint) if record.recording is not None else None,
+        contract=contract_of(record),
     )
 
 
-def judge_folder(path: Path) -> list[ProfileResult]:
-    """Judge all evidence at or below a path again.
+def add_missed(result: ProfileResult, folder: Path) -> None:
+    """Add the trials of a profile whose evidence was complete when the run was cut short before it counted them."""
+    known = {trial.folder for trial in result.trials}
+    missed = [one for one in _below(folder) if one not in known]
+    result.trials = sorted([*result.trials, *map(result_of, missed)], key=lambda trial: trial.trial)
+    if missed:
+        result.server = result.trials[-1].server
+
+
+def judge_run(path: Path) -> RunResult:
+    """Judge all evidence at or below a path again; a whole run is told as it was.
 
     Raises:
         EvidenceError: there is none, or some of it is damaged.
     """
-    results: dict[tuple[str, int], ProfileResult] = {}
-    for folder in trial_folders(path):
+    folders = trial_folders(path)
+    run = load_run(path) or RunResult(profiles=[])
+    stored = {result.profile.name: result for result in run.profiles}
+    others: dict[tuple[str, int], ProfileResult] = {}
+    for folder in folders:
         record = evidence.load_trial(folder)
-        result = results.setdefault(
-            (record.profile, record.run_seed),
-            ProfileResult(
+        result = stored.get(record.profile) or others.get((record.profile, record.run_seed))
+        if result is None:
+            result = others[record.profile, record.run_seed] = ProfileResult(
                 profile=Profile.model_validate(record.profile_resolved),
                 seed=record.run_seed,
                 server=record.server,
                 crash_class=record.crash_class,
-            ),
-        )
+            )
         result.trials.append(result_of(folder))
-    return list(results.values())
+    run.profiles += others.values()
+    for result in run.profiles:
+        result.trials.sort(key=lambda trial: trial.trial)
+    return run
+
+
+def judge_folder(path: Path) -> list[ProfileResult]:
+    """Return the profiles of `judge_run`. Raises as that."""
+    return judge_run(path).profiles

@@ -1,5 +1,6 @@
 """What is asked of a campaign, and what does it give back?"""
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,9 +8,9 @@ from typing import Literal
 
 import msgspec
 
-from crashlab.errors import EvidenceError
+from crashlab.errors import CrashlabError, EvidenceError
 from crashlab.evidence import ServerFacts
-from crashlab.model import CrashClass, Injection, Verdict
+from crashlab.model import Contract, CrashClass, Injection, Verdict
 from crashlab.profile import Profile
 
 Keep = Literal["failed", "all", "none"]
@@ -65,6 +66,7 @@ class TrialResult:
     reproduce: str
     server: ServerFacts | None = None
     state: CrashPoint | None = None  # None: a live trial
+    contract: Contract | None = None  # what was promised to its clients
     error: str | None = None  # the trial could not be run to its end; the verdict is inconclusive
 
 
@@ -81,8 +83,22 @@ class ProfileResult:
     stopped_by: str | None = None  # why fewer trials than asked for were run
 
 
+@dataclass(kw_only=True)
+class RunResult:
+    """Everything that one command ran, or judged again."""
+
+    profiles: list[ProfileResult]
+    command: str | None = None  # runs all of it again; None: unknown
+    error: CrashlabError | None = None  # the environment ended the run during the last of the profiles
+
+
 OnTrial = Callable[[TrialResult], None]
 OnPhase = Callable[[str], None]
+
+
+def replay_command(folder: Path) -> str:
+    """Return the command that runs a stored trial again."""
+    return shlex.join(["crashlab", "replay", str(folder)])
 
 
 def make_trial_folder(out: Path, trial: int) -> Path:

@@ -6,7 +6,7 @@ Assumes: the caller gave an empty folder. Everything the trial learns is in that
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,18 +21,23 @@ from crashlab.fault import inject
 from crashlab.fault.when import wait_until_due
 from crashlab.history import History, read_ledger
 from crashlab.ledger import LedgerWriter
-from crashlab.model import Injection, Observation, PromiseStatus, WalFacts
+from crashlab.model import Injection, Invariant, Observation, PromiseStatus, WalFacts
 from crashlab.profile import Profile
 from crashlab.recovery import Reading, observe, recover
+from crashlab.recovery.checksums import add_checksums
 from crashlab.recovery.wal import WAL_FILES, read_wal
 from crashlab.seeds import stream, trial_seed
 from crashlab.server import Server, ServerSpec, SpareDirectories, create_server
 from crashlab.workload.databases import Databases
+from crashlab.workload.relations import NO_ROWS, InvariantQuery, Relation
 from crashlab.workload.run import Workload, invariants_of, relations_of
 from crashlab.workload.session import Mix
+from crashlab.workload.sql import Application, Variable
 
 FAULT_TIMEOUT_S = 60.0
 SESSIONS_END_TIMEOUT_S = 20.0
+INVARIANTS_EVERY_MS = 50.0
+RECORDED_INVARIANTS_EVERY_MS = 500.0  # a look may set hint bits and prune pages: writes that are no transaction's
 
 BeforeRecovery = Callable[[Server], None]
 
@@ -135,14 +140,19 @@ def _crash_and_observe(
         before_recovery(server)
     with clock.phase("read ledger"):
         history = read_ledger(ledger.path)
-    wal = _wal_of(server, injections) if before_recovery is None else None
+    wal = wal_of(server, injections) if before_recovery is None else None
     with clock.phase("recovery"):
         recovery = recover(server, restart=not server.running(), log_position=log_position)
     with clock.phase("observe"):
         observation = observe(
-            lambda name: server.connect(autocommit=True, dbname=name), reading_of(profile, history), recovery
+            lambda name: server.connect(autocommit=True, dbname=name),
+            reading_of(profile, history, workload.tables),
+            recovery,
         )
-    observation = msgspec.structs.replace(observation, wal=wal)
+    with clock.phase("checksums"):
+        observation = add_checksums(server, observation)
+    before = invariants_before(workload.violations)
+    observation = msgspec.structs.replace(observation, wal=wal, invariants_before=before)
     record = evidence.TrialRecord(
         crashlab=crashlab.__version__,
         profile=profile.name,
@@ -161,7 +171,7 @@ def _crash_and_observe(
     _save(folder, record, observation)
 
 
-def _wal_of(server: Server, injections: list[Injection]) -> WalFacts | None:
+def wal_of(server: Server, injections: list[Injection]) -> WalFacts | None:
     """Read the WAL of a dead server; None where a postmaster lives on and recovers at once, or has recovered before.
 
     After an earlier recovery an xid may have been given out again, so a commit record may be another transaction's.
@@ -207,10 +217,17 @@ def make_workload(profile: Profile, server: Server, ledger: LedgerWriter, seed: 
             read_only=plan.read_only,
         ),
         seed=seed,
-        checkpoint_every_ms=plan.checkpoint_every_ms,
+        every_ms={
+            statement: every_ms
+            for statement, every_ms in (("CHECKPOINT", plan.checkpoint_every_ms), ("VACUUM", plan.vacuum_every_ms))
+            if every_ms is not None
+        },
         databases=Databases(lambda name: server.connect(autocommit=True, dbname=name), plan.databases)
         if plan.databases
         else None,
+        application=application_of(profile),
+        invariants=user_invariants(profile),
+        invariants_every_ms=INVARIANTS_EVERY_MS if profile.power_loss is None else RECORDED_INVARIANTS_EVERY_MS,
     )
 
 
@@ -239,12 +256,41 @@ def _end_sessions(workload: Workload, injections: list[Injection], errors: list[
         errors.append(f"sessions were still at work {SESSIONS_END_TIMEOUT_S:g} s after the last fault")
 
 
-def reading_of(profile: Profile, history: History) -> Reading:
-    """Return what is to be read: every relation, and the fate of every transaction that was given an xid."""
+def application_of(profile: Profile) -> Application | None:
+    """Return what the kind "sql" runs."""
+    plan = profile.workload.sql
+    if plan is None:
+        return None
+    variables = {
+        name: Variable(
+            between=(one.between[0], one.between[1]) if one.between else None, choice=tuple(one.choice or ())
+        )
+        for name, one in plan.variables.items()
+    }
+    transactions = tuple((one.sql, one.weight) for one in plan.transactions)
+    return Application(plan.setup, transactions, tuple(plan.tables), variables)
+
+
+def user_invariants(profile: Profile) -> list[InvariantQuery]:
+    """Return the profile's own invariants."""
+    return [InvariantQuery(invariant.name, invariant.sql, None) for invariant in profile.invariants]
+
+
+def invariants_before(violations: Mapping[str, str]) -> list[Invariant]:
+    """Return as evidence which of a user's invariants did not hold before the crash."""
+    return [Invariant(name=name, expected=NO_ROWS, observed=observed) for name, observed in violations.items()]
+
+
+def reading_of(profile: Profile, history: History, tables: Sequence[Relation]) -> Reading:
+    """Return what is to be read: every relation, and the fate of every transaction that was given an xid.
+
+    Args:
+        tables: the user's own ledgered tables.
+    """
     plan = profile.workload
     return Reading(
-        relations=relations_of(plan.kinds),
-        invariants=invariants_of(plan.kinds),
+        relations=[*relations_of(plan.kinds), *tables],
+        invariants=[*invariants_of(plan.kinds), *user_invariants(profile)],
         xids=[xid for xid in history.xid if xid],
         databases=bool(plan.databases),
     )

@@ -4,31 +4,38 @@ Three readings are held against each other: the WAL of the crash state, that whi
 that which was durable in any case. The commit records behind the end come from the WAL of the whole run, which is read
 once.
 
-Does not tell: which page image would have healed a torn data page; that is not a matter of commits.
+The last flush of WAL before the cut is dated by the ledger's clock (`logclock`), which gives bounds.
+
+Does not tell: which page image would have healed a torn data page; that is not a matter of commits. The role of the
+    process that flushed: the log knows its pid only.
 
 Source: postgres-contract.md 1.1 (Write, Flush), section 0 (E).
 """
 
 import tempfile
+from bisect import bisect_left
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 
+from crashlab.campaign.logclock import LogClock
 from crashlab.campaign.recording import Recording
 from crashlab.history import ACKED, COMMITTING_PREPARED, PREPARED, History
-from crashlab.model import LostRecord, RecordFate, WalAtCut, WalFacts, WalRecord
+from crashlab.model import LostRecord, RecordFate, WalAtCut, WalFacts, WalFlush, WalRecord
 from crashlab.recording.base import copy_tree
 from crashlab.recording.content import BASE, ZERO, FileImage
 from crashlab.recording.decoder import Decoder, root_label
+from crashlab.recording.diskcontract import DiskContract
 from crashlab.recording.diskmodel import CrashState, DiskModel
 from crashlab.recording.fileclass import FileClass, classify
 from crashlab.recording.images import ImageFolder
 from crashlab.recording.logbytes import LogBytes
-from crashlab.recording.operations import Kind
+from crashlab.recording.operations import Kind, Operation
 from crashlab.recording.replay import Replayer
 from crashlab.recording.states import everything, nothing_extra
 from crashlab.recovery.wal import ReadPart, WalReader, directory, file_of, file_pages, read_control, start_at
 from crashlab.recovery.walpages import Cluster
+from crashlab.workload.run import SETUP_CLIENT
 
 WAL_FOLDER = f"{root_label(0)}/pg_wal"
 _BLOCK_BYTES = 64 << 10
@@ -46,6 +53,25 @@ class _Point:
     durable: int
     flushing: bool
     seen: ReadPart  # reads the files as the server saw them
+
+
+@dataclass(frozen=True)
+class _Flush:
+    """A flush of a WAL file that ended."""
+
+    begin: int  # positions in the recording; a write that is its own flush has the same twice
+    end: int
+    log_end: int  # length of the log when it had ended
+    pid: int
+
+
+@dataclass(frozen=True)
+class _Run:
+    """The WAL of the whole run."""
+
+    records: list[WalRecord]
+    end: int  # LSN
+    flushes: list[_Flush]  # by their end
 
 
 class RecordedWal:
@@ -73,26 +99,52 @@ class RecordedWal:
         facts = self._reader.read(cluster, file_pages(cluster, part), redo)
         promised = {
             xid & 0xFFFF_FFFF
-            for xid, state in zip(history.xid, history.state, strict=True)
-            if xid and state in _ANSWERED
+            for xid, state, client in zip(history.xid, history.state, history.client, strict=True)
+            if xid and state in _ANSWERED and client != SETUP_CLIENT  # which is in the base image
         }
-        run, run_end = self._run
+        run = self._run
         missing = [
             record
-            for record in run
+            for record in run.records
             if record.end > facts.end and record.xid in promised and record.decision in _LOSABLE
         ]
-        never = promised.difference(record.xid for record in run)
+        # In the recording of a recovery they were written before it, or lost with the first crash
+        dated = self._recording.record.ledger_io is None
+        never = promised.difference(record.xid for record in run.records) if dated else set()
         if not missing and not never:
             return facts, None
         point = self._point(cluster, redo, model)
         lost = [
-            LostRecord(record.decision, record.xid, record.end, _fate(cluster, record, point, part))
+            LostRecord(record.decision, record.xid, record.end, _fate(cluster, record, point, part), record.flushed)
             for record in missing
         ]
-        if run_end >= point.written:
+        if run.end >= point.written:
             lost += [LostRecord("commit", xid, 0, "not written") for xid in sorted(never)]
-        return facts, WalAtCut(written=point.written, durable=point.durable, flushing=point.flushing, lost=lost)
+        return facts, WalAtCut(
+            written=point.written,
+            durable=point.durable,
+            flushing=point.flushing,
+            lost=lost,
+            last_flush=self._last_flush(model, max(history.end_ns)),
+        )
+
+    def _last_flush(self, model: DiskModel, fault_ns: int) -> WalFlush | None:
+        """Return the last flush of WAL that had ended at the model's position, dated against the fault."""
+        ended = bisect_left(self._run.flushes, model.position, key=lambda flush: flush.end)
+        if not ended or not fault_ns:
+            return None
+        flush = self._run.flushes[ended - 1]
+        # In the recording of a recovery the ledger's positions are those of another log
+        dated = self._recording.record.ledger_io is None
+        since_ns, until_ns = self._clock.bounds_ns(flush.log_end) if dated else (None, None)
+        return WalFlush(
+            operation=flush.end,
+            pid=flush.pid,
+            kept=_is_kept(model.contract, flush.begin),
+            # It came before the cut, even if the ledger notes nothing between the two
+            least_ms=0.0 if until_ns is None else max(0.0, round((fault_ns - until_ns) / 1e6, 3)),
+            most_ms=None if since_ns is None else max(0.0, round((fault_ns - since_ns) / 1e6, 3)),
+        )
 
     def _point(self, cluster: Cluster, redo: int, model: DiskModel) -> "_Point":
         """Return how far the WAL was at the model's position, which has several states as a rule."""
@@ -112,8 +164,12 @@ class RecordedWal:
         return self._last
 
     @cached_property
-    def _run(self) -> tuple[list[WalRecord], int]:
-        return run_records(self._recording, self._reader)
+    def _run(self) -> _Run:
+        return read_run(self._recording, self._reader)
+
+    @cached_property
+    def _clock(self) -> LogClock:
+        return LogClock(self._recording.ledger)
 
     def _part_of(self, model: DiskModel, state: CrashState) -> ReadPart:
         """Return what reads the files of a state that is not made real."""
@@ -152,18 +208,19 @@ class RecordedWal:
         return b"".join(found)
 
 
-def run_records(recording: Recording, reader: WalReader) -> tuple[list[WalRecord], int]:
-    """Return every record of a recorded run that decides a transaction, whenever it was written, and the WAL's end.
+def read_run(recording: Recording, reader: WalReader) -> _Run:
+    """Return every record of a recorded run that decides a transaction, whenever it was written, and every flush.
 
     The operations on pg_wal are applied to a copy of it; before a segment is renamed or removed, it is read.
     """
     base = recording.base
     control = read_control(directory(base.image / root_label(0)))
     if control is None:
-        return [], 0
+        return _Run([], 0, [])
     cluster, redo = control
     place = start_at(cluster, redo)
     records: list[WalRecord] = []
+    flushes = _Flushes()
     with tempfile.TemporaryDirectory(prefix="crashlab-wal-") as folder:
         image = Path(folder)
         (image / root_label(0)).mkdir()
@@ -173,6 +230,7 @@ def run_records(recording: Recording, reader: WalReader) -> tuple[list[WalRecord
         replayer = Replayer(image, base.files)
         for operation in Decoder(recording.log, base.files):
             named = operation.path.startswith(f"{WAL_FOLDER}/")
+            flushes.note(operation, is_wal=operation.file in numbers)
             if not named and operation.file not in numbers:
                 continue
             if operation.kind in (Kind.RENAME, Kind.UNLINK):
@@ -183,7 +241,32 @@ def run_records(recording: Recording, reader: WalReader) -> tuple[list[WalRecord
             replayer.apply(operation)
         replayer.close()
         found, place = reader.read_on(cluster, file_pages(cluster, part), place)
-    return records + found, place.at
+    return _Run(records + found, place.at, flushes.ended)
+
+
+class _Flushes:
+    """Collects the flushes of WAL files."""
+
+    def __init__(self) -> None:
+        self.ended: list[_Flush] = []
+        self._begun: dict[int, int] = {}  # token -> position
+
+    def note(self, operation: Operation, *, is_wal: bool) -> None:
+        """Take in the next operation; the end of a flush names no file."""
+        position, kind = operation.position, operation.kind
+        if kind is Kind.FSYNC_BEGIN and is_wal:
+            self._begun[operation.token] = position
+        elif kind is Kind.FSYNC_END and (begin := self._begun.pop(operation.token, None)) is not None:
+            self.ended.append(_Flush(begin, position, operation.log_end, operation.pid))
+        elif kind is Kind.WRITE and operation.durable and is_wal:
+            self.ended.append(_Flush(position, position, operation.log_end, operation.pid))
+
+
+def _is_kept(contract: DiskContract, begin: int) -> bool:
+    """Say whether a disk keeps what a flush of WAL covers, as the disk model has it."""
+    if begin == contract.flush_left_out or FileClass.WAL in contract.flushes_ignored_for:
+        return False
+    return contract.flushes_ignored_from is None or begin < contract.flushes_ignored_from
 
 
 def _fate(cluster: Cluster, record: WalRecord, point: _Point, found: ReadPart) -> RecordFate:

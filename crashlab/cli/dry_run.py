@@ -89,6 +89,10 @@ def _power_loss(power_loss: PowerLoss) -> list[str]:
         lines.append(f"only these files vary: {', '.join(power_loss.aim)}")
     if power_loss.swallow:
         lines.append(f"flushes of these files do nothing: {', '.join(power_loss.swallow)}")
+    if power_loss.swallow_one:
+        lines.append(
+            f"one flush of these files is left out, and the cut follows it: {', '.join(power_loss.swallow_one)}"
+        )
     return lines
 
 

@@ -90,8 +90,11 @@ def explain(code: str | None) -> None:
             f'unknown finding code "{code}"', hint=f"{near + ' ' if near else ''}crashlab explain lists all codes."
         )
     entry = CODES[code.upper()]
-    click.echo(f"{entry.code}: {entry.title}\nFamily: {entry.family}\nSeverity: {SEVERITIES[entry.rank]}\n")
-    click.echo(click.wrap_text(entry.explanation, width=100))
+    click.echo(f"{entry.code}: {entry.title}\nFamily: {entry.family}\nSeverity: {SEVERITIES[entry.rank]}")
+    click.echo(click.wrap_text(f"Contract: {entry.permitted}", width=100, subsequent_indent="  "))
+    meaning = f"{entry.explanation} {entry.like}".rstrip()
+    click.echo(f"\n{click.wrap_text(meaning, width=100)}")
+    click.echo(f"\n{click.wrap_text(f'What helps: {entry.remedy}', width=100)}")
     click.echo(f"\nManual: https://www.postgresql.org/docs/current/{entry.manual}")
 
 

@@ -1,5 +1,8 @@
 """Which options do several commands share, and how are their values checked and completed?"""
 
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -64,8 +67,6 @@ set_option = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a profile key or a setting."
 )
 fail_fast_option = click.option("-x", "--fail-fast", is_flag=True, help="Stop at the first broken promise.")
-json_option = click.option("--json", "json_target", metavar="FILE|-", help="Write the JSON report; - is stdout.")
-junit_option = click.option("--junit-xml", "junit_target", metavar="FILE", help="Write a JUnit XML report.")
 out_option = click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR", help=f"Evidence folder. [default: {BASE}/TIME]"
 )
@@ -76,6 +77,53 @@ keep_option = click.option(
     show_default=True,
     help="Which trials' data directories stay, and recordings.",
 )
+
+REPORT_OPTIONS = (
+    click.option("--json", "json_target", metavar="FILE|-", help="Write the JSON report; - is stdout."),
+    click.option("--junit-xml", "junit_target", metavar="FILE", help="Write a JUnit XML report."),
+    click.option("--html", "html_target", metavar="FILE", help="Write the report as one HTML page."),
+    click.option("-q", "--quiet", is_flag=True, help="Only the table, and one line for each finding."),
+    click.option("-v", "--verbose", is_flag=True, help="With the timeline of each finding."),
+)
+
+
+@dataclass(frozen=True)
+class Telling:
+    """Where and at what length results are to be told."""
+
+    json_target: str | None = None
+    junit_target: str | None = None
+    html_target: str | None = None
+    quiet: bool = False
+    verbose: bool = False
+
+    def files(self) -> list[tuple[str, str]]:
+        """Return each option that names a file, with the name."""
+        named = (("--json", self.json_target), ("--junit-xml", self.junit_target), ("--html", self.html_target))
+        return [(option, target) for option, target in named if target and (option, target) != ("--json", "-")]
+
+
+def report_options(command: Callable[..., int]) -> Callable[..., int]:
+    """Give a command the options of all reports; it is called with all of them as one argument, `telling`."""
+
+    @functools.wraps(command)
+    def told(
+        *,
+        json_target: str | None,
+        junit_target: str | None,
+        html_target: str | None,
+        quiet: bool,
+        verbose: bool,
+        **others: Any,
+    ) -> int:
+        if quiet and verbose:
+            raise click.UsageError("--quiet and --verbose exclude each other")
+        telling = Telling(json_target, junit_target, html_target, quiet, verbose)
+        return command(telling=telling, **others)
+
+    for option in reversed(REPORT_OPTIONS):
+        told = option(told)
+    return told
 
 
 def server_choice(server: ServerKind, image: str | None, pg_bindir: Path | None) -> "ServerChoice":

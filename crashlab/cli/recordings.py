@@ -10,12 +10,12 @@ import click
 from crashlab.cli.options import (
     ProfileName,
     ServerKind,
+    Telling,
     bindir_option,
     fail_fast_option,
     image_option,
-    json_option,
-    junit_option,
     out_option,
+    report_options,
     seed_option,
     server_choice,
     server_option,
@@ -93,8 +93,7 @@ def record(
 @click.option("--aim", multiple=True, metavar="CLASS", help="Let only these files vary, such as wal or relation.")
 @click.option("--points", type=click.Choice(POINTS), help="Where the power is cut.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key of power_loss.")
-@json_option
-@junit_option
+@report_options
 @out_option
 @fail_fast_option
 def explore(
@@ -106,8 +105,7 @@ def explore(
     aim: tuple[str, ...],
     points: str | None,
     overrides: tuple[str, ...],
-    json_target: str | None,
-    junit_target: str | None,
+    telling: Telling,
     out: Path | None,
     fail_fast: bool,
 ) -> int:
@@ -134,7 +132,7 @@ def explore(
         again=_again(recording, seed, trials, changes),
         recording=stored.folder,
     )
-    reports = Reports(json_target, junit_target)
+    reports = Reports(telling)
     with claimed(out) as folder, signals_interrupt():
         return run_plan(plan, folder, reports)
 

@@ -5,18 +5,18 @@ Choices:
     With `--json -` stdout is the JSON document and nothing else.
 """
 
+import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from crashlab.cli.options import Telling
 from crashlab.errors import CrashlabError, EvidenceError
 
 if TYPE_CHECKING:
-    from crashlab.campaign import ProfileResult
-    from crashlab.report.summary import Failure
+    from crashlab.campaign import RunResult
 
 REPORT = "report.json"
 
@@ -33,49 +33,67 @@ def show_error(error: CrashlabError) -> None:
 class Reports:
     """The consoles and files of one command."""
 
-    def __init__(self, json_target: str | None, junit_target: str | None) -> None:
+    def __init__(self, telling: Telling) -> None:
         from crashlab.report.console import console
 
-        self._json = json_target
-        self._junit = junit_target
-        self.out = console(stderr=json_target == "-")
-        self.progress = console(stderr=True)
-        for option, target in (("--json", json_target), ("--junit-xml", junit_target)):
-            if target and not (option == "--json" and target == "-"):
-                _require_writable(option, Path(target))
+        self._telling = telling
+        self._json_only = telling.json_target == "-"
+        self.out = console(stderr=self._json_only)
+        self.progress = console(stderr=True, quiet=telling.quiet)
+        for option, target in telling.files():
+            _require_writable(option, Path(target))
 
-    def finish(
-        self,
-        results: Sequence["ProfileResult"],
-        failure: "Failure | None" = None,
-        *,
-        folder: Path | None = None,
-        again: str | None = None,
-    ) -> int:
-        """Print and write everything; return the exit code.
+    def finish(self, run: "RunResult", folder: Path) -> int:
+        """Print and write what was run, beside its evidence too; return the exit code.
 
         Raises:
             EvidenceError: a report could not be written.
         """
-        from crashlab.report import json_report, junit
-        from crashlab.report.console import print_closing, print_results
+        from crashlab.campaign import save_run
+        from crashlab.report import json_report
         from crashlab.report.summary import exit_code
 
-        code = exit_code(results, failure)
-        as_json = json_report.report_bytes(results, failure)
-        if folder is not None and any(result.trials for result in results):
-            _write(folder / REPORT, as_json)
-        if self._junit:
-            _write(Path(self._junit), junit.report_bytes(results, failure))
-        if self._json and self._json != "-":
-            _write(Path(self._json), as_json)
-        if results:
-            print_results(self.out, results)
-        print_closing(self.out, results, code, folder=folder, again=again)
-        if self._json == "-":
-            sys.stdout.buffer.write(as_json)
-        if failure is not None:
-            show_error(failure.error)
+        if any(result.trials for result in run.profiles):
+            save_run(folder, run)
+            _write(folder / REPORT, json_report.report_bytes(run))
+        code = self._tell(run, exit_code(run), folder)
+        if run.error is not None:
+            show_error(run.error)
+        return code
+
+    def judged(self, run: "RunResult") -> int:
+        """Print and write what was judged again; return the exit code, which is about the evidence alone.
+
+        Raises:
+            EvidenceError: a report could not be written.
+        """
+        from crashlab.report.summary import evidence_code
+
+        return self._tell(run, evidence_code(run), None)
+
+    def _tell(self, run: "RunResult", code: int, folder: Path | None) -> int:
+        from crashlab.report import json_report, junit
+        from crashlab.report.console import print_closing, print_results
+        from crashlab.report.github import annotations
+        from crashlab.report.story import Length
+
+        telling = self._telling
+        if telling.junit_target:
+            _write(Path(telling.junit_target), junit.report_bytes(run))
+        if telling.html_target:
+            from crashlab.report import html_report
+
+            _write(Path(telling.html_target), html_report.report_bytes(run, code))
+        if telling.json_target and not self._json_only:
+            _write(Path(telling.json_target), json_report.report_bytes(run))
+        length = Length.LINE if telling.quiet else Length.TIMELINE if telling.verbose else Length.PARAGRAPH
+        print_results(self.out, run, length)
+        print_closing(self.out, run, code, folder)
+        if os.environ.get("GITHUB_ACTIONS"):
+            for line in annotations(run):
+                click.echo(line, err=self._json_only)
+        if self._json_only:
+            sys.stdout.buffer.write(json_report.report_bytes(run))
         return code
 
 

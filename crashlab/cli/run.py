@@ -14,13 +14,13 @@ from crashlab.cli.options import (
     Duration,
     ProfileName,
     ServerKind,
+    Telling,
     bindir_option,
     fail_fast_option,
     image_option,
-    json_option,
-    junit_option,
     keep_option,
     out_option,
+    report_options,
     seed_option,
     server_choice,
     server_option,
@@ -33,11 +33,10 @@ from crashlab.cli.signals import signals_interrupt
 from crashlab.errors import CrashlabError, UsageProblem
 
 if TYPE_CHECKING:
-    from crashlab.campaign import ProfileResult, ServerChoice, TrialResult
+    from crashlab.campaign import ProfileResult, RunResult, ServerChoice, TrialResult
     from crashlab.campaign.results import Keep
     from crashlab.profile import Profile
     from crashlab.report.console import Watch
-    from crashlab.report.summary import Failure
     from crashlab.server import SpareDirectories
 
 
@@ -52,8 +51,7 @@ if TYPE_CHECKING:
 @image_option
 @bindir_option
 @set_option
-@json_option
-@junit_option
+@report_options
 @out_option
 @fail_fast_option
 @keep_option
@@ -67,8 +65,7 @@ def run(
     image: str | None,
     pg_bindir: Path | None,
     overrides: tuple[str, ...],
-    json_target: str | None,
-    junit_target: str | None,
+    telling: Telling,
     out: Path | None,
     fail_fast: bool,
     keep: "Keep",
@@ -95,13 +92,13 @@ def run(
         fail_fast=fail_fast,
     )
     if dry_run:
-        if json_target or junit_target:
-            raise click.UsageError("--dry-run makes no report: leave out --json and --junit-xml")
+        if telling.json_target or telling.files():
+            raise click.UsageError("--dry-run makes no report: leave out --json, --junit-xml and --html")
         from crashlab.cli.dry_run import print_plan
 
         print_plan(plan)
         return 0
-    reports = Reports(json_target, junit_target)
+    reports = Reports(telling)
     plan = replace(plan, again=_run_again(profiles, overrides, plan))
     with claimed(out) as folder, signals_interrupt():
         return run_plan(plan, folder, reports)
@@ -124,18 +121,17 @@ def _require_runnable(wanted: "list[Profile]", choice: "ServerChoice") -> None:
 
 def run_plan(plan: Plan, folder: Path, reports: Reports) -> int:
     """Do what was planned, report it, and return the exit code."""
-    results, failure = _run_all(plan, folder, reports)
-    return reports.finish(results, failure, folder=folder, again=plan.again)
+    return reports.finish(_run_all(plan, folder, reports), folder)
 
 
-def _run_all(plan: Plan, folder: Path, reports: Reports) -> "tuple[list[ProfileResult], Failure | None]":
+def _run_all(plan: Plan, folder: Path, reports: Reports) -> "RunResult":
     """Run one profile after the other, sharing the time among those that are left."""
+    from crashlab import campaign
     from crashlab.report.console import Watch, print_header
-    from crashlab.report.summary import Failure
     from crashlab.server import SpareDirectories
 
     print_header(reports.out, __version__, plan.seed, plan.server.image or plan.server.kind, folder)
-    results: list[ProfileResult] = []
+    run = campaign.RunResult(profiles=[], command=plan.again)
     deadline = None if plan.time_limit_s is None else time.monotonic() + plan.time_limit_s
     trials = sum(plan.trials_of(profile) for profile in plan.profiles)
     with SpareDirectories() as spares, Watch(reports.progress, trials) as watch:
@@ -143,17 +139,19 @@ def _run_all(plan: Plan, folder: Path, reports: Reports) -> "tuple[list[ProfileR
             share_s = _share_s(deadline, len(plan.profiles) - position)
             watch.begin(profile, plan.trials_of(profile))
             try:
-                results.append(_run_one(plan, profile, share_s, folder / profile.name, spares, watch))
+                result = _run_one(plan, profile, share_s, folder / profile.name, spares, watch)
             except CrashlabError as error:
-                if watch.finished:
-                    results.append(_partial(plan, profile, watch.finished, "an error"))
-                return results, Failure(profile, plan.seed, error)
+                result = _partial(plan, profile, watch.finished, f"an error: {error.primary}")
+                run.error = error
             except KeyboardInterrupt:  # outside of a trial; inside, run_profile returns what it has
-                results.append(_partial(plan, profile, watch.finished, "interrupt"))
-                results[-1].interrupted = True
-            if results[-1].interrupted or (plan.fail_fast and _broken(results[-1])):
+                result = _partial(plan, profile, watch.finished, "interrupt")
+                result.interrupted = True
+            if result.interrupted or run.error:
+                campaign.add_missed(result, folder / profile.name)
+            run.profiles.append(result)
+            if result.interrupted or run.error or (plan.fail_fast and _broken(result)):
                 break
-    return results, None
+    return run
 
 
 def _share_s(deadline: float | None, profiles_left: int) -> float | None:

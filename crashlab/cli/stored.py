@@ -7,12 +7,12 @@ import click
 
 from crashlab.cli.options import (
     ServerKind,
+    Telling,
     bindir_option,
     image_option,
-    json_option,
-    junit_option,
     keep_option,
     out_option,
+    report_options,
     server_choice,
     server_option,
 )
@@ -27,17 +27,16 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
-@json_option
-@junit_option
-def judge(folder: Path, json_target: str | None, junit_target: str | None) -> int:
+@report_options
+def judge(folder: Path, telling: Telling) -> int:
     """Judge stored evidence again, without a server.
 
-    DIR is the folder of one trial, of a profile, or of a whole run, such as .crashlab/latest.
+    DIR is the folder of one trial, of a profile, or of a whole run, such as .crashlab/latest. The JSON report of a
+    whole run is the one that the run itself gave.
     """
-    from crashlab.campaign import judge_folder
+    from crashlab.campaign import judge_run
 
-    reports = Reports(json_target, junit_target)
-    return reports.finish(judge_folder(folder))
+    return Reports(telling).judged(judge_run(folder))
 
 
 @click.command()
@@ -45,8 +44,7 @@ def judge(folder: Path, json_target: str | None, junit_target: str | None) -> in
 @server_option
 @image_option
 @bindir_option
-@json_option
-@junit_option
+@report_options
 @out_option
 @keep_option
 def replay(
@@ -54,8 +52,7 @@ def replay(
     server: ServerKind,
     image: str | None,
     pg_bindir: Path | None,
-    json_target: str | None,
-    junit_target: str | None,
+    telling: Telling,
     out: Path | None,
     keep: "Keep",
 ) -> int:
@@ -67,10 +64,10 @@ def replay(
 
     choice = server_choice(server, image, pg_bindir)
     stored = _trial_folder(trial)
-    reports = Reports(json_target, junit_target)
+    reports = Reports(telling)
     with claimed(out) as folder, signals_interrupt():
         result = campaign.replay(stored, out=folder, server=choice, keep=keep)
-        return reports.finish([result], folder=folder)
+        return reports.finish(campaign.RunResult(profiles=[result]), folder)
 
 
 def _trial_folder(trial: str) -> Path:

@@ -15,7 +15,10 @@ from crashlab.model import REQUIRED_CHECKS, Injection, Observation
 from crashlab.oracle.findings import Findings
 from crashlab.oracle.physical import witnesses_damage
 
-_LOOK_AT_SOMETHING = ("heap_read", "index_read", "amcheck_index", "amcheck_heap", "full_read")
+_LOOK_AT_SOMETHING = (
+    *("heap_read", "index_read", "amcheck_index", "amcheck_heap", "full_read"),
+    *("visibility_map", "page_lsn", "checksums"),
+)
 SETUP_CLIENT = 0
 """Its transactions are the baseline, not the workload."""
 

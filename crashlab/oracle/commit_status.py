@@ -66,13 +66,15 @@ class CommitLog:
         file = status_file(xid)
         state = STATES[self._history.state[tx] - 1]
         status = self.status(tx)
-        what = "is visible" if self._presence.visible[tx] else "is not visible"
+        what = "is there" if self._presence.visible[tx] else "is not there"
         self._findings.add(
             "CORRUPT-COMMIT-STATUS",
             file,
-            f'Transaction {tx} (xid {xid}, {state} in the ledger) {what}, yet {file} says "{status}".',
+            f"Transaction {tx} of client {self._history.client[tx]} (xid {xid}, {state} in the ledger) {what}, yet "
+            f'{file} says "{status}".',
             files=[file],
             tx=tx,
+            client=self._history.client[tx],
             xid=xid,
             state=state,
             commit_status=status,

@@ -1,49 +1,54 @@
 """How do single witnesses become findings that a tired reader understands?
 
-Witnesses of one code at one place become one finding with a count and the first few of them. Whether the contract
-permits it is decided here and nowhere else.
+Witnesses of one code at one place become one finding with a count and the first few of them. It is told in three
+lengths, all about the first witness: one line; a paragraph that says what happened, where to look, which fault looks
+like that, what is promised and what would have helped; a timeline.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from crashlab.contract import commit_clause
-from crashlab.model import Clause, Contract, Family, Finding
-from crashlab.oracle.codes import CODES, Code
+from crashlab.model import Family, Finding
+from crashlab.oracle.case import Case
+from crashlab.oracle.code import Code
+from crashlab.oracle.codes import CODES
+from crashlab.oracle.promise import Commit, is_permitted, promised, remedy
 
 WITNESSES_MAX = 10
+FILES_TOLD_MAX = 3
 
-_SETTINGS = {
-    Family.LOSS: ("fsync", "disk", "synchronous_commit"),
-    Family.CORRUPTION: ("fsync", "disk", "full_page_writes"),
-    Family.NO_START: ("fsync", "disk", "full_page_writes"),
-}
-_WINDOW_SETTINGS = ("fsync", "synchronous_commit", "wal_writer_delay")
-_ASYNC_CODES = ("LOSS-ASYNC-WINDOW", "LOSS-ASYNC-WINDOW-EXCEEDED")
-_ALWAYS_PERMITTED = (*_ASYNC_CODES, "LOSS-NOTHING-PROMISED")
+Witness = dict[str, Any]
+Tell = Callable[[str, Witness], list[str]]
+"""place, first witness -> its timeline."""
+
+_GRADED = (Family.LOSS, Family.CORRUPTION, Family.NO_START)
 
 
 class Findings:
     """Everything witnessed so far in one judgement."""
 
-    def __init__(self, contract: Contract) -> None:
-        self._contract = contract
+    def __init__(self, case: Case) -> None:
+        self._case = case
         self._groups: dict[tuple[str, str], _Group] = {}
 
-    def add(self, code: str, place: str, says: str, *, files: Iterable[str | None] = (), **witness: Any) -> None:
+    def add(
+        self, code: str, place: str, says: str, *, files: Iterable[str | None] = (), like: str = "", **witness: Any
+    ) -> None:
         """Note one witness.
 
         Args:
             code: a key of `codes.CODES`.
             place: what is damaged: a table, an index, "transactions", a setting; with the code it makes one finding.
-            says: one sentence about this witness; the first of a group is shown.
+            says: whole sentences about this witness; those of the first of a group are shown.
             files: files below the data directory that are concerned.
-            witness: facts for the evidence.
+            like: which fault this looks like, if more is known of it than of its kind; one sentence.
+            witness: facts for the evidence. `tx` is the transaction that it is about, `key` the row, `sync` and
+                `flushed` how that transaction was committed; the timeline follows them.
         """
         assert code in CODES, code
         group = self._groups.get((code, place))
         if group is None:
-            group = self._groups[(code, place)] = _Group(says)
+            group = self._groups[(code, place)] = _Group(says, like)
         group.count += 1
         group.files.update(dict.fromkeys(file for file in files if file))
         if "sync" in witness:
@@ -59,60 +64,86 @@ class Findings:
         """How many witnesses of one code there are, at all places."""
         return sum(group.count for (known, _), group in self._groups.items() if known == code)
 
-    def finish(self) -> list[Finding]:
-        """Return all findings, worst first."""
-        found = [self._finding(code, place, group) for (code, place), group in self._groups.items()]
-        return sorted(found, key=lambda finding: (CODES[finding.code].rank, -finding.count, finding.code))
-
     def permits(self, code: str) -> bool:
         """Whether the contract allows what a code says."""
-        family = CODES[code].family
-        if family is Family.LOSS:
-            return code in _ALWAYS_PERMITTED or not self._contract.sync_commits_survive
-        if family in (Family.CORRUPTION, Family.NO_START):
-            return not self._contract.corruption_excluded
-        return True
+        return is_permitted(self._case, CODES[code])
 
-    def _finding(self, code: str, place: str, group: "_Group") -> Finding:
-        entry = CODES[code]
+    def finish(self, tell: Tell) -> list[Finding]:
+        """Return all findings, worst first."""
+        found = [self._finding(CODES[code], place, group, tell) for (code, place), group in self._groups.items()]
+        return sorted(found, key=lambda finding: (CODES[finding.code].rank, -finding.count, finding.code))
+
+    def _finding(self, entry: Code, place: str, group: "_Group", tell: Tell) -> Finding:
         files = list(group.files)[:WITNESSES_MAX]
         evidence: dict[str, Any] = {"place": place, "witnesses": group.witnesses}
         if files:
             evidence["files"] = files
-        more = f" There are {group.count} such witnesses in all." if group.count > 1 else ""
-        where = f" Look at {', '.join(files)} below the data directory." if files else ""
-        times = f", {group.count} times" if group.count > 1 else ""
+        told = (
+            group.says,
+            _more(entry, group.count - 1),
+            f"Look at {_listed(files)} below the data directory." if files else "",
+            self._torn(files) or group.like or entry.like,
+            promised(self._case, entry, group.commits),
+            remedy(self._case, entry, group.commits),
+        )
         return Finding(
-            code=code,
+            code=entry.code,
             family=entry.family,
-            permitted=self.permits(code),
-            summary=f"{entry.title} ({place}{times})",
-            explanation=f"{group.says}{more}{where} {entry.explanation}{self._promise(entry, group)}",
+            permitted=self.permits(entry.code),
+            summary=f"{entry.title}: {_subject(place, group)}",
+            explanation=" ".join(part for part in told if part).replace("\n", " "),
+            timeline=tell(place, group.witnesses[0]) if entry.family in _GRADED else [],
             count=group.count,
             evidence=evidence,
         )
 
-    def _promise(self, entry: Code, group: "_Group") -> str:
-        wanted = _WINDOW_SETTINGS if entry.code in _ASYNC_CODES else _SETTINGS.get(entry.family, ())
-        clauses: list[Clause] = []
-        for clause in self._contract.clauses:
-            if clause.setting == "synchronous_commit" and clause.setting in wanted and group.commits:
-                # Each transaction has its own; what the server's setting promises may be about none of these
-                survives = self._contract.sync_commits_survive
-                clauses += [commit_clause(mode, survives=survives, forced=forced) for mode, forced in group.commits]
-            elif clause.setting in wanted:
-                clauses.append(clause)
-        if not clauses:
+    def _torn(self, files: list[str]) -> str:
+        """Name the pages of these files that the power cut tore, where no image of them is in the log."""
+        pages = [page for page in self._case.observation.torn_pages if page.file in files]
+        if not pages:
             return ""
-        says = "; ".join(f"{clause.setting} = {clause.value}: {clause.says} [{clause.manual}]" for clause in clauses)
-        crash = self._contract.crash_class.value.replace("_", " ")
-        return f" Promised for a {crash}: {says}."
+        names = _listed([_pages(file, [page.page for page in pages if page.file == file]) for file in files])
+        return (
+            f"The likely cause: the power cut left {names} half old and half new, and with full_page_writes = off "
+            "the log holds no image to mend that."
+        )
 
 
 class _Group:
-    def __init__(self, says: str) -> None:
+    def __init__(self, says: str, like: str) -> None:
         self.says = says
+        self.like = like
         self.count = 0
         self.files: dict[str, None] = {}
-        self.commits: dict[tuple[str, bool], None] = {}  # synchronous_commit at commit; flushed before the answer
-        self.witnesses: list[dict[str, Any]] = []
+        self.commits: dict[Commit, None] = {}
+        self.witnesses: list[Witness] = []
+
+
+def _more(entry: Code, others: int) -> str:
+    if not others:
+        return ""
+    if entry.family is Family.LOSS:
+        return f"{others} more were lost." if others > 1 else "One more was lost."
+    return f"{others} more are like it." if others > 1 else "One more is like it."
+
+
+def _pages(file: str, pages: list[int]) -> str:
+    if not pages:
+        return ""
+    return f"page{'s' if len(pages) > 1 else ''} {_listed([str(page) for page in pages])} of {file}"
+
+
+def _listed(names: list[str]) -> str:
+    names = [name for name in names if name]
+    more = f" and {len(names) - FILES_TOLD_MAX} more" if len(names) > FILES_TOLD_MAX else ""
+    return f"{', '.join(names[:FILES_TOLD_MAX])}{more}"
+
+
+def _subject(place: str, group: _Group) -> str:
+    witness = group.witnesses[0]
+    more = f" and {group.count - 1} more" if group.count > 1 else ""
+    if "key" in witness:
+        return f"{place} key {witness['key']}{more}"
+    if witness.get("tx") and "client" in witness:
+        return f"transaction {witness['tx']}{more}"
+    return f"{place}, {group.count} times" if more else place

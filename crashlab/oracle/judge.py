@@ -25,14 +25,17 @@ from crashlab.history import (
 )
 from crashlab.model import Contract, Counts, Family, Finding, Injection, Observation, Outcome, PromiseStatus, Verdict
 from crashlab.oracle.assumptions import check_crash, check_looked, check_run
+from crashlab.oracle.case import Case
 from crashlab.oracle.commit_status import CommitLog
 from crashlab.oracle.findings import Findings
 from crashlab.oracle.objects import check_invariants, check_prepared, check_sequences, check_statistics
-from crashlab.oracle.order import check_order
+from crashlab.oracle.order import Losses, check_order
 from crashlab.oracle.physical import check_physical
 from crashlab.oracle.rows import check_rows
 from crashlab.oracle.start import check_start
 from crashlab.oracle.survivors import Presence, read_markers
+from crashlab.oracle.survivors_again import check_survivors
+from crashlab.oracle.timeline import Timeline
 from crashlab.oracle.wal import Wal
 
 _ASYNC_CODES = ("LOSS-ASYNC-WINDOW", "LOSS-ASYNC-WINDOW-EXCEEDED")
@@ -57,12 +60,13 @@ def judge(
         acked_min: fewer acknowledged writes of the workload make the trial inconclusive.
         workload_errors: what the clients met that no fault explains.
     """
-    findings = Findings(contract)
+    case = Case(history, contract, injections, observation)
+    findings = Findings(case)
     check_run(findings, history, injections, acked_min, workload_errors)
     presence: Presence | None = None
     commit_log: CommitLog | None = None
     wal: Wal | None = None
-    lost_forbidden = 0
+    losses = Losses()
     if check_start(findings, observation):
         check_crash(findings, injections, observation)
         check_looked(findings, observation)
@@ -71,27 +75,27 @@ def judge(
         check_statistics(findings, observation)
         if observation.marker is not None:
             presence = read_markers(findings, history, observation.marker)
-            check_rows(findings, history, observation, presence)
+            check_rows(findings, case, presence)
+            check_survivors(findings, history, observation, presence)
             commit_log = CommitLog(findings, history, observation.xact_status, presence)
             commit_log.check()
-            wal = Wal(findings, history, observation, presence)
+            wal = Wal(findings, case, presence)
             wal.check()
-            check_sequences(findings, history, observation, presence)
-        check_prepared(findings, history, observation, presence, wal)
+            check_sequences(findings, case, presence)
+        check_prepared(findings, case, presence, wal)
         if presence is not None and commit_log is not None and wal is not None:
-            lost_forbidden = check_order(
-                findings, history, contract, injections, observation, presence, commit_log, wal
-            )
+            losses = check_order(findings, case, presence, commit_log, wal)
         elif not findings.has(Family.CORRUPTION):
             says = "The marker table was not read, so nobody knows who survived."
             findings.add("INCONCLUSIVE-CHECK-NOT-RUN", "heap_read", says)
-    found = findings.finish()
+    found = findings.finish(Timeline(case, presence, wal).tell)
     outcome = _outcome(found)
     return Verdict(
         outcome=outcome,
         promise=_promise(found, outcome),
         findings=found,
-        counts=_count(history, observation, presence, lost_forbidden),
+        counts=_count(history, observation, presence, losses.forbidden),
+        window=losses.window,
     )
 
 

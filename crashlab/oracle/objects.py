@@ -8,9 +8,11 @@ Sources: postgres-contract.md 4 (sequences, prepared transactions), 7.3 (2PC), 7
 """
 
 from operator import mul
+from typing import Any
 
-from crashlab.history import ACKED, COMMITTING_PREPARED, PREPARED, REFUSED, STATES, History
-from crashlab.model import Observation
+from crashlab.history import ACKED, COMMITTING_PREPARED, PREPARE_ACKNOWLEDGED, PREPARED, REFUSED, STATES
+from crashlab.model import Invariant, Observation
+from crashlab.oracle.case import Case
 from crashlab.oracle.findings import Findings
 from crashlab.oracle.survivors import Presence
 from crashlab.oracle.wal import Wal
@@ -20,8 +22,9 @@ GID_PREFIX = "crashlab-"
 """The workload's own; an application under test may prepare others, which no ledger knows."""
 
 
-def check_sequences(findings: Findings, history: History, observation: Observation, presence: Presence) -> None:
+def check_sequences(findings: Findings, case: Case, presence: Presence) -> None:
     """No sequence may hand out a value again that a survivor has."""
+    history, observation = case.history, case.observation
     ticket = max(map(mul, history.ticket, presence.survivors(history)))
     named = [read for read in observation.sequences if read.name == SEQUENCE]
     for read in named or observation.sequences[:1]:
@@ -32,7 +35,8 @@ def check_sequences(findings: Findings, history: History, observation: Observati
         findings.add(
             "CORRUPT-SEQUENCE-REGRESS",
             read.name,
-            f"Surviving transaction {tx} received value {ticket} of {read.name}, whose next value is {upcoming} now.",
+            f"Surviving transaction {tx} of client {history.client[tx]} received value {ticket} of {read.name}, whose "
+            f"next value is {upcoming} now: it must be above {ticket}.",
             files=[read.file],
             tx=tx,
             used=ticket,
@@ -41,10 +45,9 @@ def check_sequences(findings: Findings, history: History, observation: Observati
         )
 
 
-def check_prepared(
-    findings: Findings, history: History, observation: Observation, presence: Presence | None, wal: Wal | None
-) -> None:
+def check_prepared(findings: Findings, case: Case, presence: Presence | None, wal: Wal | None) -> None:
     """Hold pg_prepared_xacts against what was prepared and decided."""
+    history, observation = case.history, case.observation
     run = observation.checks.get("prepared")
     if run is None or run.status != "ran":
         return
@@ -55,21 +58,33 @@ def check_prepared(
     for tx, gid in history.gid.items():
         state = history.state[tx]
         seen = presence is not None and bool(presence.visible[tx])
-        facts = {"tx": tx, "client": history.client[tx], "gid": gid, "state": STATES[state - 1]}
+        facts: dict[str, Any] = {"tx": tx, "client": history.client[tx], "gid": gid, "state": STATES[state - 1]}
         facts |= {"sync": history.sync[tx], "flushed": True}
         if gid in listed:
             if state in (ACKED, REFUSED) or (state == COMMITTING_PREPARED and seen):
                 why = "its commit is visible" if state == COMMITTING_PREPARED else "its decision was acknowledged"
-                says = f"Transaction {tx} ({gid}) is prepared again, yet {why}."
+                says = f"Transaction {tx} of client {history.client[tx]} ({gid}) is prepared again, yet {why}."
                 findings.add("CORRUPT-PREPARED-RESURRECTED", "pg_prepared_xacts", says, files=["pg_twophase"], **facts)
                 if presence is not None:
                     presence.explained.add(tx)
         elif presence is not None and state in (PREPARED, COMMITTING_PREPARED) and not seen:
-            says = f"PREPARE of transaction {tx} ({gid}) was acknowledged; it is neither prepared nor committed."
+            says = f"{_told(case, tx, gid)}; it is neither prepared nor committed."
             if tx not in presence.explained:
                 cause, known = wal.explain(tx, "prepare") if wal is not None else ("", {})
                 facts |= known
-                findings.add("LOSS-PREPARED", "pg_prepared_xacts", says + cause, files=["pg_twophase"], **facts)
+                says = f"{says} {cause}".rstrip()
+                findings.add("LOSS-PREPARED", "pg_prepared_xacts", says, files=["pg_twophase"], **facts)
+
+
+def _told(case: Case, tx: int, gid: str) -> str:
+    """Say when the client was told that a transaction is prepared."""
+    h = case.history
+    line, at_ns = next(
+        ((line, at_ns) for line, at_ns, step in h.two_phase.get(tx, ()) if step == PREPARE_ACKNOWLEDGED), (0, 0)
+    )
+    age_ms = case.age_ms(at_ns)
+    age = "" if age_ms is None else f", {abs(age_ms):.1f} ms {'before' if age_ms >= 0 else 'after'} the fault,"
+    return f"On line {line} of the ledger{age} client {h.client[tx]} was told that transaction {tx} ({gid}) is prepared"
 
 
 def check_statistics(findings: Findings, observation: Observation) -> None:
@@ -81,14 +96,15 @@ def check_statistics(findings: Findings, observation: Observation) -> None:
 
 
 def check_invariants(findings: Findings, observation: Observation) -> None:
-    """Report statements about the data that do not hold."""
+    """Report statements about the data that do not hold; one that did not hold before proves nothing."""
+    before = {invariant.name for invariant in observation.invariants_before}
+    for invariant in observation.invariants_before:
+        _add_invariant(findings, "INCONCLUSIVE-INVARIANT-BEFORE", invariant, "before the crash")
     for invariant in observation.invariants:
-        if invariant.observed != invariant.expected:
-            says = f"{invariant.name} must be {invariant.expected} and is {invariant.observed}."
-            findings.add(
-                "CORRUPT-INVARIANT",
-                invariant.name,
-                says[0].upper() + says[1:],
-                expected=invariant.expected,
-                observed=invariant.observed,
-            )
+        if invariant.observed != invariant.expected and invariant.name not in before:
+            _add_invariant(findings, "CORRUPT-INVARIANT", invariant, "after the recovery")
+
+
+def _add_invariant(findings: Findings, code: str, invariant: Invariant, when: str) -> None:
+    says = f'Invariant "{invariant.name}": expected {invariant.expected}, found {invariant.observed} {when}.'
+    findings.add(code, invariant.name, says, expected=invariant.expected, observed=invariant.observed)

@@ -9,83 +9,114 @@ Choices:
     Order O1: A was acknowledged on a line above B's intent. O2: B made a later version of a key that A changed.
     Required: acknowledged and flushed, or acknowledged with a later position of the same client at or below the WAL
     that was certainly written (process crash) or flushed (power loss); and everything before these.
+    A commit whose record in the WAL of the run says that it was flushed (DROP, TRUNCATE ... of the user's own) is
+    required like a synchronous one, although the client asked for no flush.
     An unanswered transaction is asked only about holes: a survivor that built on its version proves its commit.
     The age of a lost commit is told, and compared with the documented window softly.
 
 Sources: postgres-contract.md 7.2, 7.3, 7.4, 1.4.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import mul
 from typing import Any
 
-from crashlab.history import ACKED, PREPARED, PREPARING, History
-from crashlab.model import Contract, CrashClass, Injection, Observation
+from crashlab.history import ACKED, PREPARED, PREPARING
+from crashlab.model import AsyncWindow, CrashClass
+from crashlab.oracle.case import Case
 from crashlab.oracle.commit_status import CommitLog
 from crashlab.oracle.findings import Findings
 from crashlab.oracle.survivors import MAY_BE_THERE, Presence
 from crashlab.oracle.versions import Step, Wanted, collect_steps
 from crashlab.oracle.wal import CODE as WAL_MISMATCH
-from crashlab.oracle.wal import Wal, certainly_below
+from crashlab.oracle.wal import Wal, certainly_below, lsn
 
 WINDOW_SLACK_MS = 100.0
 """Flush time and scheduling come on top of three cycles of walwriter; the bound is soft anyway."""
 
+FORCED = "a command that is flushed all the same (DROP, TRUNCATE, two-phase commit and their like)"
 
-def check_order(
-    findings: Findings,
-    history: History,
-    contract: Contract,
-    injections: Sequence[Injection],
-    observation: Observation,
-    presence: Presence,
-    commit_log: CommitLog,
-    wal: Wal,
-) -> int:
-    """Report holes and losses; return how many acknowledged transactions are missing against the contract."""
-    lost = [
+
+@dataclass(frozen=True)
+class Losses:
+    """What is missing in all."""
+
+    forbidden: int = 0  # acknowledged transactions that are missing against the contract
+    window: AsyncWindow | None = None
+
+
+def check_order(findings: Findings, case: Case, presence: Presence, commit_log: CommitLog, wal: Wal) -> Losses:
+    """Report holes and losses."""
+    h = case.history
+    absent = [
         tx
-        for tx, (seen, state, wrote) in enumerate(zip(presence.visible, history.state, history.wrote, strict=True))
+        for tx, (seen, state, wrote) in enumerate(zip(presence.visible, h.state, h.wrote, strict=True))
         if wrote and not seen and state in MAY_BE_THERE
     ]
-    if not lost:
-        return 0
-    return _Missing(findings, history, contract, injections, observation, presence, commit_log, wal, lost).report()
+    if not absent:
+        return Losses()
+    missing = _Missing(findings, case, presence, commit_log, wal, absent)
+    return Losses(missing.report(), missing.window())
 
 
-@dataclass
+def last_survivor(case: Case, presence: Presence) -> tuple[int, int]:
+    """Return the highest intent position of a survivor, and whose it is; 0 and 0 if there is none."""
+    h = case.history
+    position = max(map(mul, h.intent_position, presence.survivors(h)))
+    best = (position, h.intent_position.index(position))
+    gids = set(case.observation.prepared)
+    for tx, gid in h.gid.items():  # a PREPARE is in the log like a commit
+        if gid in gids and h.state[tx] in (PREPARING, PREPARED):
+            best = max(best, (h.intent_position[tx], tx))
+    return best
+
+
 class _Missing:
-    findings: Findings
-    history: History
-    contract: Contract
-    injections: Sequence[Injection]
-    observation: Observation
-    presence: Presence
-    commit_log: CommitLog
-    wal: Wal
-    absent: list[int]
-
-    def __post_init__(self) -> None:
-        self.crashed = self.observation.recovery.ran or any(injection.crashes_server for injection in self.injections)
+    def __init__(
+        self, findings: Findings, case: Case, presence: Presence, commit_log: CommitLog, wal: Wal, absent: list[int]
+    ) -> None:
+        self.findings = findings
+        self.case = case
+        self.history = case.history
+        self.presence = presence
+        self.commit_log = commit_log
+        self.wal = wal
+        self.absent = absent
         self.steps = self._steps_of_absent()
         self.unversioned = {
-            read.relation for read in self.observation.relations if any(row.version is None for row in read.rows[:1])
-        }
+            read.relation
+            for read in case.observation.relations
+            if any(row.version is None for row in read.rows[:1])
+        }  # fmt: skip
+        self.flushed = bytearray(self.history.flushed)
+        for tx in absent:
+            record = wal.lost_record(tx, "commit", "commit prepared")
+            if record is not None and record.flushed:
+                self.flushed[tx] = 1
+        bounded = all(injection.bounds_window for injection in case.injections)
+        timed = any(injection.crashes_server for injection in case.injections)
+        self.bound_ms = case.contract.async_window_ms if bounded and timed else None
+        self.async_ages_ms: list[float] = []
+
+    def window(self) -> AsyncWindow | None:
+        """Return how old the lost asynchronous commits were; None if none is lost that had a window."""
+        if not self.async_ages_ms:
+            return None
+        return AsyncWindow(lost=len(self.async_ages_ms), oldest_ms=max(self.async_ages_ms), bound_ms=self.bound_ms)
 
     def report(self) -> int:
         h = self.history
-        survivor_position, survivor = self._last_survivor()
+        survivor_position, survivor = last_survivor(self.case, self.presence)
         required = self._required()
         forbidden = 0
         for tx in self.absent:
             acked = h.state[tx] == ACKED
             if tx in self.presence.explained:
-                forbidden += acked and self.contract.corruption_excluded
+                forbidden += acked and self.case.contract.corruption_excluded
                 continue
             if acked and 0 < h.end_position[tx] < survivor_position:
-                why = f"it was acknowledged on line {h.end_position[tx]} of the ledger, and transaction {survivor}, "
-                why += f"which is there, sent its COMMIT on line {survivor_position}"
+                why = f"it was acknowledged on line {h.end_position[tx]} of the ledger{self._when(tx)} and "
+                why += f"transaction {survivor}, which is there, sent its COMMIT on line {survivor_position}"
                 code = self._report_hole(tx, survivor, why)
             elif successor := self._built_upon(tx):
                 why = f"transaction {successor.tx}, which is there, made version {successor.version} of "
@@ -102,17 +133,6 @@ class _Missing:
                 continue
             forbidden += acked and not self.findings.permits(code)
         return forbidden
-
-    def _last_survivor(self) -> tuple[int, int]:
-        """Return the highest intent position of a survivor, and whose it is."""
-        h = self.history
-        position = max(map(mul, h.intent_position, self.presence.survivors(h)))
-        best = (position, h.intent_position.index(position))
-        gids = set(self.observation.prepared)
-        for tx, gid in h.gid.items():  # a PREPARE is in the log like a commit
-            if gid in gids and h.state[tx] in (PREPARING, PREPARED):
-                best = max(best, (h.intent_position[tx], tx))
-        return best
 
     def _steps_of_absent(self) -> dict[str, dict[str, list[Step]]]:
         wanted: Wanted = {}
@@ -149,45 +169,65 @@ class _Missing:
         ]
         return makers == [tx]
 
-    def _required(self) -> set[int]:
-        """Return the absent acknowledged transactions whose records were certainly durable."""
+    def _required(self) -> dict[int, str]:
+        """Return the absent acknowledged transactions whose records were certainly durable, with the proof."""
         h = self.history
         acked = [tx for tx in self.absent if h.state[tx] == ACKED]
-        if not self.crashed:
-            return set(acked)  # nobody crashed, so nothing may be missing, flushed or not
-        horizon = h.write_lsn if self.contract.crash_class is CrashClass.PROCESS_CRASH else h.flush_lsn
+        if not self.case.crashed:  # nobody crashed, so nothing may be missing, flushed or not
+            return dict.fromkeys(acked, "The server never crashed, so nothing at all may be missing.")
+        process_crash = self.case.contract.crash_class is CrashClass.PROCESS_CRASH
+        horizon = h.write_lsn if process_crash else h.flush_lsn
         below = certainly_below(h, horizon)
-        barrier = h.prepared_position
-        for tx, (state, wrote, flushed) in enumerate(zip(h.state, h.wrote, h.flushed, strict=True)):
-            if state == ACKED and wrote and (flushed or below[tx]) and h.intent_position[tx] > barrier:
-                barrier = h.intent_position[tx]
-        required = {tx for tx in acked if h.flushed[tx] or below[tx] or h.end_position[tx] < barrier}
+        barrier, by = self._barrier(below)
+        done = "written" if process_crash else "flushed"
+        required = {}
+        for tx in acked:
+            if self.flushed[tx]:
+                required[tx] = ""
+            elif below[tx]:
+                required[tx] = f"Its log lies below {lsn(horizon)}, up to which the server said it had {done} its WAL."
+            elif h.end_position[tx] < barrier:
+                required[tx] = f"After that {by}, and its log was certainly {done}, with all log before it."
         rest = [tx for tx in acked if tx not in required]
-        while found := [tx for tx in rest if self._required_successor(tx, required, below, barrier)]:
-            required.update(found)
+        while found := {tx: step for tx in rest if (step := self._required_successor(tx, required, below, barrier))}:
+            for tx, step in found.items():
+                required[tx] = f"Transaction {step.tx}, whose log was flushed, had built on its version of "
+                required[tx] += f"{step.write.relation} key {step.write.key}."
             rest = [tx for tx in rest if tx not in required]
         return required
 
-    def _required_successor(self, tx: int, required: set[int], below: bytearray, barrier: int) -> bool:
+    def _barrier(self, below: bytearray) -> tuple[int, str]:
+        """Return the highest line on which somebody sent a commit that was certainly flushed, and who it was."""
+        h = self.history
+        barrier, who = h.prepared_position, "a PREPARE TRANSACTION"
+        for tx, (state, wrote, flushed) in enumerate(zip(h.state, h.wrote, self.flushed, strict=True)):
+            if state == ACKED and wrote and (flushed or below[tx]) and h.intent_position[tx] > barrier:
+                barrier, who = h.intent_position[tx], f"the COMMIT of transaction {tx}"
+        return barrier, f"{who} was sent on line {barrier} and acknowledged"
+
+    def _required_successor(self, tx: int, required: dict[int, str], below: bytearray, barrier: int) -> Step | None:
         h = self.history
         for write in h.writes[tx]:
             for step in self.steps[write.relation][write.key]:
                 if not step.kept or step.version <= write.version or h.state[step.tx] != ACKED:
                     continue
-                if h.flushed[step.tx] or below[step.tx] or step.tx in required or h.end_position[step.tx] < barrier:
-                    return True
-        return False
+                if self.flushed[step.tx] or below[step.tx] or step.tx in required or h.end_position[step.tx] < barrier:
+                    return step
+        return None
 
     def _report_hole(self, tx: int, survivor: int, why: str) -> str:
         h = self.history
         status = self.commit_log.status(tx)
         file = self.commit_log.suspect_file(tx)
-        marker = self.observation.marker
+        marker = self.case.observation.marker
         says = f"Transaction {tx} of client {h.client[tx]} is missing although {why}: it committed first."
+        record = self.wal.record_of(tx, "commit", "commit prepared")
+        if record is not None:
+            says += f" Its commit record ends at {lsn(record.end)}, in the valid part of the WAL."
         if status == "committed":
             says += " Its commit bits say committed, so its rows went, not its commit."
         elif file:
-            says += f" Its commit bits are in {file}, which say {status}."
+            says += f' Its commit bits are in {file}, which say "{status}".'
         self.findings.add(
             "CORRUPT-HOLE",
             "transactions",
@@ -199,58 +239,60 @@ class _Missing:
         )
         return "CORRUPT-HOLE"
 
-    def _report_loss(self, tx: int, required: set[int]) -> str:
-        h = self.history
+    def _report_loss(self, tx: int, required: dict[int, str]) -> str:
         facts = self._facts(tx)
-        age_ms = facts["age_ms"]
-        bound_ms = self.contract.async_window_ms
-        if not all(injection.bounds_window for injection in self.injections):
-            bound_ms = None
-        if not self.contract.sync_commits_survive:
-            code, why = "LOSS-NOTHING-PROMISED", ""
-        elif h.flushed[tx]:
-            code, why = "LOSS-SYNC-COMMIT", " Its log must have been flushed before that."
+        age_ms: float | None = facts["age_ms"]
+        if not self.case.contract.sync_commits_survive:
+            code = "LOSS-NOTHING-PROMISED"
+        elif self.flushed[tx]:
+            code = "LOSS-SYNC-COMMIT"
         elif tx in required:
-            code, why = "LOSS-PROTECTED-ASYNC", " A later flush or WAL position proves that its log was safe."
-            if not self.crashed:
-                why = " The server never crashed, so nothing at all may be missing."
-        elif bound_ms is not None and age_ms is not None and age_ms > bound_ms + WINDOW_SLACK_MS:
-            code, why = "LOSS-ASYNC-WINDOW-EXCEEDED", f" The documented window is {bound_ms:g} ms, a soft bound."
+            code = "LOSS-PROTECTED-ASYNC"
+        elif self.bound_ms is not None and age_ms is not None and age_ms > self.bound_ms + WINDOW_SLACK_MS:
+            code = "LOSS-ASYNC-WINDOW-EXCEEDED"
         else:
-            code, why = "LOSS-ASYNC-WINDOW", ""
-        age = "" if age_ms is None else f", {abs(age_ms):.1f} ms {'before' if age_ms >= 0 else 'after'} the fault"
-        says = (
-            f"Transaction {tx} of client {h.client[tx]} was acknowledged on line {h.end_position[tx]} of the ledger "
-            f"with synchronous_commit = {h.sync[tx]}{age}, and nothing of it is there.{why}"
-        )
-        end = self.observation.recovery.redo_end
-        cause, known = self.wal.explain(tx, "commit", "commit prepared", no_flush=self._no_flush())
+            code = "LOSS-ASYNC-WINDOW"
+        windowed = self.case.contract.sync_commits_survive and self.case.crashed
+        if windowed and not self.flushed[tx] and age_ms is not None:
+            self.async_ages_ms.append(age_ms)
+        cause, known = self.wal.explain(tx, "commit", "commit prepared")
+        end = self.case.observation.recovery.redo_end
         if end and not cause:
-            says += f" Recovery replayed the log up to {end}."
-        self.findings.add(code, "transactions", says + cause, files=[], **facts, redo_end=end, **known)
+            cause = f"Recovery replayed the log up to {end}."
+        proof = required.get(tx, "") if code == "LOSS-PROTECTED-ASYNC" else ""
+        says = " ".join(part for part in (self._told(tx), proof, cause) if part)
+        self.findings.add(code, "transactions", says, **facts, redo_end=end, **known)
         return code
 
-    def _no_flush(self) -> str:
-        """Say why nothing that was written was made durable, if so."""
-        if any(clause.setting == "fsync" and clause.value == "off" for clause in self.contract.clauses):
-            return "with fsync off the server flushes nothing"
-        if any(injection.target == "lying disk" for injection in self.injections):
-            return "this disk ignores flushes"
-        return ""
+    def _when(self, tx: int) -> str:
+        """Say when a transaction was answered, between two commas."""
+        age_ms = self.case.age_ms(self.history.end_ns[tx])
+        return "," if age_ms is None else f", {abs(age_ms):.1f} ms {'before' if age_ms >= 0 else 'after'} the fault,"
+
+    def _told(self, tx: int) -> str:
+        """Say what the client was told."""
+        h = self.history
+        how = f"with synchronous_commit = {h.sync[tx]}"
+        if h.sync[tx] != "off":
+            how += ", which flushes the log before the answer"
+        elif self.flushed[tx]:
+            how += f", in {FORCED}"
+        return (
+            f"On line {h.end_position[tx]} of the ledger{self._when(tx)} client {h.client[tx]} was told that "
+            f"transaction {tx} had committed, {how}; nothing of it is there."
+        )
 
     def _facts(self, tx: int) -> dict[str, Any]:
         h = self.history
-        faults = [injection.at_ns for injection in self.injections if injection.crashes_server]
-        age_ms = round((faults[-1] - h.end_ns[tx]) / 1e6, 3) if faults and h.end_ns[tx] else None
         return {
             "tx": tx,
             "client": h.client[tx],
             "xid": h.xid[tx],
             "sync": h.sync[tx],
-            "flushed": bool(h.flushed[tx]),
+            "flushed": bool(self.flushed[tx]),
             "intent_line": h.intent_position[tx],
             "ack_line": h.end_position[tx],
-            "age_ms": age_ms,
+            "age_ms": self.case.age_ms(h.end_ns[tx]),
             "insert_lsn_before": h.insert_lsn[tx],
             "keys": [f"{write.relation} key {write.key}" for write in h.writes[tx][:5]],
         }

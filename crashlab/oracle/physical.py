@@ -1,9 +1,10 @@
 """Did the server itself complain, and do its files agree with each other?
 
 Checks: errors raised while everything was read, amcheck's rows and errors, index scans held against sequential
-    scans, a server that died while it was read.
+    scans, marks of the visibility map, pages from after the end of the log, checksums of a server that was stopped
+    cleanly, a server that died while it was read.
 Does not check: pages that are empty or stale as a whole; checksums and amcheck accept both, so only `rows` sees them.
-    Visibility map and free space map; the observation does not read them.
+    Free space maps; they are hints, and PostgreSQL mends them. Indexes that `index_read` names in its detail.
 Choices: an SQLSTATE that speaks of the operator or of resources is no damage: the check has not looked. An internal
     error (XX000) is damage only with a text that PostgreSQL uses for damage.
 
@@ -40,7 +41,15 @@ _DAMAGE_TEXTS = (
 _NO_ENTRY_TEXTS = ("database subdirectory", "is not a valid data directory")
 _FILE = re.compile(r"(?:base|global|pg_xact|pg_multixact|pg_tblspc|pg_twophase|pg_wal|pg_subtrans)/[\w./]+\w")
 _STATUS = re.compile(r"could not access status of transaction (\d+)")
-_AMCHECK = {"amcheck_index": "CORRUPT-INDEX-AMCHECK", "amcheck_heap": "CORRUPT-HEAP-AMCHECK"}
+_BY_CHECK = {
+    "amcheck_index": "CORRUPT-INDEX-AMCHECK",
+    "amcheck_gin": "CORRUPT-INDEX-AMCHECK",
+    "amcheck_heap": "CORRUPT-HEAP-AMCHECK",
+    "visibility_map": "CORRUPT-VISIBILITY-MAP",
+    "page_lsn": "CORRUPT-FUTURE-LSN",
+    "checksums": "CORRUPT-UNREADABLE",
+}
+"""What a check itself found: it comes without an SQLSTATE, or as XX002 where amcheck raises it."""
 
 
 def status_file(xid: int) -> str:
@@ -55,13 +64,13 @@ def files_in(text: str) -> list[str]:
 
 def witnesses_damage(complaint: Complaint) -> bool:
     """Whether a complaint speaks of the data, and not of the operator or of resources."""
-    return _code(complaint) is not None
+    return code_of(complaint) is not None
 
 
 def check_physical(findings: Findings, observation: Observation) -> None:
     """Report what the server said about its own data."""
     for complaint in observation.complaints:
-        code = _code(complaint)
+        code = code_of(complaint)
         if code is None:
             run = observation.checks.get(complaint.check)
             if run is None or run.status != "failed":  # a failed check is reported by `assumptions`
@@ -94,14 +103,15 @@ def _add_complaint(findings: Findings, code: str, complaint: Complaint) -> None:
     )
 
 
-def _code(complaint: Complaint) -> str | None:
+def code_of(complaint: Complaint) -> str | None:
+    """Return the code of the damage that a complaint speaks of; None: it speaks of none."""
     state = complaint.sqlstate or ""
     message = complaint.message
-    amcheck = _AMCHECK.get(complaint.check)
+    found = _BY_CHECK.get(complaint.check)
     if _STATUS.search(message):
         return "CORRUPT-COMMIT-STATUS"
-    if amcheck and state in ("", "XX002"):  # verify_heapam returns rows, which have no SQLSTATE
-        return amcheck
+    if found and (not state or (state == "XX002" and complaint.check.startswith("amcheck"))):
+        return found
     if state in _DAMAGE_STATES or state in _UNDECODABLE_STATES:
         return "CORRUPT-UNREADABLE"
     if state == "XX000" and any(text in message for text in _DAMAGE_TEXTS):

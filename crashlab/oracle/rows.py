@@ -19,17 +19,29 @@ from operator import mul
 from crashlab.history import ACKED, STATES, History
 from crashlab.ledger import Write
 from crashlab.model import Observation, RelationRead, Row
+from crashlab.oracle.case import Case
 from crashlab.oracle.findings import WITNESSES_MAX, Findings
 from crashlab.oracle.physical import status_file
 from crashlab.oracle.survivors import MAY_BE_THERE, UNDECIDED, Presence
-from crashlab.oracle.versions import Defect, Expected, Step, Wanted, collect_steps, judge_key, matches, replay
+from crashlab.oracle.versions import (
+    Defect,
+    Expected,
+    Step,
+    Wanted,
+    collect_steps,
+    judge_key,
+    matches,
+    replay,
+    shortened,
+)
 
 Place = tuple[str, str]
 """Relation and key."""
 
 
-def check_rows(findings: Findings, history: History, observation: Observation, presence: Presence) -> None:
+def check_rows(findings: Findings, case: Case, presence: Presence) -> None:
     """Report every row that is not what it must be; mark transactions visible whose effects were seen."""
+    history, observation = case.history, case.observation
     newest, suspects = _newest(history, presence)
     read = {one.relation: one for one in observation.relations}
     for relation, one in read.items():
@@ -37,7 +49,7 @@ def check_rows(findings: Findings, history: History, observation: Observation, p
     _check_unread(findings, observation, newest, read)
     wanted = {relation: keys for relation, keys in suspects.items() if keys and relation in read}
     if wanted:
-        _Slow(findings, history, observation, presence, read).run(wanted)
+        _Slow(findings, case, presence, read).run(wanted)
 
 
 def _newest(history: History, presence: Presence) -> tuple[dict[str, dict[str, Write]], defaultdict[str, set[str]]]:
@@ -99,21 +111,14 @@ def _check_unread(
 class _Slow:
     """The closer look: all versions of the suspicious keys. Few keys, so clarity before speed."""
 
-    def __init__(
-        self,
-        findings: Findings,
-        history: History,
-        observation: Observation,
-        presence: Presence,
-        read: dict[str, RelationRead],
-    ) -> None:
+    def __init__(self, findings: Findings, case: Case, presence: Presence, read: dict[str, RelationRead]) -> None:
         self.findings = findings
-        self.history = history
+        self.history = history = case.history
         self.presence = presence
         self.read = read
-        self.statuses = observation.xact_status
+        self.statuses = case.observation.xact_status
         self.survivor_position = max(map(mul, history.intent_position, presence.survivors(history)))
-        self.marker_file = observation.marker.file if observation.marker else None
+        self.marker_file = case.observation.marker.file if case.observation.marker else None
         self.rows: dict[Place, list[Row]] = {}
         self.steps: dict[str, dict[str, list[Step]]] = {}
 
@@ -234,24 +239,41 @@ class _Slow:
                 del defects[place]
 
     def _report(self, relation: str, defect: Defect) -> None:
-        expected = defect.expected
-        if expected.value is None:
-            wanted = "There must be no such row."
-        else:
-            wanted = f"It must hold version {expected.version} by transaction {expected.tx}, {expected.value!r}."
+        expected, read = defect.expected, self.read[relation]
         found = None
         if defect.row is not None:
             found = {"version": defect.row.version, "writer": defect.row.writer, "value": defect.row.value}
+        like = ""
+        if defect.code != "CORRUPT-MISSING-ROW":
+            says = f"A sequential scan of {relation} read key {defect.key}, which {defect.says}."
+        elif read.rows:
+            says = f"A sequential scan of {relation} did not return key {defect.key}."
+        else:
+            says = f"A sequential scan of {relation} returned nothing at all, and so not key {defect.key}."
+            like = "That is what a file looks like that was cut to nothing, or replaced by a new one."
         self.findings.add(
             defect.code,
             relation,
-            f"Key {defect.key} of {relation} {defect.says}. {wanted}",
-            files=[self.read[relation].file],
+            f"{says} {self._wanted(expected)}",
+            files=[read.file],
+            like=like,
             key=defect.key,
             tx=defect.tx,
             expected={"version": expected.version, "writer": expected.tx, "value": expected.value},
             found=found,
         )
+
+    def _wanted(self, expected: Expected) -> str:
+        """Say what must be there, and who wrote it."""
+        h, tx = self.history, expected.tx
+        who = f"transaction {tx}"
+        if 0 < tx <= h.count and h.state[tx] == ACKED:
+            who += f", which client {h.client[tx]} was told on line {h.end_position[tx]} of the ledger had committed"
+        elif 0 < tx <= h.count:
+            who += f" of client {h.client[tx]}, which is there"
+        if expected.value is None:
+            return f"There must be no such row, for it was deleted by {who}." if tx else "There must be no such row."
+        return f"There must be version {expected.version}, {shortened(expected.value)}, written by {who}."
 
 
 def _is_effect(step: Step, row: Row) -> bool:

@@ -9,6 +9,7 @@ Sources: postgres-contract.md 7.1, 7.3 (2PC), 7.4 (phantom, atomicity).
 
 from dataclasses import dataclass, field
 from operator import and_
+from typing import Any
 
 from crashlab.history import (
     ACKED,
@@ -71,7 +72,7 @@ def _check_odd_marker(
     findings: Findings, history: History, file: str | None, visible: bytearray, row: MarkerRow
 ) -> None:
     transaction = history.transactions.get(row.tx)
-    facts = {"tx": row.tx, "client": row.client, "xid": row.xid}
+    facts: dict[str, Any] = {"tx": row.tx, "client": row.client, "xid": row.xid}
     if transaction is None:
         says = f"The marker table names transaction {row.tx}, which the ledger does not know."
         findings.add("CORRUPT-PHANTOM", MARKER, says, files=[file], **facts)

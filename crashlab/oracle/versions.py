@@ -23,6 +23,7 @@ from crashlab.model import Row
 from crashlab.oracle.survivors import MAY_BE_THERE, Presence
 
 NO_TRACE = frozenset((REFUSED, UNSENT))
+TOLD_CHARACTERS_MAX = 60
 Value = str | list[str] | None
 
 
@@ -64,7 +65,10 @@ Wanted = dict[str, set[str]]
 
 def collect_steps(history: History, wanted: Wanted) -> dict[str, dict[str, list[Step]]]:
     """Return all steps of the wanted keys, whoever wrote them, in the order of their versions."""
-    steps: dict[str, dict[str, list[Step]]] = {relation: {key: [] for key in keys} for relation, keys in wanted.items()}
+    # Sorted, for a set of texts has another order in each process, and the same evidence must give the same verdict
+    steps: dict[str, dict[str, list[Step]]] = {
+        relation: {key: [] for key in sorted(keys)} for relation, keys in wanted.items()
+    }
     for tx, writes in enumerate(history.writes):
         for write in writes:
             if (keys := steps.get(write.relation)) is not None and (known := keys.get(write.key)) is not None:
@@ -94,6 +98,15 @@ def replay(steps: list[Step], presence: Presence, *, without: int = 0) -> Expect
         else:
             value = step.write.value
     return Expected(tx, version, value)
+
+
+def shortened(value: Value) -> str:
+    """Return a value as it is told: quoted, the middle of a long one left out."""
+    text = str(value)
+    if len(text) <= TOLD_CHARACTERS_MAX:
+        return repr(text)
+    half = TOLD_CHARACTERS_MAX // 2
+    return f"{text[:half]!r} ... {text[-half:]!r} ({len(text)} characters)"
 
 
 def elements(value: Value) -> list[str] | None:
@@ -185,7 +198,7 @@ def _classify(
     state = history.state[writer] if 0 < writer <= history.count else 0
     own = [step for step in steps if step.tx == writer]
     same = [step for step in own if step.kept and step.version == row.version]
-    says = f"holds version {row.version} by transaction {writer}, {row.value!r}"
+    says = f"holds version {row.version} by transaction {writer}, {shortened(row.value)}"
     if state in NO_TRACE:
         return "CORRUPT-PHANTOM", writer, f'{says}, which is "{STATES[state - 1]}" in the ledger'
     if any(not step.kept and step.version == row.version and step.write.value == row.value for step in own):
@@ -208,7 +221,7 @@ def _classify(
 def _classify_by_value(
     history: History, presence: Presence, steps: list[Step], expected: Expected, row: Row
 ) -> tuple[str, int, str]:
-    says = f"holds {row.value!r}"
+    says = f"holds {shortened(row.value)}"
     old = [step for step in steps if step.kept and presence.visible[step.tx] and step.write.value == row.value]
     if old and expected.value is None:
         return "CORRUPT-RESURRECTED", expected.tx, f"{says}, and was deleted by transaction {expected.tx}"

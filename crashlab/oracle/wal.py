@@ -19,7 +19,8 @@ Sources: postgres-contract.md 0 (E), 7.2 (O3), 7.4 (WAL/state mismatch).
 from typing import Any
 
 from crashlab.history import ACKED, COMMITTING_PREPARED, PREPARED, PREPARING, ROLLING_BACK_PREPARED, STATES, History
-from crashlab.model import LostRecord, Observation, RecordFate, WalDecision, WalFacts, WalRecord
+from crashlab.model import LostRecord, Observation, WalAtCut, WalDecision, WalFacts, WalFlush, WalRecord
+from crashlab.oracle.case import Case
 from crashlab.oracle.findings import Findings
 from crashlab.oracle.survivors import MAY_BE_THERE, Presence
 
@@ -50,20 +51,21 @@ def certainly_below(history: History, horizon: int) -> bytearray:
 class Wal:
     """What the WAL of the image says of each transaction; of none, if it was not read or is not trusted."""
 
-    def __init__(self, findings: Findings, history: History, observation: Observation, presence: Presence) -> None:
+    def __init__(self, findings: Findings, case: Case, presence: Presence) -> None:
         self._findings = findings
-        self._history = history
-        self._observation = observation
+        self._case = case
+        self._history = history = case.history
+        self._observation = case.observation
         self._presence = presence
-        self._facts = _trusted(findings, observation)
+        self.facts = _trusted(findings, case.observation)
+        self.at_cut: WalAtCut | None = case.observation.wal_at_cut if self.facts is not None else None
         self._records: dict[int, list[WalRecord]] = {}
         self._below_redo = bytearray(history.count + 1)
-        if self._facts is not None:
-            self._below_redo = certainly_below(history, self._facts.redo)
-            for record in self._facts.records:
+        if self.facts is not None:
+            self._below_redo = certainly_below(history, self.facts.redo)
+            for record in self.facts.records:
                 self._records.setdefault(record.xid, []).append(record)
-        at_cut = observation.wal_at_cut if self._facts is not None else None
-        self._lost = {(record.xid, record.decision): record for record in at_cut.lost} if at_cut else {}
+        self._lost = {(record.xid, record.decision): record for record in self.at_cut.lost} if self.at_cut else {}
 
     def record_of(self, tx: int, *decisions: WalDecision) -> WalRecord | None:
         """Return the valid record that decides a transaction in one of these ways."""
@@ -75,7 +77,7 @@ class Wal:
 
     def check(self) -> None:
         """Report survivors without a commit record, and prepared transactions that are not as the WAL has them."""
-        facts, h = self._facts, self._history
+        facts, h = self.facts, self._history
         if facts is None:
             return
         for tx, (seen, state, start) in enumerate(zip(self._presence.visible, h.state, h.insert_lsn, strict=True)):
@@ -109,7 +111,7 @@ class Wal:
 
     def report_absent(self, tx: int) -> bool:
         """Report a transaction that is absent, if the WAL or a completed checkpoint has its commit."""
-        facts, h = self._facts, self._history
+        facts, h = self.facts, self._history
         if facts is None:
             return False
         record = self.record_of(tx, *_COMMITS)
@@ -125,7 +127,7 @@ class Wal:
         return True
 
     def _add(self, tx: int, says: str, **witness: Any) -> None:
-        facts, h = self._facts, self._history
+        facts, h = self.facts, self._history
         assert facts is not None
         self._presence.explained.add(tx)
         marker = self._observation.marker
@@ -144,52 +146,95 @@ class Wal:
 
     # --- why a lost commit is not in it
 
-    def explain(self, tx: int, *decisions: WalDecision, no_flush: str = "") -> tuple[str, dict[str, Any]]:
-        """Say where the WAL ended, where the record of a lost transaction is, and what kept it from surviving.
+    def lost_record(self, tx: int, *decisions: WalDecision) -> LostRecord | None:
+        """Return what became of the record behind the end of the WAL that would have decided a transaction."""
+        xid = self._history.xid[tx] & 0xFFFF_FFFF
+        found = (self._lost.get((xid, decision)) for decision in decisions) if xid else ()
+        return next((record for record in found if record is not None), None)
+
+    def explain(self, tx: int, *decisions: WalDecision) -> tuple[str, dict[str, Any]]:
+        """Say where the record of a lost transaction is, where the WAL ended, and what kept it from surviving.
 
         Args:
             decisions: the records that would have saved it.
-            no_flush: why nothing was ever flushed, if nothing was: "fsync is off".
 
         Returns:
-            sentences, each after a blank; facts for the evidence. Both are empty if the WAL was not read.
+            whole sentences; facts for the evidence. Both are empty if the WAL was not read.
         """
-        facts = self._facts
+        facts, at_cut = self.facts, self.at_cut
         if facts is None:
             return "", {}
-        says = f" The valid WAL ended at {lsn(facts.end)}"
         known: dict[str, Any] = {"wal_end": lsn(facts.end)}
-        record = self._lost_record(tx, decisions)
-        if record is None:
-            return f"{says} and holds no commit of it.", known
-        place = f"ends at {lsn(record.end)}" if record.end else "lay behind all that was ever written"
-        says += f", and the record {place}: {self._fate(record.fate, no_flush)}."
-        at_cut = self._observation.wal_at_cut
-        assert at_cut is not None
+        record = self.lost_record(tx, *decisions)
+        if record is None or at_cut is None:
+            says = f"Recovery found valid WAL up to {lsn(facts.end)}, and no {decisions[0]} record of it in there"
+            return f"{says}{self._walwriter_stopped()}.", known
         known |= {"record_end": lsn(record.end) if record.end else None, "fate": record.fate}
         known |= {"wal_written": lsn(at_cut.written), "wal_durable": lsn(at_cut.durable), "flushing": at_cut.flushing}
-        return says, known
+        if not record.end:
+            place = f"Its {record.decision} record was never written; recovery found valid WAL up to {lsn(facts.end)}."
+        else:
+            place = f"Its {record.decision} record ends at {lsn(record.end)}, "
+            place += f"and recovery found valid WAL up to {lsn(facts.end)} only."
+        return f"{place} {self._fate(record)}", known
 
-    def _lost_record(self, tx: int, decisions: tuple[WalDecision, ...]) -> LostRecord | None:
-        xid = self._history.xid[tx] & 0xFFFF_FFFF
-        found = (self._lost.get((xid, decision)) for decision in decisions)
-        return next((record for record in found if record is not None), None)
+    def _walwriter_stopped(self) -> str:
+        for injection in self._case.injections:
+            if (injection.kind, injection.target) == ("stop", "walwriter") and injection.confirmed:
+                age_ms = self._case.age_ms(injection.at_ns)
+                when = "" if age_ms is None else f" {age_ms:.1f} ms before the fault"
+                return f"; walwriter, which writes such log, had been stopped{when}"
+        return ""
 
-    def _fate(self, fate: RecordFate, no_flush: str) -> str:
-        at_cut = self._observation.wal_at_cut
-        assert at_cut is not None
-        written, durable = lsn(at_cut.written), lsn(at_cut.durable)
-        if fate == "not written":
-            return f"not written by then, as the server had written its WAL up to {written}"
-        why = no_flush or ("a flush was in progress" if at_cut.flushing else "it had not been flushed yet")
-        nothing = self._facts is not None and at_cut.durable <= self._facts.redo
-        how_far = f"the WAL was written up to {written} and "
-        how_far += f"{f'not durable from {durable} on' if nothing else f'durable up to {durable}'}; {why}"
-        if fate == "no file":
-            return f"written, but its file's name was lost ({how_far})"
-        if fate == "behind a hole":
-            return f"written and still there, but out of reach behind WAL that was lost ({how_far})"
-        return f"written, not durable ({how_far})"
+    def _fate(self, record: LostRecord) -> str:
+        assert self.at_cut is not None
+        written = lsn(self.at_cut.written)
+        if record.fate == "not written":
+            flush = self.at_cut.last_flush
+            when = "" if flush is None else f"; the last flush of WAL had ended {flushed_when(flush)}"
+            return f"When the fault came, the server had written its WAL up to {written}, which is not that far{when}."
+        how_far = f"the WAL was written up to {written} and {self.durable_words()}, because {self.why_not_durable()}"
+        if record.fate == "no file":
+            return f"The record was written, but the name of its file was lost: {how_far}."
+        if record.fate == "behind a hole":
+            return f"The record is still there, but out of reach behind WAL that was lost: {how_far}."
+        return f"The record was written, not durable: {how_far}."
+
+    def durable_words(self) -> str:
+        """Say how far the WAL was durable when the power was cut."""
+        assert self.at_cut is not None
+        nothing = self.facts is not None and self.at_cut.durable <= self.facts.redo
+        durable = lsn(self.at_cut.durable)
+        return f"not durable from {durable} on" if nothing else f"durable up to {durable}"
+
+    def why_not_durable(self) -> str:
+        """Say why what was written was not all durable."""
+        assert self.at_cut is not None
+        flush = self.at_cut.last_flush
+        weak = self._case.weak_spot
+        if weak is not None and weak.setting == "fsync":
+            return "with fsync off the server flushes nothing"
+        when = "" if flush is None else f" (the last one that ended did so {flushed_when(flush)})"
+        if any(injection.target == "lying disk" for injection in self._case.injections):
+            return f"this disk ignores flushes{when}"
+        if flush is not None and not flush.kept:
+            return f"this disk ignored a flush{when}"
+        if self.at_cut.flushing:
+            return f"a flush was in progress and had not ended{when}"
+        return f"nobody had flushed the rest yet{when}"
+
+
+def flushed_when(flush: WalFlush) -> str:
+    """Say when a flush ended, as far as the ledger's clock tells."""
+    if flush.most_ms is None and not flush.least_ms:
+        return "at an unknown time before the fault"
+    if flush.most_ms is None:
+        return f"{flush.least_ms:.1f} ms before the fault or earlier"
+    if not flush.most_ms:
+        return "right before the fault, after the last answer"
+    if flush.most_ms - flush.least_ms < 0.1:
+        return f"{flush.most_ms:.1f} ms before the fault"
+    return f"between {flush.most_ms:.1f} and {flush.least_ms:.1f} ms before the fault"
 
 
 def _trusted(findings: Findings, observation: Observation) -> WalFacts | None:

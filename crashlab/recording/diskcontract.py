@@ -41,6 +41,7 @@ class DiskContract:
     everything_survives: bool = False
     flushes_ignored_from: int | None = None  # position in the log
     flushes_ignored_for: frozenset[FileClass] = frozenset()
+    flush_left_out: int | None = None  # position of the begin of one flush, or of one write that is its own
 
 
 _PRESETS = {
@@ -61,6 +62,7 @@ def disk_contract(
     durable_symlinks: bool = False,
     flushes_ignored_from: int | None = None,
     flushes_ignored_for: frozenset[FileClass] = frozenset(),
+    flush_left_out: int | None = None,
 ) -> DiskContract:
     """Return the named contract with these changes; `UsageProblem` for a name or tear size that does not exist.
 
@@ -83,4 +85,5 @@ def disk_contract(
         durable_symlinks=durable_symlinks,
         flushes_ignored_from=preset.flushes_ignored_from if flushes_ignored_from is None else flushes_ignored_from,
         flushes_ignored_for=flushes_ignored_for,
+        flush_left_out=flush_left_out,
     )

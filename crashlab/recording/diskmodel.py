@@ -204,6 +204,8 @@ class DiskModel:
 
     def _honest(self, number: int, position: int) -> bool:
         contract = self.contract
+        if position == contract.flush_left_out:
+            return False
         if contract.flushes_ignored_from is not None and position >= contract.flushes_ignored_from:
             return False
         return not contract.flushes_ignored_for or self.class_of(number) not in contract.flushes_ignored_for

@@ -30,9 +30,10 @@ from crashlab.model import (
     RelationRead,
     SequenceRead,
 )
-from crashlab.recovery import indexes, physical
+from crashlab.recovery import checksums, indexes, physical, probes
 from crashlab.recovery.rows import read_markers, read_rows
-from crashlab.workload.relations import MARKER_TABLE, SEQUENCE, UNLOGGED_TABLE, InvariantQuery, Relation
+from crashlab.workload.invariants import look
+from crashlab.workload.relations import MARKER_TABLE, SEQUENCE, TEXT_SETTINGS, UNLOGGED_TABLE, InvariantQuery, Relation
 
 STATEMENT_TIMEOUT_MS = 120_000
 DATABASE = "postgres"
@@ -74,7 +75,7 @@ class _Facts:
     died: str | None = None
 
 
-Check = Callable[["psycopg.Connection[Any]", Reading, _Facts], int | physical.Looked]
+Check = Callable[["psycopg.Connection[Any]", Reading, _Facts], int | physical.Looked | physical.Skipped]
 ConnectTo = Callable[[str], "psycopg.Connection[Any]"]
 
 
@@ -102,6 +103,7 @@ def observe(
                     _run_check(name, check, connection, reading, facts)
                 if reading.statistics and not recovery.ran:  # which throws them away
                     _run_check("statistics", _statistics, connection, reading, facts)
+                facts.checks["checksums"] = checksums.NOT_STOPPED
                 if reading.databases:
                     _run_check("databases", partial(_databases, connect, unchanged), connection, reading, facts)
         except psycopg.OperationalError as error:
@@ -114,6 +116,8 @@ def observe(
 def _prepare(connection: psycopg.Connection[Any], unchanged: Collection[str]) -> None:
     connection.execute(f"SET statement_timeout = {STATEMENT_TIMEOUT_MS}")
     connection.execute("SET default_transaction_read_only = on")
+    for name, value in TEXT_SETTINGS.items():
+        connection.execute(f"SET {name} = '{value}'")
     physical.leave_out(connection, unchanged)
 
 
@@ -124,9 +128,11 @@ def _run_check(name: str, check: Check, connection: psycopg.Connection[Any], rea
     try:
         looked = check(connection, reading, facts)
         status = "ran"
-        if isinstance(looked, physical.Looked):
+        if isinstance(looked, physical.Skipped):
+            status, detail = "skipped", looked.reason
+        elif isinstance(looked, physical.Looked):
             count, unchanged = looked.count, looked.unchanged
-            detail = f"{unchanged} relations are as in the base image" if unchanged else ""
+            detail = looked.detail or (f"{unchanged} relations are as in the base image" if unchanged else "")
         else:
             count = looked
     except psycopg.Error as error:
@@ -218,25 +224,74 @@ def _force_sequential_scans(connection: psycopg.Connection[Any]) -> None:
     connection.execute("SET max_parallel_workers_per_gather = 0")
 
 
-def _index_read(connection: psycopg.Connection[Any], reading: Reading, facts: _Facts) -> int:
+def _index_read(connection: psycopg.Connection[Any], reading: Reading, facts: _Facts) -> physical.Looked:
     tables = [reading.marker_table, *(relation.table for relation in reading.relations)]
-    reads = []
-    for table in tables:
-        listed = read_named("index_read", connection, facts.complaints, table, indexes.of, table)
-        for index in listed or ():
-            read = read_named("index_read", connection, facts.complaints, index.name, indexes.compare, index)
-            if read is not None:
-                reads.append(read)
+    listed = indexes.of(connection, tables)
+    ordered = [index for index in listed if index.method == indexes.ORDERED]
+    read = partial(read_named, "index_read", connection, facts.complaints)
+    found: list[IndexRead | indexes.NotRead] = []
+    indexes.allow(connection, indexes.IN_THE_HEAP)
+    by_rows = {index.rows: index for index in ordered}
+    heaps = {rows: read(index.table, indexes.read_table, index) for rows, index in by_rows.items()}
+    indexes.allow(connection, indexes.IN_ORDER)
+    for index in ordered:
+        heap = heaps[index.rows]
+        if heap is not None:
+            one = read(index.name, partial(indexes.read_in_order, heap=heap), index)
+            found += [one] if one is not None else []
+    indexes.allow(connection, indexes.BY_VALUE)
+    for index in listed:
+        if index.method != indexes.ORDERED:
+            found += read(index.name, probes.read, index) or []
+    indexes.allow_all(connection)
+    reads = [one for one in found if isinstance(one, IndexRead)]
     facts.indexes.extend(reads)
-    return len(reads)
+    not_read = [str(one) for one in found if isinstance(one, indexes.NotRead)]
+    return physical.Looked(len(reads), detail=f"not read: {'; '.join(not_read)}" if not_read else "")
 
 
-def _amcheck_index(connection: psycopg.Connection[Any], reading: Reading, facts: _Facts) -> physical.Looked:
-    return physical.run(connection, physical.AMCHECK_INDEX, facts.complaints)
+def _amcheck_index(
+    connection: psycopg.Connection[Any], reading: Reading, facts: _Facts
+) -> physical.Looked | physical.Skipped:
+    unique = physical.has(connection, "unique")
+    if not unique and not physical.has(connection, "amcheck"):
+        return physical.Skipped("the database has no extension amcheck")
+    loop = physical.AMCHECK_INDEX_UNIQUE if unique else physical.AMCHECK_INDEX
+    return physical.run(connection, loop, facts.complaints)
 
 
-def _amcheck_heap(connection: psycopg.Connection[Any], reading: Reading, facts: _Facts) -> physical.Looked:
+def _amcheck_heap(
+    connection: psycopg.Connection[Any], reading: Reading, facts: _Facts
+) -> physical.Looked | physical.Skipped:
+    if not physical.has(connection, "amcheck"):
+        return physical.Skipped("the database has no extension amcheck")
     return physical.run(connection, physical.AMCHECK_HEAP, facts.complaints)
+
+
+def _amcheck_gin(
+    connection: psycopg.Connection[Any], reading: Reading, facts: _Facts
+) -> physical.Looked | physical.Skipped:
+    if not physical.has(connection, "gin"):
+        return physical.Skipped("the database has no gin_index_check, which comes with amcheck 1.5 (PostgreSQL 18)")
+    return physical.run(connection, physical.AMCHECK_GIN, facts.complaints)
+
+
+def _visibility_map(
+    connection: psycopg.Connection[Any], reading: Reading, facts: _Facts
+) -> physical.Looked | physical.Skipped:
+    if not physical.has(connection, "visibility"):
+        return physical.Skipped("the database has no extension pg_visibility")
+    if reason := physical.horizon_may_move_back(connection):
+        return physical.Skipped(f"before PostgreSQL 17 its answer cannot be relied on: {reason}")
+    return physical.run(connection, physical.VISIBILITY_MAP, facts.complaints)
+
+
+def _page_lsn(
+    connection: psycopg.Connection[Any], reading: Reading, facts: _Facts
+) -> physical.Looked | physical.Skipped:
+    if not physical.has(connection, "pages"):
+        return physical.Skipped("the database has no extension pageinspect")
+    return physical.run(connection, physical.PAGE_LSN, facts.complaints)
 
 
 def _full_read(connection: psycopg.Connection[Any], reading: Reading, facts: _Facts) -> physical.Looked:
@@ -261,10 +316,12 @@ def _prepared(connection: psycopg.Connection[Any], reading: Reading, facts: _Fac
 
 def _invariants(connection: psycopg.Connection[Any], reading: Reading, facts: _Facts) -> int:
     _force_sequential_scans(connection)
+    for name in TEXT_SETTINGS:  # as before the crash, where the server's own were in force
+        connection.execute(f"RESET {name}")
     for invariant in reading.invariants:
-        row = connection.execute(invariant.sql).fetchone()
-        observed = "" if row is None else str(row[0])
-        facts.invariants.append(Invariant(name=invariant.name, expected=invariant.expected, observed=observed))
+        observed = read_named("invariants", connection, facts.complaints, invariant.name, look, invariant)
+        if observed is not None:
+            facts.invariants.append(Invariant(name=invariant.name, expected=invariant.wanted, observed=observed))
     return len(reading.invariants)
 
 
@@ -327,7 +384,10 @@ CHECKS: Iterable[tuple[str, Check]] = (
     ("index_read", _index_read),
     ("amcheck_index", _amcheck_index),
     ("amcheck_heap", _amcheck_heap),
+    ("amcheck_gin", _amcheck_gin),
     ("full_read", _full_read),
+    ("visibility_map", _visibility_map),
+    ("page_lsn", _page_lsn),
     ("sequences", _sequences),
     ("prepared", _prepared),
     ("invariants", _invariants),

@@ -7,12 +7,16 @@ Choices: a relation whose files are those of a base image, which was checked, is
     holds for what the check holds it against: of a table its TOAST table, of an index its table. It is opened, for
     what the catalogs say of it may have changed.
 
-Does not check: other databases; B-trees against their uniqueness (17+ only); access methods without a checker.
+Does not check: the space maps; of the visibility map its checksum, for the server itself takes a damaged page of it for
+    one without marks; that a parent page of a B-tree leads to all of its children (bt_index_parent_check locks the
+    table). hash, gist, spgist, brin and bloom have no checker in PostgreSQL; `probes` asks them.
 
-Source: postgres-contract.md section 6 (what each tool is blind to).
+Sources: postgres-contract.md section 6 (what each tool is blind to); pgvisibility.html; the comments in PostgreSQL's
+    contrib/pg_visibility/pg_visibility.c, and in gist.h on the LSNs of unlogged indexes.
 """
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -23,23 +27,29 @@ from crashlab.model import Complaint
 
 TAG = "crashlab:"
 SETTING = "crashlab.unchanged"
+_OIDS = "crashlab.unchanged_oids"
 
 _LOOP = """
 DO $crashlab$
 DECLARE
-  target record; problem record; looked_at bigint := 0; unchanged bigint := 0;
-  known text[] := string_to_array(current_setting('{setting}', true), ',');
+  target record; problem record; fork text; looked_at bigint := 0; unchanged bigint := 0;
+  known text := current_setting('{setting}', true); same oid[] := nullif(current_setting('{oids}', true), '');
 BEGIN
+  IF known <> '' AND same IS NULL THEN
+    WITH kept AS MATERIALIZED (
+      SELECT c.oid, c.reltoastrelid AS toast FROM pg_class c
+      WHERE pg_relation_filepath(c.oid) = ANY(string_to_array(known, ',')))
+    SELECT array_agg(k.oid) INTO same FROM kept k WHERE NOT EXISTS (
+      SELECT FROM pg_index i
+      WHERE (i.indexrelid = k.oid AND i.indrelid NOT IN (SELECT oid FROM kept))
+         OR (i.indrelid = k.toast AND i.indexrelid NOT IN (SELECT oid FROM kept))
+    ) AND (k.toast = 0 OR k.toast IN (SELECT oid FROM kept));
+    PERFORM set_config('{oids}', coalesce(same, '{{}}')::text, false);
+  END IF;
   FOR target IN
-    WITH same AS MATERIALIZED (SELECT c.oid FROM pg_class c WHERE pg_relation_filepath(c.oid) = ANY(known))
     SELECT c.oid, format('%I.%I', n.nspname, c.relname) AS name, pg_relation_filepath(c.oid) AS file,
-           n.nspname = 'pg_toast' AS is_toast,
-           c.oid IN (TABLE same) AND NOT EXISTS (
-             SELECT FROM pg_index i
-             WHERE (i.indexrelid = c.oid AND i.indrelid NOT IN (TABLE same))
-                OR (i.indrelid = c.reltoastrelid AND i.indexrelid NOT IN (TABLE same))
-           ) AND (c.reltoastrelid = 0 OR c.reltoastrelid IN (TABLE same)) AS unchanged
-    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_am m ON m.oid = c.relam
+           n.nspname = 'pg_toast' AS is_toast, coalesce(c.oid = ANY(same), false) AS unchanged
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_am m ON m.oid = c.relam
     WHERE c.relpersistence <> 't' AND {condition}
     ORDER BY c.oid
   LOOP
@@ -67,17 +77,26 @@ _OPEN = "PERFORM pg_relation_size(target.oid);"
 
 def _loop(check: str, condition: str, body: str, when_unchanged: str = "") -> str:
     return _LOOP.format(
-        check=check, condition=condition, body=body, when_unchanged=when_unchanged, tag=TAG, setting=SETTING
+        check=check,
+        condition=condition,
+        body=body,
+        when_unchanged=when_unchanged,
+        tag=TAG,
+        setting=SETTING,
+        oids=_OIDS,
     )
 
 
-AMCHECK_INDEX = _loop(
-    "amcheck_index",
-    "c.relkind = 'i' AND m.amname = 'btree'"
-    " AND EXISTS (SELECT FROM pg_index i WHERE i.indexrelid = c.oid AND i.indisvalid AND i.indisready)",
-    "PERFORM bt_index_check(target.oid, true);",
-    _OPEN,
-)
+def _valid(method: str) -> str:
+    return (
+        f"c.relkind = 'i' AND m.amname = '{method}'"
+        " AND EXISTS (SELECT FROM pg_index i WHERE i.indexrelid = c.oid AND i.indisvalid AND i.indisready)"
+    )
+
+
+AMCHECK_INDEX = _loop("amcheck_index", _valid("btree"), "PERFORM bt_index_check(target.oid, true);", _OPEN)
+AMCHECK_INDEX_UNIQUE = _loop("amcheck_index", _valid("btree"), "PERFORM bt_index_check(target.oid, true, true);", _OPEN)
+AMCHECK_GIN = _loop("amcheck_gin", _valid("gin"), "PERFORM gin_index_check(target.oid);")
 AMCHECK_HEAP = _loop(
     "amcheck_heap",
     "c.relkind IN ('r', 'm', 't') AND m.amname = 'heap'",
@@ -98,18 +117,97 @@ FULL_READ = _loop(
       END IF;""",
     _OPEN,
 )
+VISIBILITY_MAP = _loop(
+    "visibility_map",
+    "c.relkind IN ('r', 'm', 't') AND c.relpersistence = 'p' AND m.amname = 'heap'",
+    """FOR problem IN
+        SELECT 'visible' AS mark, count(*) AS rows, (array_agg(t_ctid))[:10] AS places
+        FROM pg_check_visible(target.oid) HAVING count(*) > 0
+        UNION ALL
+        SELECT 'frozen', count(*), (array_agg(t_ctid))[:10] FROM pg_check_frozen(target.oid) HAVING count(*) > 0
+      LOOP
+        RAISE NOTICE 'crashlab:%', json_build_object('check', 'visibility_map', 'object', target.name,
+          'file', target.file || '_vm', 'sqlstate', NULL, 'message', format('%s rows stand on pages that are marked '
+          'all-%s and are not: %s', problem.rows, problem.mark, problem.places));
+      END LOOP;""",
+)
+# The end of the log is asked for after the page was read: a server that did not crash may still be at work.
+PAGE_LSN = _loop(
+    "page_lsn",
+    "c.relkind IN ('r', 'm', 't', 'i', 'S') AND c.relpersistence = 'p'",
+    """FOREACH fork IN ARRAY ARRAY['main', 'vm'] LOOP
+        BEGIN
+          FOR problem IN
+            SELECT block, lsn, pg_current_wal_insert_lsn() AS log_end FROM (
+              SELECT block, (page_header(get_raw_page(target.name, fork, block))).lsn FROM generate_series(0,
+                pg_relation_size(target.oid, fork) / current_setting('block_size')::bigint - 1) block OFFSET 0) pages
+            WHERE lsn > pg_current_wal_insert_lsn()
+          LOOP
+            RAISE NOTICE 'crashlab:%', json_build_object('check', 'page_lsn', 'object', target.name,
+              'file', target.file || CASE fork WHEN 'vm' THEN '_vm' ELSE '' END, 'sqlstate', NULL, 'message',
+              format('block %s has LSN %s, and the log ends at %s', problem.block, problem.lsn, problem.log_end));
+          END LOOP;
+        EXCEPTION WHEN data_corrupted THEN
+          IF fork = 'main' THEN RAISE; END IF;
+        END;
+      END LOOP;""",
+)
 
 
 class Looked(msgspec.Struct, frozen=True, array_like=True):
     """How many relations a loop looked at, and how many it did not because they are unchanged."""
 
     count: int
-    unchanged: int
+    unchanged: int = 0
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """Why a check cannot look."""
+
+    reason: str
+
+
+FUNCTIONS = {
+    "amcheck": "bt_index_check(regclass,boolean)",
+    "unique": "bt_index_check(regclass,boolean,boolean)",
+    "gin": "gin_index_check(regclass)",
+    "visibility": "pg_check_visible(regclass)",
+    "pages": "get_raw_page(text,text,bigint)",
+}
+
+
+def has(connection: psycopg.Connection[Any], function: str) -> bool:
+    """Whether an extension of this database has a function, by its name in FUNCTIONS."""
+    row = connection.execute("SELECT to_regprocedure(%s) IS NOT NULL", (FUNCTIONS[function],)).fetchone()
+    return bool(row and row[0])
+
+
+def horizon_may_move_back(connection: psycopg.Connection[Any]) -> str | None:
+    """Say why pg_check_visible could call a sound row invisible here, or None.
+
+    Before 17 it compares with a horizon that prepared transactions of other databases, replication slots and
+    vacuum_defer_cleanup_age hold back although vacuum did not have to wait for them, or not as long.
+    """
+    if connection.info.server_version >= 170000:
+        return None
+    row = connection.execute(
+        """
+        SELECT EXISTS (SELECT FROM pg_prepared_xacts WHERE database <> current_database()),
+               EXISTS (SELECT FROM pg_replication_slots WHERE xmin IS NOT NULL OR catalog_xmin IS NOT NULL),
+               coalesce(current_setting('vacuum_defer_cleanup_age', true), '0') <> '0'
+        """
+    ).fetchone()
+    assert row is not None
+    reasons = ("a transaction is prepared in another database", "a replication slot", "vacuum_defer_cleanup_age")
+    return next((reason for reason, holds in zip(reasons, row, strict=True) if holds), None)
 
 
 def leave_out(connection: psycopg.Connection[Any], unchanged: Collection[str]) -> None:
     """Let the loops of this connection leave out relations, named as pg_relation_filepath() does."""
-    connection.execute("SELECT set_config(%s, %s, false)", (SETTING, ",".join(sorted(unchanged))))
+    names = ",".join(sorted(unchanged))
+    connection.execute("SELECT set_config(%s, %s, false), set_config(%s, '', false)", (SETTING, names, _OIDS))
 
 
 def run(connection: psycopg.Connection[Any], sql: str, complaints: list[Complaint]) -> Looked:

@@ -62,6 +62,7 @@ TOOL_FAULTS = (
     "is still in use",  # shared memory
     "No space left on device",
     "Permission denied",
+    "has invalid permissions",  # the data directory
     "could not create shared memory",
     "could not map anonymous shared memory",
     "could not create semaphores",
@@ -75,6 +76,8 @@ _FATAL = re.compile(r"\b(FATAL|PANIC):")
 _DETAIL = re.compile(r"\b(DETAIL|CONTEXT):")
 _REDO_START = re.compile(r"redo starts at ([0-9A-F]+/[0-9A-F]+)")
 _REDO_END = re.compile(r"redo done at ([0-9A-F]+/[0-9A-F]+)")
+_NO_CONTROL_FILE = "could not find the database system"
+"""Said before there is a log, so without FATAL; the third line names the file and the reason."""
 _LOG_MESSAGE = re.compile(r"LOG:\s+(.*)")
 
 
@@ -172,8 +175,10 @@ def _last_words(lines: list[str]) -> list[str]:
     """Return each FATAL or PANIC message about the data, with its DETAIL, which is where the file is named."""
     found: list[str] = []
     detail_follows = False
-    for line in lines:
-        if match := _FATAL.search(line):
+    for number, line in enumerate(lines):
+        if line.endswith(_NO_CONTROL_FILE):
+            found.append(" ".join(lines[number : number + 3]))
+        elif match := _FATAL.search(line):
             message = line[match.start() :].strip()
             detail_follows = not message.removeprefix("FATAL:").strip().startswith(REFUSALS)
             if detail_follows:

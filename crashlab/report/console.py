@@ -1,6 +1,7 @@
 """How is a result told to people?
 
 The table and the findings go to one console, progress to another: a bar on a terminal, elsewhere a line a trial.
+Quiet is the table and one line for each finding, usual is with its paragraph, verbose with its timeline.
 """
 
 import textwrap
@@ -15,29 +16,33 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from crashlab.campaign.results import ProfileResult, TrialResult
+from crashlab.campaign.results import ProfileResult, RunResult, TrialResult
 from crashlab.model import Family
 from crashlab.profile import Profile
+from crashlab.report.story import Length, follow_up, story
 from crashlab.report.summary import (
     EVERY_PROMISE_KEPT,
     DistinctFinding,
+    closing,
     counted,
     distinct_findings,
     promise,
     sentence,
     tally,
 )
+from crashlab.report.window import window_line
 
 PLAIN_WIDTH = 160
 """Columns where there is no terminal to ask."""
+PLACES_MAX = 10
 _STYLES = {"broken": "bold red", "inconclusive": "yellow", "void": "magenta", "kept": "green"}
 
 
-def console(*, stderr: bool = False) -> Console:
+def console(*, stderr: bool = False, quiet: bool = False) -> Console:
     """Return a console that takes every text literally, and colours only terminals that want it (NO_COLOR)."""
     plain = Console(stderr=stderr)
     width = None if plain.is_terminal else PLAIN_WIDTH
-    return Console(stderr=stderr, width=width, markup=False, highlight=False, emoji=False)
+    return Console(stderr=stderr, width=width, markup=False, highlight=False, emoji=False, quiet=quiet)
 
 
 class Watch:
@@ -92,8 +97,11 @@ def trial_line(trial: TrialResult) -> str:
     return f"{said} ({counts}, {trial.seconds.get('total', 0.0):.1f} s)"
 
 
-def print_results(target: Console, results: Sequence[ProfileResult]) -> None:
-    """Print the table of promises and outcomes, then each distinct finding with its explanation."""
+def print_results(target: Console, run: RunResult, length: Length) -> None:
+    """Print the table of promises and outcomes, then each distinct finding as long as asked for."""
+    results = run.profiles
+    if run.error is not None and not any(result.trials for result in results):
+        return  # the error says it all
     servers = dict.fromkeys(
         f"PostgreSQL {result.server.version}, {result.server.kind}, {result.server.source}"
         for result in results
@@ -105,10 +113,12 @@ def print_results(target: Console, results: Sequence[ProfileResult]) -> None:
     target.print()
     target.print(_table(results))
     target.print()
-    _print_verdicts(target, results)
-    for result in results:
-        for found in distinct_findings(result):
-            _print_finding(target, result, found)
+    _print_verdicts(target, results, length)
+    told = distinct_findings(results)
+    for found in told:
+        _print_finding(target, found, length)
+    if told and length is Length.LINE:
+        target.print()
 
 
 def _table(results: Sequence[ProfileResult]) -> Table:
@@ -139,32 +149,51 @@ def _table(results: Sequence[ProfileResult]) -> Table:
     return table
 
 
-def _print_verdicts(target: Console, results: Sequence[ProfileResult]) -> None:
-    """Print one line for each profile that is not simply as it should be."""
+def _print_verdicts(target: Console, results: Sequence[ProfileResult], length: Length) -> None:
+    """Print what is not simply as it should be, a line a profile; and how old the lost asynchronous commits were."""
     for result in results:
         said = sentence(result)
         if said != EVERY_PROMISE_KEPT:
             target.print(Text.assemble((result.profile.name, _STYLES[promise(result)]), f": {said}"), end="\n\n")
+        window = window_line(result)
+        if window is not None and length is not Length.LINE:
+            target.print(f"{result.profile.name}: {window}", soft_wrap=True, end="\n\n")
 
 
-def _print_finding(target: Console, result: ProfileResult, found: DistinctFinding) -> None:
-    finding = found.finding
-    grade = ", permitted" if finding.permitted else ", forbidden"
-    if finding.family in (Family.NOTE, Family.INCONCLUSIVE):
-        grade = ""
+def _print_finding(target: Console, found: DistinctFinding, length: Length) -> None:
+    finding, told = found.finding, story(found.finding)
     style = "dim" if finding.family is Family.NOTE else "cyan" if finding.permitted else "bold red"
-    title = Text.assemble((finding.code, style), f" ({finding.family}{grade})  {result.profile.name}")
-    title.append(f", {found.trials} of {counted(len(result.trials))}")
+    trials = f"{found.result.profile.name}, {found.trials} of {counted(len(found.result.trials))}"
+    title = Text.assemble((told.code, style), f" ({told.grade})  {trials}")
+    if length is Length.LINE:
+        target.print(title.append(f": {told.line}"), soft_wrap=True)
+        return
     target.print(title)
-    for text in (finding.summary, finding.explanation):
-        for line in textwrap.wrap(text, target.width - 2):
-            target.print(f"  {line}", markup=False, highlight=False)
-    if found.first.state:
-        target.print(f"  cut at {found.first.state}", soft_wrap=True)
-    target.print(f"  reproduce: {found.first.reproduce}", soft_wrap=True)
-    if found.first.kept_data:
-        target.print(f"  data kept in: {found.first.kept_data}", soft_wrap=True)
+    for text in (told.line, told.paragraph):
+        _print_wrapped(target, text, "  ")
+    if length is Length.TIMELINE:
+        for text in told.timeline:
+            _print_wrapped(target, text, "    ", hanging="      ")
+    if len(found.places) > 1:
+        more = f" and {len(found.places) - PLACES_MAX} more" if len(found.places) > PLACES_MAX else ""
+        _print_wrapped(target, f"places: {', '.join(found.places[:PLACES_MAX])}{more}", "  ")
+    for label, text in follow_up(found.first):
+        target.print(f"  {label}{' ' if label == 'cut at' else ': '}{text}", soft_wrap=True)
     target.print()
+
+
+def _print_wrapped(target: Console, text: str, indent: str, *, hanging: str | None = None) -> None:
+    later = indent if hanging is None else hanging
+    lines = textwrap.wrap(
+        text,
+        target.width,
+        initial_indent=indent,
+        subsequent_indent=later,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    for line in lines:
+        target.print(line, soft_wrap=True)
 
 
 def print_header(target: Console, version: str, seed: int, server: str, out: Path) -> None:
@@ -172,25 +201,18 @@ def print_header(target: Console, version: str, seed: int, server: str, out: Pat
     target.print(f"crashlab {version}  seed {seed}  server {server}  evidence in {out}", soft_wrap=True)
 
 
-def print_closing(
-    target: Console, results: Sequence[ProfileResult], code: int, *, folder: Path | None, again: str | None
-) -> None:
-    """Print the last lines of a run: what it came to, where it is, how to have it again."""
-    target.print(
-        Text(f"{_CLOSING.get(code, 'The run could not be finished.')} (exit code {code})", _CODE_STYLES.get(code, ""))
-    )
-    if not any(result.trials for result in results):
+def print_closing(target: Console, run: RunResult, code: int, folder: Path | None) -> None:
+    """Print the last lines: what it came to, where it is, how to have it again.
+
+    Args:
+        folder: of a run that has just been made; None: evidence was judged again.
+    """
+    target.print(Text(closing(code), _CODE_STYLES.get(code, "")))
+    if folder is None or not any(result.trials for result in run.profiles):
         return
-    if folder is not None:
-        target.print(f"Evidence: {folder}  (crashlab judge {folder} judges it again)", soft_wrap=True)
-    if again is not None:
-        target.print(f"Run again: {again}", soft_wrap=True)
+    target.print(f"Evidence: {folder}  (crashlab judge {folder} judges it again)", soft_wrap=True)
+    if run.command is not None:
+        target.print(f"Run again: {run.command}", soft_wrap=True)
 
 
-_CLOSING = {
-    0: "No promise was broken.",
-    1: "A promise was broken.",
-    3: "Inconclusive: something could not be judged, or nothing ran.",
-    130: "Interrupted: this is what was finished.",
-}
 _CODE_STYLES = {0: "bold green", 1: "bold red", 3: "bold yellow", 130: "bold yellow"}

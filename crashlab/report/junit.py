@@ -4,42 +4,36 @@ Choices:
     A trial is a testcase, a profile a testsuite and the class name; seed and version are properties.
     A broken promise is a failure. An inconclusive trial is an error, not a skip: CI shows skips as green, and a trial
     that nobody could judge has passed nothing.
+    The message is the finding's one line, the text below it the paragraph and the timeline of each finding.
 """
 
-import re
-from collections.abc import Sequence
 from xml.etree import ElementTree
 
-from crashlab.campaign.results import ProfileResult, TrialResult
-from crashlab.model import Outcome, PromiseStatus
-from crashlab.report.summary import Failure, tally
+from crashlab.campaign.results import ProfileResult, RunResult, TrialResult
+from crashlab.errors import CrashlabError
+from crashlab.model import Finding, Outcome, PromiseStatus
+from crashlab.report.story import follow_up, printable, story
+from crashlab.report.summary import tally
 
-_NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
-
-def report_bytes(results: Sequence[ProfileResult], failure: Failure | None = None) -> bytes:
+def report_bytes(run: RunResult) -> bytes:
     """Return a JUnit XML document."""
     root = ElementTree.Element("testsuites", name="crashlab")
-    for result in results:
-        root.append(_suite(result))
-    if failure is not None:
-        suite = ElementTree.SubElement(
-            root, "testsuite", name=failure.profile.name, tests="1", failures="0", errors="1"
-        )
-        case = ElementTree.SubElement(suite, "testcase", classname=failure.profile.name, name="environment")
-        ElementTree.SubElement(case, "error", message=_xml(failure.error.primary)).text = _xml(str(failure.error))
+    for result in run.profiles:
+        last = result is run.profiles[-1]
+        root.append(_suite(result, run.error if last else None))
     ElementTree.indent(root)
     return bytes(ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)) + b"\n"
 
 
-def _suite(result: ProfileResult) -> ElementTree.Element:
+def _suite(result: ProfileResult, error: CrashlabError | None) -> ElementTree.Element:
     counts = tally(result)
     suite = ElementTree.Element(
         "testsuite",
         name=result.profile.name,
-        tests=str(counts.trials),
+        tests=str(counts.trials + (error is not None)),
         failures=str(counts.broken),
-        errors=str(counts.inconclusive),
+        errors=str(counts.inconclusive + (error is not None)),
         skipped="0",
         time=f"{sum(_seconds(trial) for trial in result.trials):.3f}",
     )
@@ -52,9 +46,12 @@ def _suite(result: ProfileResult) -> ElementTree.Element:
         "server": f"{server.kind} {server.source}" if server else "",
     }
     for name, value in described.items():
-        ElementTree.SubElement(properties, "property", name=name, value=_xml(value))
+        ElementTree.SubElement(properties, "property", name=name, value=printable(value))
     for trial in result.trials:
         suite.append(_case(result.profile.name, trial))
+    if error is not None:
+        case = ElementTree.SubElement(suite, "testcase", classname=result.profile.name, name="environment")
+        ElementTree.SubElement(case, "error", message=printable(error.primary)).text = printable(str(error))
     return suite
 
 
@@ -62,27 +59,28 @@ def _case(profile: str, trial: TrialResult) -> ElementTree.Element:
     verdict = trial.verdict
     name = f"trial {trial.trial} (seed {trial.seed})"
     case = ElementTree.Element("testcase", classname=profile, name=name, time=f"{_seconds(trial):.3f}")
-    story = "\n\n".join(
-        [f"{finding.code}: {finding.summary}\n{finding.explanation}" for finding in verdict.findings]
-        + ([f"Cut at {trial.state}"] if trial.state else [])
-        + ([trial.error] if trial.error else [])
-        + [f"Evidence: {trial.folder}", f"Reproduce: {trial.reproduce}"]
+    said = "\n\n".join(
+        [_told(finding) for finding in verdict.findings]
+        + ([printable(trial.error)] if trial.error else [])
+        + ["\n".join([f"evidence: {trial.folder}", *(f"{label}: {text}" for label, text in follow_up(trial))])]
     )
     if verdict.promise is PromiseStatus.BROKEN:
-        message = f"{verdict.outcome}: {verdict.findings[0].summary}" if verdict.findings else str(verdict.outcome)
-        ElementTree.SubElement(case, "failure", type="broken", message=_xml(message)).text = _xml(story)
+        broken = next((story(finding).line for finding in verdict.findings if not finding.permitted), "")
+        message = f"{verdict.outcome}: {broken}" if broken else str(verdict.outcome)
+        ElementTree.SubElement(case, "failure", type="broken", message=message).text = said
     elif verdict.outcome is Outcome.INCONCLUSIVE:
-        message = trial.error or (verdict.findings[0].summary if verdict.findings else "inconclusive")
-        ElementTree.SubElement(case, "error", type="inconclusive", message=_xml(message)).text = _xml(story)
+        lines = [story(finding).line for finding in verdict.findings] or ["inconclusive"]
+        message = printable(trial.error or lines[0])
+        ElementTree.SubElement(case, "error", type="inconclusive", message=message).text = said
     else:
-        ElementTree.SubElement(case, "system-out").text = _xml(f"outcome: {verdict.outcome}\n\n{story}")
+        ElementTree.SubElement(case, "system-out").text = f"outcome: {verdict.outcome}\n\n{said}"
     return case
+
+
+def _told(finding: Finding) -> str:
+    told = story(finding)
+    return "\n".join([f"{told.code} ({told.grade}): {told.line}", told.paragraph, *told.timeline])
 
 
 def _seconds(trial: TrialResult) -> float:
     return trial.seconds.get("total", 0.0)
-
-
-def _xml(text: str) -> str:
-    """Replace what XML 1.0 cannot carry: a server's message may quote a damaged page."""
-    return _NOT_XML.sub("\ufffd", text)

@@ -4,27 +4,17 @@ Choices:
     A promise is broken > inconclusive > void > kept, for a profile as for a run: not looked at is not kept.
     An outcome that the profile did not expect changes the sentence, never the exit code: promises do that.
     An interrupt wins over everything, as the caller asked for it; then a broken promise over an error of the
-    environment, for it is a fact about the server.
+    environment, for it is a fact about the server. Judged again, a run that was cut short is judged by what it has.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from crashlab.campaign.results import ProfileResult, TrialResult
-from crashlab.errors import CrashlabError
-from crashlab.model import Family, Finding, Outcome, PromiseStatus
-from crashlab.profile import Profile
+from crashlab.campaign.results import ProfileResult, RunResult, TrialResult
+from crashlab.model import Finding, Outcome, PromiseStatus
+from crashlab.oracle.codes import CODES
 
 EVERY_PROMISE_KEPT = "every promise kept"
-
-
-@dataclass(frozen=True)
-class Failure:
-    """The environment ended the run while this profile was running."""
-
-    profile: Profile
-    seed: int
-    error: CrashlabError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +38,12 @@ class Tally:
 class DistinctFinding:
     """One code of one profile, with the first trial that shows it."""
 
+    result: ProfileResult
     finding: Finding
     first: TrialResult
     trials: int
     witnesses: int
+    places: list[str]  # what is concerned: tables, indexes; in the order in which they were met
 
 
 def tally(result: ProfileResult) -> Tally:
@@ -117,31 +109,54 @@ def counted(trials: int) -> str:
     return f"{trials} trial{'s' if trials != 1 else ''}"
 
 
-def distinct_findings(result: ProfileResult) -> list[DistinctFinding]:
-    """Return each code once, notes last, otherwise in the order in which the oracle put them."""
+def distinct_findings(results: Sequence[ProfileResult]) -> list[DistinctFinding]:
+    """Return each code of each profile once, forbidden before permitted, then worst first."""
+    distinct = [found for result in results for found in _distinct(result)]
+    return sorted(distinct, key=lambda one: (one.finding.permitted, CODES[one.finding.code].rank))
+
+
+def _distinct(result: ProfileResult) -> list[DistinctFinding]:
     groups: dict[tuple[str, bool], list[tuple[TrialResult, Finding]]] = {}
     for trial in result.trials:
         for finding in trial.verdict.findings:
             groups.setdefault((finding.code, finding.permitted), []).append((trial, finding))
-    distinct = [
+    return [
         DistinctFinding(
+            result=result,
             finding=group[0][1],
             first=group[0][0],
             trials=len({trial.trial for trial, _ in group}),
             witnesses=sum(finding.count for _, finding in group),
+            places=list(dict.fromkeys(str(finding.evidence.get("place", "")) for _, finding in group)),
         )
         for group in groups.values()
     ]
-    return sorted(distinct, key=lambda one: (one.finding.permitted, one.finding.family is Family.NOTE))
 
 
-def exit_code(results: Sequence[ProfileResult], failure: Failure | None = None) -> int:
+def exit_code(run: RunResult) -> int:
     """Return 0, 1, 3, the error's own code, or 130; see `crashlab --help`."""
-    promises = [promise(result) for result in results]
-    if any(result.interrupted for result in results):
+    code = evidence_code(run)
+    if any(result.interrupted for result in run.profiles):
         return 130
+    return code if code == 1 or run.error is None else run.error.exit_code
+
+
+def evidence_code(run: RunResult) -> int:
+    """Return 0, 1 or 3: what the trials say, whoever or whatever ended the run."""
+    promises = [promise(result) for result in run.profiles]
     if "broken" in promises:
         return 1
-    if failure is not None:
-        return failure.error.exit_code
-    return 3 if "inconclusive" in promises or not promises else 0
+    return 3 if "inconclusive" in promises or not promises or run.error is not None else 0
+
+
+CLOSING = {
+    0: "No promise was broken.",
+    1: "A promise was broken.",
+    3: "Inconclusive: something could not be judged, or nothing ran.",
+    130: "Interrupted: this is what was finished.",
+}
+
+
+def closing(code: int) -> str:
+    """Say in one sentence what a run came to."""
+    return f"{CLOSING.get(code, 'The run could not be finished.')} (exit code {code})"

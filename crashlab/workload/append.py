@@ -6,6 +6,7 @@ from typing import Any
 from psycopg import Cursor
 
 from crashlab.ledger import Write
+from crashlab.workload.kind import Change
 from crashlab.workload.relations import SCHEMA_NAME, InvariantQuery, Relation
 
 LIST_COUNT = 8
@@ -31,7 +32,7 @@ class Append:
     def insert(self, cursor: Cursor[Any], writes: list[Write], tx: int) -> None:
         """Nothing to write."""
 
-    def step(self, cursor: Cursor[Any], rng: Random, tx: int, private_key: int | None) -> list[Write]:
+    def step(self, cursor: Cursor[Any], rng: Random, tx: int, private_key: int | None) -> Change:
         """Append this transaction's id to one list."""
         name = f"list-{rng.randrange(LIST_COUNT)}" if private_key is None else f"private-{private_key}"
         key = f"{name}.{tx // TRANSACTIONS_PER_LIST}"
@@ -42,7 +43,7 @@ class Append:
             (key, tx, str(tx)),
         )
         (version,) = cursor.fetchone()  # type: ignore[misc]
-        return [Write("list", key, version, str(tx), "append")]
+        return Change([Write("list", key, version, str(tx), "append")])
 
     def invariants(self) -> list[InvariantQuery]:
         """A list is as long as its version says."""

@@ -13,6 +13,7 @@ from typing import Any
 from psycopg import Cursor
 
 from crashlab.ledger import Write
+from crashlab.workload.kind import Change
 from crashlab.workload.relations import SCHEMA_NAME, InvariantQuery, Relation
 
 SLOT_COUNT = 24
@@ -74,7 +75,7 @@ class Ddl:
         slots = [write.key for write in writes]
         cursor.execute(f"INSERT INTO {self.slots} SELECT s::integer, 1, %s, '' FROM unnest(%s::text[]) s", (tx, slots))
 
-    def step(self, cursor: Cursor[Any], rng: Random, tx: int, private_key: int | None) -> list[Write]:
+    def step(self, cursor: Cursor[Any], rng: Random, tx: int, private_key: int | None) -> Change:
         """Change the table of one slot that no other session has locked; none if there is no such slot."""
         if private_key is None:
             cursor.execute(
@@ -84,7 +85,7 @@ class Ddl:
             )
             found = cursor.fetchone()
             if found is None:
-                return []
+                return Change([])
         else:  # always a new table: nobody else can see it while it is prepared, and wait for its lock
             cursor.execute(
                 f"INSERT INTO {self.slots} VALUES (%s, 0, 0, '') ON CONFLICT (slot) DO UPDATE SET name = ''"
@@ -96,13 +97,14 @@ class Ddl:
         slot, version, name = found
         return self._change(cursor, rng, tx, slot, version, name)
 
-    def _change(self, cursor: Cursor[Any], rng: Random, tx: int, slot: int, version: int, name: str) -> list[Write]:
+    def _change(self, cursor: Cursor[Any], rng: Random, tx: int, slot: int, version: int, name: str) -> Change:
         dropped = bool(name) and rng.random() < 0.4
         table = name or f"s{slot}_{version}"
+        forced = dropped  # a file that goes at commit is a reason to flush; a file that comes is none
         if dropped:
             cursor.execute(f"DROP TABLE {self.schema}.{table}")
         elif name:
-            self._alter(cursor, rng, tx, table)
+            forced = self._alter(cursor, rng, tx, table)
         else:
             self._create(cursor, rng, tx, table)
         value = None
@@ -114,21 +116,23 @@ class Ddl:
             f"UPDATE {self.slots} SET version = %s, writer = %s, name = %s WHERE slot = %s", (version, tx, kept, slot)
         )
         slots, tables = (relation.name for relation in self.relations)
-        return [Write(slots, str(slot), version, kept), Write(tables, table, version, value)]
+        return Change([Write(slots, str(slot), version, kept), Write(tables, table, version, value)], forced)
 
     def _create(self, cursor: Cursor[Any], rng: Random, tx: int, table: str) -> None:
         cursor.execute(f"CREATE {self.persistence} TABLE {self.schema}.{table} {rng.choice(SHAPES)}")
         if rng.random() < 0.4:
             self._fill(cursor, rng, tx, table)
 
-    def _alter(self, cursor: Cursor[Any], rng: Random, tx: int, table: str) -> None:
+    def _alter(self, cursor: Cursor[Any], rng: Random, tx: int, table: str) -> bool:
+        """Index, truncate or refill a table; return whether its old file goes."""
         action = rng.choice(("truncate", "fill anew", "index"))
         if action == "index":
             cursor.execute(f"CREATE INDEX ON {self.schema}.{table} (tx)")
-            return
+            return False
         cursor.execute(f"TRUNCATE {self.schema}.{table}")
         if action == "fill anew":
             self._fill(cursor, rng, tx, table)
+        return True
 
     def invariants(self) -> list[InvariantQuery]:
         """The tables that the slots name are those that there are."""

@@ -1,12 +1,29 @@
 """What does a kind of transaction look like to the session that runs it?"""
 
 from random import Random
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from psycopg import Cursor
 
 from crashlab.ledger import Write
 from crashlab.workload.relations import InvariantQuery, Relation
+
+
+class Change(NamedTuple):
+    """What one step changed."""
+
+    writes: list[Write]
+    forced: bool = False  # its commit is flushed whatever synchronous_commit says, see postgres-contract.md 2.1
+    discarded: tuple[Write, ...] = ()  # undone by ROLLBACK TO SAVEPOINT
+    sync: str | None = None  # synchronous_commit in force by now; None: as it was before
+
+
+class TransactionRefused(Exception):
+    """The server refused a statement of the user's own transaction, for a reason that belongs to the application."""
+
+    def __init__(self, reason: str, sqlstate: str | None) -> None:
+        super().__init__(reason)
+        self.sqlstate = sqlstate
 
 
 class Kind(Protocol):
@@ -26,7 +43,7 @@ class Kind(Protocol):
     def insert(self, cursor: Cursor[Any], writes: list[Write], tx: int) -> None:
         """Write the initial rows for set-up transaction `tx`."""
 
-    def step(self, cursor: Cursor[Any], rng: Random, tx: int, private_key: int | None) -> list[Write]:
+    def step(self, cursor: Cursor[Any], rng: Random, tx: int, private_key: int | None) -> Change:
         """Change some rows in the open transaction and return what was written.
 
         Args:

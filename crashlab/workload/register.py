@@ -9,6 +9,7 @@ from typing import Any
 from psycopg import Cursor
 
 from crashlab.ledger import Write
+from crashlab.workload.kind import Change
 from crashlab.workload.relations import SCHEMA_NAME, InvariantQuery, Relation
 
 KEY_COUNT = 96
@@ -47,13 +48,13 @@ class Register:
         cursor.execute(f"INSERT INTO {COUNTER} SELECT k::integer, 1, %s FROM unnest(%s::text[]) k", (tx, keys))
         cursor.execute(f"INSERT INTO {TABLE} SELECT k::integer, 1, %s, 'initial' FROM unnest(%s::text[]) k", (tx, keys))
 
-    def step(self, cursor: Cursor[Any], rng: Random, tx: int, private_key: int | None) -> list[Write]:
+    def step(self, cursor: Cursor[Any], rng: Random, tx: int, private_key: int | None) -> Change:
         """Change one to three keys, in key order so that sessions never deadlock."""
         if private_key is None:
             keys = sorted(rng.sample(range(KEY_COUNT), rng.randint(1, 3)))
         else:
             keys = [PRIVATE_FIRST + private_key]
-        return [write for key in keys for write in self._change(cursor, rng, tx, key)]
+        return Change([write for key in keys for write in self._change(cursor, rng, tx, key)])
 
     def _change(self, cursor: Cursor[Any], rng: Random, tx: int, key: int) -> list[Write]:
         cursor.execute(

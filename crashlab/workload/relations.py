@@ -8,6 +8,7 @@ transaction it claims to come from.
 from dataclasses import dataclass
 
 SCHEMA_NAME = "crashlab"
+NO_ROWS = "no rows"
 
 
 @dataclass(frozen=True)
@@ -21,13 +22,27 @@ class Relation:
 
 @dataclass(frozen=True)
 class InvariantQuery:
-    """A query of one text value that must give `expected` after any prefix of the history."""
+    """A query of one text value that must give `expected` after any prefix of the history; a user's gives no rows."""
 
     name: str
     sql: str
-    expected: str
+    expected: str | None  # None: a user's own
+
+    @property
+    def wanted(self) -> str:
+        """What it must give, in words."""
+        return NO_ROWS if self.expected is None else self.expected
 
 
+TEXT_SETTINGS = {
+    "TimeZone": "UTC",
+    "DateStyle": "ISO, YMD",
+    "IntervalStyle": "postgres",
+    "extra_float_digits": "1",
+    "bytea_output": "hex",
+    "lc_monetary": "C",
+}
+"""What a value's text depends on: the same when it is noted and when it is read back."""
 MARKER_TABLE = f"{SCHEMA_NAME}.marker"
 SEQUENCE = f"{SCHEMA_NAME}.ticket"
 UNLOGGED_TABLE = f"{SCHEMA_NAME}.scratch"
@@ -37,6 +52,13 @@ PART = Relation("part", f"{SCHEMA_NAME}.part", "key, version, writer, value")
 
 COMMON_SQL = f"""
 CREATE EXTENSION IF NOT EXISTS amcheck;
+DO $$
+DECLARE extension text;
+BEGIN
+  FOR extension IN SELECT name FROM pg_available_extensions WHERE name IN ('pageinspect', 'pg_visibility') LOOP
+    EXECUTE format('CREATE EXTENSION IF NOT EXISTS %I', extension);
+  END LOOP;
+END $$;
 CREATE SCHEMA {SCHEMA_NAME};
 CREATE TABLE {MARKER_TABLE} (tx bigint PRIMARY KEY, client integer NOT NULL, xid bigint NOT NULL);
 CREATE TABLE {PART.table} (key text PRIMARY KEY, version bigint NOT NULL, writer bigint NOT NULL, value text);

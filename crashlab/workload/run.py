@@ -7,7 +7,7 @@ answers were received and intents noted.
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import psycopg
@@ -15,12 +15,24 @@ import psycopg
 from crashlab.ledger import Ack, Intent, LedgerWriter
 from crashlab.seeds import stream
 from crashlab.workload.append import Append
+from crashlab.workload.beside import Beside
+from crashlab.workload.booking import Booking
+from crashlab.workload.copy_in import CopyIn
 from crashlab.workload.databases import Databases
 from crashlab.workload.ddl import Ddl, UnloggedDdl
+from crashlab.workload.indexed import Indexed
+from crashlab.workload.invariants import InvariantWatch
 from crashlab.workload.kind import Kind
+from crashlab.workload.large_object import LargeObject
+from crashlab.workload.matview import MaterializedView
+from crashlab.workload.nested import Nested
+from crashlab.workload.partitioned import Partitioned
 from crashlab.workload.register import Register
 from crashlab.workload.relations import COMMON_SQL, MARKER_TABLE, PART, InvariantQuery, Relation
+from crashlab.workload.row_locks import RowLocks
 from crashlab.workload.session import Mix, Session
+from crashlab.workload.sql import Application, Sql
+from crashlab.workload.toast import Toast
 from crashlab.workload.transfer import Transfer
 
 KINDS: dict[str, Callable[[], Kind]] = {
@@ -29,20 +41,32 @@ KINDS: dict[str, Callable[[], Kind]] = {
     "append": Append,
     "ddl": Ddl,
     "ddl_unlogged": UnloggedDdl,
+    "toast": Toast,
+    "large_object": LargeObject,
+    "indexed": Indexed,
+    "partitioned": Partitioned,
+    "booking": Booking,
+    "matview": MaterializedView,
+    "copy": CopyIn,
+    "locks": RowLocks,
+    "nested": Nested,
+    "beside": Beside,
 }
+"""All but `Sql`, which needs to be told what the user's application is."""
 SETUP_CLIENT = 0
+INVARIANTS_EVERY_MS = 50.0
 
 Connect = Callable[[], "psycopg.Connection[Any]"]
 
 
 def relations_of(kinds: Iterable[str]) -> list[Relation]:
-    """Return every ledgered relation of these kinds of transactions."""
-    return [PART, *(relation for name in kinds for relation in KINDS[name]().relations)]
+    """Return every ledgered relation of these kinds of transactions; a user's own are in `Workload.tables`."""
+    return [PART, *(relation for name in kinds if name in KINDS for relation in KINDS[name]().relations)]
 
 
 def invariants_of(kinds: Iterable[str]) -> list[InvariantQuery]:
     """Return what holds after every transaction of these kinds."""
-    return [invariant for name in kinds for invariant in KINDS[name]().invariants()]
+    return [invariant for name in kinds if name in KINDS for invariant in KINDS[name]().invariants()]
 
 
 class Workload:
@@ -57,34 +81,58 @@ class Workload:
         clients: int,
         mix: Mix,
         seed: int,
-        checkpoint_every_ms: float | None = None,
+        every_ms: Mapping[str, float] | None = None,
         databases: Databases | None = None,
         max_transactions: int | None = None,
+        application: Application | None = None,
+        invariants: Sequence[InvariantQuery] = (),
+        invariants_every_ms: float = 50.0,
     ) -> None:
         """Connect nobody yet.
 
         Args:
             connect: opens an autocommit connection to the server.
+            every_ms: statements that are repeated on connections of their own, such as CHECKPOINT.
             databases: makes and drops databases beside the sessions.
             max_transactions: each session stops after its share of this many; None: when told to.
+            application: what the kind "sql" runs.
+            invariants: a user's own, looked at after the set-up and again and again until the crash.
         """
         self._connect = connect
         self._ledger = ledger
-        self._kinds: list[Kind] = [KINDS[name]() for name in kinds]
+        assert application is not None or Sql.name not in kinds
+        self._kinds: list[Kind] = [
+            Sql(application) if application is not None and name == Sql.name else KINDS[name]() for name in kinds
+        ]
         self._clients = clients
         self._mix = mix
         self._seed = seed
-        self._checkpoint_every_ms = checkpoint_every_ms
+        self._every_ms = dict(every_ms or {})
         self._databases = databases
         self._per_client = None if max_transactions is None else -(-max_transactions // clients)
         self._stop = threading.Event()
         self._crash_expected = threading.Event()
         self._threads: list[threading.Thread] = []
         self._connections: list[psycopg.Connection[Any]] = []
+        self._watch = InvariantWatch(invariants, every_ms=invariants_every_ms) if invariants else None
         self.errors: list[str] = []  # what no crash explains
 
+    @property
+    def tables(self) -> list[Relation]:
+        """The user's own ledgered tables, known once they are set up."""
+        return [relation for kind in self._kinds if isinstance(kind, Sql) for relation in kind.relations]
+
+    @property
+    def violations(self) -> dict[str, str]:
+        """The user's invariants that did not hold when they were looked at, and what was observed first."""
+        return dict(self._watch.violations) if self._watch is not None else {}
+
     def set_up(self) -> None:
-        """Create the tables, and fill them in one acknowledged synchronous transaction of client 0."""
+        """Create the tables, and fill them in one acknowledged synchronous transaction of client 0.
+
+        Raises:
+            UsageProblem: the user's own SQL cannot be used.
+        """
         with contextlib.closing(self._connect()) as connection, connection.cursor() as cursor:
             cursor.execute(COMMON_SQL + "".join(kind.setup_sql for kind in self._kinds))
             tx = self._ledger.begin(SETUP_CLIENT)
@@ -101,6 +149,8 @@ class Workload:
             self._ledger.record(Intent(tx=tx, client=SETUP_CLIENT, at_ns=now, xid=xid, writes=tuple(writes)))
             cursor.execute("COMMIT")
             self._ledger.record(Ack(tx=tx, client=SETUP_CLIENT, at_ns=time.monotonic_ns()))
+            if self._watch is not None:
+                self._watch.check_first(connection)
 
     def start(self) -> None:
         """Connect all sessions, then let them run.
@@ -112,12 +162,19 @@ class Workload:
             connection = self._connect()
             self._connections.append(connection)
             rng = stream(self._seed, "session", client)
-            session = Session(client, connection, self._ledger, self._kinds, self._mix, rng)
+            kinds = [kind.for_client(client) if isinstance(kind, Sql) else kind for kind in self._kinds]
+            session = Session(client, connection, self._ledger, kinds, self._mix, rng)
             self._threads.append(threading.Thread(target=self._run, args=(session,), daemon=True))
-        if self._checkpoint_every_ms is not None:
+        for statement, every_ms in self._every_ms.items():
             connection = self._connect()
             self._connections.append(connection)
-            self._threads.append(threading.Thread(target=self._checkpoint, args=(connection,), daemon=True))
+            repeated = (connection, statement, every_ms)
+            self._threads.append(threading.Thread(target=self._repeat, args=repeated, daemon=True))
+        if self._watch is not None:
+            connection = self._connect()
+            self._connections.append(connection)
+            looking = (self._watch, connection)
+            self._threads.append(threading.Thread(target=self._look, args=looking, daemon=True))
         if self._databases is not None:
             self._threads.append(threading.Thread(target=self._make_databases, args=(self._databases,), daemon=True))
         for thread in self._threads:
@@ -168,8 +225,14 @@ class Workload:
             if not self._crash_expected.is_set():
                 self.errors.append(f"databases: {type(error).__name__}: {error}")
 
-    def _checkpoint(self, connection: psycopg.Connection[Any]) -> None:
-        assert self._checkpoint_every_ms is not None
+    def _look(self, watch: InvariantWatch, connection: psycopg.Connection[Any]) -> None:
+        try:
+            watch.run(connection, self._stop)
+        except Exception as error:
+            if not self._crash_expected.is_set():
+                self.errors.append(f"invariants: {type(error).__name__}: {error}")
+
+    def _repeat(self, connection: psycopg.Connection[Any], statement: str, every_ms: float) -> None:
         with contextlib.suppress(psycopg.OperationalError):
-            while not self._stop.wait(self._checkpoint_every_ms / 1000):
-                connection.execute("CHECKPOINT")
+            while not self._stop.wait(every_ms / 1000):
+                connection.execute(statement)

@@ -3,12 +3,14 @@
 Choices:
     The client notes an intent before it sends COMMIT and an ack after the command tag COMMIT arrived. A COMMIT
     answered ROLLBACK is refused. Any exception between the two is indeterminate, whatever it says.
+    A serialization failure is refused, too: the server raises it before it writes the commit record.
     A connection lost before COMMIT was sent leaves the transaction unsent: it must be absent.
     A session ends with its connection: after a crash nobody writes until the recovered server has been read.
 
 Source: postgres-contract.md 7.1 (ack), 7.2 O1 (why positions suffice).
 """
 
+import contextlib
 import time
 from dataclasses import dataclass, field
 from random import Random
@@ -17,7 +19,7 @@ from typing import Any, Literal
 import psycopg
 
 from crashlab.ledger import Ack, Indeterminate, Intent, LedgerWriter, Prepared, Refused, Write
-from crashlab.workload.kind import Kind
+from crashlab.workload.kind import Kind, TransactionRefused
 from crashlab.workload.relations import MARKER_TABLE, PART, SEQUENCE
 
 Style = Literal["plain", "read only", "rollback", "error", "savepoint", "two-phase"]
@@ -96,6 +98,10 @@ class Session:
                     self._read_only(cursor)
                 else:
                     self._write(cursor, style, sync)
+        except TransactionRefused as error:
+            self._refuse(str(error), error.sqlstate)
+        except psycopg.errors.SerializationFailure as error:
+            self._refuse(_first_line(error), error.sqlstate)
         except psycopg.Error as error:
             if self.deciding:
                 self._note(Indeterminate, reason=_first_line(error))
@@ -108,8 +114,8 @@ class Session:
         cursor.execute(OPENING, (sync,))
         sync_in_force, xid, ticket, insert_lsn, write_lsn, flush_lsn = cursor.fetchone()  # type: ignore[misc]
         kind = self.rng.choice(self.kinds)
-        writes = kind.step(cursor, self.rng, self.tx, self.client if style == "two-phase" else None)
-        discarded: list[Write] = []
+        change = kind.step(cursor, self.rng, self.tx, self.client if style == "two-phase" else None)
+        writes, discarded = list(change.writes), list(change.discarded)
         if style == "savepoint":
             kept = self._savepoint_parts(cursor, discarded)
             writes.extend(kept)
@@ -125,8 +131,8 @@ class Session:
             client=self.client,
             at_ns=time.monotonic_ns(),
             action="prepare" if style == "two-phase" else "commit",
-            sync=sync_in_force,
-            forced=style == "two-phase",
+            sync=change.sync or sync_in_force,
+            forced=change.forced or style == "two-phase",
             xid=xid,
             writes=tuple(writes),
             discarded=tuple(discarded),
@@ -200,6 +206,11 @@ class Session:
         except psycopg.errors.DivisionByZero:
             return
         raise AssertionError("1 / 0 did not fail")
+
+    def _refuse(self, reason: str, sqlstate: str | None) -> None:
+        self._note(Refused, reason=reason, sqlstate=sqlstate)
+        with contextlib.suppress(psycopg.OperationalError):  # the next BEGIN finds out
+            self.connection.execute("ROLLBACK")
 
     def _intend(self, intent: Intent) -> None:
         self.ledger.record(intent)

@@ -6,6 +6,7 @@ from typing import Any
 from psycopg import Cursor
 
 from crashlab.ledger import Write
+from crashlab.workload.kind import Change
 from crashlab.workload.relations import SCHEMA_NAME, InvariantQuery, Relation
 
 ACCOUNT_COUNT = 64
@@ -39,7 +40,7 @@ class Transfer:
             (tx, OPENING_BALANCE, [write.key for write in writes]),
         )
 
-    def step(self, cursor: Cursor[Any], rng: Random, tx: int, private_key: int | None) -> list[Write]:
+    def step(self, cursor: Cursor[Any], rng: Random, tx: int, private_key: int | None) -> Change:
         """Debit one account and credit another, in key order so that sessions never deadlock."""
         if private_key is None:
             pair = rng.sample(range(ACCOUNT_COUNT), 2)
@@ -57,7 +58,7 @@ class Transfer:
             )
             version, balance = cursor.fetchone()  # type: ignore[misc]
             writes.append(Write("account", str(key), version, str(balance)))
-        return writes
+        return Change(writes)
 
     def invariants(self) -> list[InvariantQuery]:
         """The sum of all balances."""

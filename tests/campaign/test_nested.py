@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from crashlab import evidence
@@ -9,7 +10,8 @@ from crashlab.campaign import RunRequest, ServerChoice, replay, run_profile
 from crashlab.campaign.explore import Explorer, candidates
 from crashlab.campaign.nested import few_states_a_point, recoveries_of
 from crashlab.campaign.recording import load
-from crashlab.model import Observation, Outcome
+from crashlab.campaign.rejudge import judge_trial
+from crashlab.model import Observation, Outcome, PromiseStatus
 from crashlab.profile import load_profile
 
 pytestmark = pytest.mark.server
@@ -40,7 +42,7 @@ def content(observation: Observation) -> dict[str, object]:
 
 def test_the_survivors_are_those_of_the_recovery_that_was_not_cut(tmp_path: Path) -> None:
     """Each crash state, recovered at once and recovered after a second cut, holds the same."""
-    asked = request(tmp_path / "cut", "power_loss.states_per_point=4", trials=8)
+    asked = request(tmp_path / "cut", "power_loss.recovery_depth=1", "power_loss.states_per_point=4", trials=8)
     result = run_profile(asked)
     assert {trial.verdict.outcome for trial in result.trials} == {Outcome.INTACT}
     recording = load(asked.out / "recording")
@@ -57,21 +59,37 @@ def test_the_survivors_are_those_of_the_recovery_that_was_not_cut(tmp_path: Path
         folder = evidence.load_trial(trial.folder).recording
         assert folder is not None
         assert content(observation) == direct[Path(folder).name]
+        assert observation.first_survivors is not None
+        assert content(observation)["transactions"] == observation.first_survivors.transactions
+        assert content(observation)["prepared"] == observation.first_survivors.prepared
         replayed_again += observation.recovery.redo_start is not None
     assert replayed_again >= len(result.trials) // 2, "the second cut came after the recovery"
 
 
 def test_two_deep_and_rebuilt(tmp_path: Path) -> None:
-    """A recovery from a recovery that was cut is intact, and one of its states can be made again."""
-    overrides = ("power_loss.recovery_depth=2", "power_loss.states_per_point=3")
+    """A recovery from a recovery that was cut is intact, and one of its states can be made again.
+
+    Undecided prepared transactions and asynchronous commits are among what must survive all three recoveries alike.
+    """
+    mix = ("workload.two_phase=0.3", "workload.synchronous_commit={ on = 0.5, off = 0.5 }")
+    overrides = ("power_loss.recovery_depth=2", "power_loss.states_per_point=3", *mix)
     result = run_profile(request(tmp_path / "run", *overrides, trials=3))
-    assert [trial.verdict.outcome for trial in result.trials] == [Outcome.INTACT] * len(result.trials)
+    assert {trial.verdict.promise for trial in result.trials} == {PromiseStatus.KEPT}
     stored = evidence.load_trial(result.trials[0].folder)
     assert stored.recording is not None
     assert stored.recording.count("recovery-") == 2
     (tmp_path / "again").mkdir()
     again = replay(result.trials[0].folder, out=tmp_path / "again", server=ServerChoice())
-    assert [trial.verdict.outcome for trial in again.trials] == [Outcome.INTACT]
-    assert content(evidence.load_observation(again.trials[0].folder)) == content(
-        evidence.load_observation(result.trials[0].folder)
-    )
+    assert [trial.verdict.promise for trial in again.trials] == [PromiseStatus.KEPT]
+    observation = evidence.load_observation(result.trials[0].folder)
+    assert content(evidence.load_observation(again.trials[0].folder)) == content(observation)
+    survivors = observation.first_survivors
+    assert survivors is not None
+    outer = load(tmp_path / "run" / "recording" / "recovery-0000")
+    assert survivors == outer.record.first_survivors, "those of the very first crash state"
+    fewer = msgspec.structs.replace(survivors, transactions=survivors.transactions[:-1])
+    accused = msgspec.structs.replace(observation, first_survivors=fewer)
+    evidence.save(result.trials[0].folder, evidence.OBSERVATION, accused)
+    (finding,) = [one for one in judge_trial(result.trials[0].folder).findings if not one.permitted]
+    assert finding.code == "CORRUPT-SURVIVORS-CHANGED"
+    assert finding.evidence["witnesses"][0]["tx"] == survivors.transactions[-1]

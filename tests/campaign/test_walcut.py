@@ -41,7 +41,8 @@ def test_what_the_wal_says_is_what_recovery_brings(tmp_path: Path, disk: str) ->
         keep="none",
     )
     recorded = recording.make(request, tmp_path / "recording")
-    fates = set()
+    fates: set[str] = set()
+    flushes = 0
     with Explorer(recorded, chosen, tmp_path) as explorer:
         for model, candidate in candidates(recorded, chosen, explorer.log, seed=5, trials=STATES):
             result = explorer.try_state(model, candidate)
@@ -49,6 +50,8 @@ def test_what_the_wal_says_is_what_recovery_brings(tmp_path: Path, disk: str) ->
             assert result.verdict.promise is PromiseStatus.KEPT
             observation = evidence.load_observation(result.folder)
             fates |= check(observation, recorded.ledger, candidate.io_bytes)
+            flushes += observation.wal_at_cut is not None and observation.wal_at_cut.last_flush is not None
+    assert flushes, "the last flush before a cut was never found"
     possible = {"not written"} if disk == "process" else {"not written", "not durable", "behind a hole"}
     # Which of the three a few states show is up to the server's own timing
     assert fates <= possible
@@ -76,6 +79,9 @@ def check(observation: Observation, ledger: Path, io_bytes: int) -> set[str]:
         return set()
     assert at_cut is not None
     assert at_cut.durable <= wal.end <= at_cut.written
+    if (flush := at_cut.last_flush) is not None:
+        assert flush.kept
+        assert flush.most_ms is None or 0 <= flush.least_ms <= flush.most_ms
     found = {record.xid: record for record in at_cut.lost if record.decision == "commit"}
     assert lost <= found.keys()
     for record in found.values():

@@ -431,6 +431,31 @@ def amcheck_rejects_index(world, observation, rng):
     return _complains(observation, "amcheck_index", "XX002", 'item order invariant violated for index "x"')
 
 
+@must_give("CORRUPT-INDEX-AMCHECK")
+def amcheck_rejects_gin(world, observation, rng):
+    return _complains(observation, "amcheck_gin", "XX002", 'index "x" has wrong tuple order on entry tree page')
+
+
+@must_give("CORRUPT-VISIBILITY-MAP")
+def marked_all_visible(world, observation, rng):
+    return _complains(observation, "visibility_map", None, "2 rows stand on pages that are marked all-visible")
+
+
+@must_give("CORRUPT-FUTURE-LSN")
+def page_from_the_future(world, observation, rng):
+    return _complains(observation, "page_lsn", None, "block 0 has LSN 0/5000, and the log ends at 0/4000")
+
+
+@must_give("CORRUPT-UNREADABLE")
+def page_nobody_reads(world, observation, rng):
+    return _complains(observation, "page_lsn", "XX001", "invalid page in block 0 of relation base/5/16390")
+
+
+@must_give("CORRUPT-UNREADABLE")
+def checksum_fails(world, observation, rng):
+    return _complains(observation, "checksums", None, "block 0: calculated checksum AF0E but block contains 12")
+
+
 @must_give("CORRUPT-HEAP-AMCHECK")
 def amcheck_rejects_table(world, observation, rng):
     return _complains(observation, "amcheck_heap", None, "xmin 9 equals or exceeds next valid transaction ID 0:5")

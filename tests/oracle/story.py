@@ -42,6 +42,11 @@ KILL = Injection(
 KILL_LOGGER = replace(KILL, target="logger", crashes_server=False)
 
 
+def ago(age_ms: float) -> int:
+    """So many milliseconds before the fault."""
+    return FAULT_NS - round(age_ms * MS)
+
+
 class Story:
     """Transactions write single keys of "register"; each call adds lines to the ledger."""
 
@@ -51,33 +56,35 @@ class Story:
         self.clients: dict[int, int] = {}
         self.commit(0, "setup", 1)
 
-    def begin(self, client: int) -> int:
+    def begin(self, client: int, *, age_ms: float = 3.0) -> int:
         tx = len(self.clients) + 1
         self.clients[tx] = client
-        self.events.append(Begin(tx, client, 0))
+        self.events.append(Begin(tx, client, ago(age_ms)))
         return tx
 
     def intend(self, tx: int, key: str, version: int, **more: Any) -> int:
         write = Write("register", key, version, f"by {tx}")
-        self.intents[tx] = Intent(tx, self.clients[tx], 0, xid=700 + tx, writes=(write,), **more)
+        at_ns = ago(more.pop("age_ms", 2.0))
+        self.intents[tx] = Intent(tx, self.clients[tx], at_ns, xid=700 + tx, writes=(write,), **more)
         self.events.append(self.intents[tx])
         return tx
 
     def ack(self, tx: int, *, age_ms: float = 1.0) -> int:
-        self.events.append(Ack(tx, self.clients[tx], FAULT_NS - round(age_ms * MS)))
+        self.events.append(Ack(tx, self.clients[tx], ago(age_ms)))
         return tx
 
     def refuse(self, tx: int) -> int:
-        self.events.append(Refused(tx, self.clients[tx], 0, "error"))
+        self.events.append(Refused(tx, self.clients[tx], ago(1.0), "error"))
         return tx
 
     def lose_answer(self, tx: int) -> int:
-        self.events.append(Indeterminate(tx, self.clients[tx], 0, "connection lost"))
+        self.events.append(Indeterminate(tx, self.clients[tx], ago(1.0), "connection lost"))
         return tx
 
     def commit(self, client: int, key: str, version: int, *, age_ms: float = 1.0, **more: Any) -> int:
         """Begin, intent and ack without anything in between."""
-        return self.ack(self.intend(self.begin(client), key, version, **more), age_ms=age_ms)
+        tx = self.intend(self.begin(client, age_ms=age_ms + 2), key, version, age_ms=age_ms + 1, **more)
+        return self.ack(tx, age_ms=age_ms)
 
     def left(self, *present: int, **changes: Any) -> Observation:
         """What is there if exactly these (and the setup, number 1) survived."""

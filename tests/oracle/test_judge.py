@@ -12,6 +12,7 @@ from crashlab.model import (
     CheckRun,
     Complaint,
     CrashClass,
+    Invariant,
     MarkerRead,
     Outcome,
     PromiseStatus,
@@ -21,6 +22,9 @@ from crashlab.model import (
 from crashlab.oracle import judge
 from crashlab.oracle.codes import CODES, SEVERITIES
 from crashlab.oracle.physical import files_in, status_file
+
+
+SOLD = Invariant(name="sold is ordered", expected="no rows", observed='1 row: {"id": 3}')
 
 
 def story_of_one() -> tuple[Story, int]:
@@ -54,6 +58,9 @@ INCONCLUSIVE = {
     "INCONCLUSIVE-CHECK-NOT-RUN": check_skipped,
     "INCONCLUSIVE-TOOL-FAULT": tool_fault,
     "INCONCLUSIVE-WORKLOAD-ERROR": lambda story, a: story.judge(story.left(a), workload_errors=["deadlock"]),
+    "INCONCLUSIVE-INVARIANT-BEFORE": lambda story, a: story.judge(
+        story.left(a, invariants=[SOLD], invariants_before=[SOLD])
+    ),
 }
 
 
@@ -65,6 +72,19 @@ def test_what_was_not_tested_is_inconclusive(code):
     assert codes(verdict) == [code]
     assert (verdict.outcome, verdict.promise) == (Outcome.INCONCLUSIVE, None)
     assert story.judge(story.left(a), acked_min=1).outcome is Outcome.INTACT
+
+
+def test_an_invariant_is_corruption_only_if_it_held_before():
+    """The rows that it returned are in the explanation; another one's failure before the crash does not excuse it."""
+    story, a = story_of_one()
+    other = replace(SOLD, name="another")
+    for before in ([], [other]):
+        verdict = story.judge(story.left(a, invariants=[SOLD], invariants_before=before))
+        assert verdict.outcome is Outcome.CORRUPTION
+        assert codes(verdict)[0] == "CORRUPT-INVARIANT"
+        assert '{"id": 3}' in verdict.findings[0].explanation
+    held = replace(SOLD, observed="no rows")
+    assert codes(story.judge(story.left(a, invariants=[held]))) == []
 
 
 @pytest.mark.parametrize("name", REQUIRED_CHECKS)
@@ -219,6 +239,7 @@ LOSSES_AND_NOTES = {
     "LOSS-ASYNC-WINDOW-EXCEEDED",
     "LOSS-NOTHING-PROMISED",
     "NOTE-LEDGER-TRUNCATED",
+    "CORRUPT-SURVIVORS-CHANGED",
     "NOTE-STATISTICS-LOST",
     "NOTE-UNEXPECTED-RECOVERY",
 }

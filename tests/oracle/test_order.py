@@ -4,7 +4,7 @@ import pytest
 from msgspec.structs import replace
 from story import KILL, KILL_LOGGER, Story, codes
 
-from crashlab.model import CrashClass, Outcome, PromiseStatus, Recovery
+from crashlab.model import AsyncWindow, CrashClass, Outcome, PromiseStatus, Recovery
 
 
 def test_a_lost_synchronous_commit_breaks_the_promise():
@@ -16,9 +16,9 @@ def test_a_lost_synchronous_commit_breaks_the_promise():
     assert (lost.outcome, lost.promise) == (Outcome.LOSS, PromiseStatus.BROKEN)
     assert (lost.counts.lost, lost.counts.lost_forbidden) == (1, 1)
     text = lost.findings[0].explanation
-    assert "Transaction 2 of client 1" in text
+    assert "client 1 was told that transaction 2 had committed" in text
     assert "0/ABC" in text
-    assert "runtime-config-wal.html#GUC-FSYNC" in text
+    assert "runtime-config-wal.html#GUC-SYNCHRONOUS-COMMIT" in text
     assert story.judge(story.left(a)).outcome is Outcome.INTACT
 
 
@@ -47,6 +47,29 @@ def test_an_old_lost_asynchronous_commit_is_noted_softly():
     assert codes(story.judge(story.left(), settings={"wal_writer_delay": "2s"})) == ["LOSS-ASYNC-WINDOW"]
     stopped = (replace(KILL, kind="stop", target="walwriter", crashes_server=False, bounds_window=False), KILL)
     assert codes(story.judge(story.left(), injections=stopped)) == ["LOSS-ASYNC-WINDOW"]
+
+
+def test_the_window_of_a_trial_is_the_age_of_its_oldest_lost_asynchronous_commit():
+    """Against three times wal_writer_delay; none where nothing asynchronous is lost, or no window is promised."""
+    story = Story()
+    a = story.commit(1, "a", 1, sync="off", age_ms=150)
+    story.commit(1, "b", 1, sync="off", age_ms=40)
+    c = story.commit(1, "c", 1, age_ms=30)
+    lost = story.judge(story.left(c, a)).window
+    assert story.judge(story.left(2, 3, 4)).window is None
+    assert lost is None, "a hole is no loss"
+    story = Story()
+    story.commit(1, "a", 1, sync="off", age_ms=150)
+    story.commit(1, "b", 1, sync="off", age_ms=40)
+    assert story.judge(story.left()).window == AsyncWindow(lost=2, oldest_ms=150, bound_ms=600)
+    assert story.judge(story.left(2)).window == AsyncWindow(lost=1, oldest_ms=40, bound_ms=600)
+    stopped = (replace(KILL, bounds_window=False),)
+    assert story.judge(story.left(2), injections=stopped).window == AsyncWindow(lost=1, oldest_ms=40, bound_ms=None)
+    power = {"settings": {"fsync": "off"}, "crash_class": CrashClass.POWER_LOSS}
+    assert story.judge(story.left(), **power).window is None
+    story = Story()
+    story.commit(1, "a", 1)
+    assert story.judge(story.left()).window is None
 
 
 def test_nothing_is_promised_without_fsync_and_with_a_power_loss():

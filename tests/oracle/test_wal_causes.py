@@ -6,10 +6,11 @@ from story import KILL, Story, codes
 
 from crashlab.contract import contract_for
 from crashlab.history import fold
-from crashlab.model import CrashClass, LostRecord, Outcome, WalAtCut, WalFacts, WalRecord
+from crashlab.model import CrashClass, LostRecord, Outcome, WalAtCut, WalFacts, WalFlush, WalRecord
 from crashlab.oracle import judge
 
 WAL = WalFacts(redo=0x100, end=0x200, last=0xABC, records=[])
+FLUSH = WalFlush(operation=9, pid=4711, kept=True, least_ms=10.0, most_ms=12.5)
 POWER = {"crash_class": CrashClass.POWER_LOSS}
 
 
@@ -25,10 +26,10 @@ def explanation(story: Story, settings: dict[str, str] | None = None, **facts) -
 @pytest.mark.parametrize(
     ("fate", "says"),
     [
-        ("not written", "not written by then, as the server had written its WAL up to 0/500"),
-        ("not durable", "written, not durable (the WAL was written up to 0/500 and durable up to 0/180; "),
-        ("behind a hole", "written and still there, but out of reach behind WAL that was lost"),
-        ("no file", "written, but its file's name was lost"),
+        ("not written", "the server had written its WAL up to 0/500, which is not that far"),
+        ("not durable", "written, not durable: the WAL was written up to 0/500 and durable up to 0/180, because"),
+        ("behind a hole", "still there, but out of reach behind WAL that was lost"),
+        ("no file", "written, but the name of its file was lost"),
     ],
 )
 def test_a_loss_says_where_its_record_was(fate, says):
@@ -36,16 +37,20 @@ def test_a_loss_says_where_its_record_was(fate, says):
     story = Story()
     story.commit(1, "a", 1, sync="off")
     text = explanation(story, wal=WAL, wal_at_cut=cut(LostRecord("commit", 702, 0x300, fate)))
-    assert "The valid WAL ended at 0/200, and the record ends at 0/300" in text
+    assert "Its commit record ends at 0/300, and recovery found valid WAL up to 0/200 only" in text
     assert says in text
 
 
 def test_a_loss_says_why_the_log_was_not_durable():
-    """No flush yet, a flush in progress, or a server that never flushes."""
+    """No flush yet, a flush in progress, one that the disk ignored, or a server that never flushes."""
     story = Story()
     story.commit(1, "a", 1, sync="off")
     record = LostRecord("commit", 702, 0x300, "not durable")
-    assert "it had not been flushed yet" in explanation(story, wal=WAL, wal_at_cut=cut(record))
+    assert "nobody had flushed the rest yet" in explanation(story, wal=WAL, wal_at_cut=cut(record))
+    ignored = replace(cut(record), last_flush=replace(FLUSH, kept=False))
+    assert "this disk ignored a flush (the last one that ended did so between" in explanation(
+        story, wal=WAL, wal_at_cut=ignored
+    )
     assert "a flush was in progress" in explanation(story, wal=WAL, wal_at_cut=cut(record, flushing=True))
     assert "flushes nothing" in explanation(story, {"fsync": "off"}, wal=WAL, wal_at_cut=cut(record))
 
@@ -54,8 +59,8 @@ def test_without_a_recording_only_the_end_of_the_log_is_told():
     """Nobody knows what became of the record, and nobody says so."""
     story = Story()
     story.commit(1, "a", 1, sync="off")
-    assert "The valid WAL ended at 0/200 and holds no commit of it." in explanation(story, wal=WAL)
-    assert "WAL ended" not in explanation(story)
+    assert "Recovery found valid WAL up to 0/200, and no commit record of it in there." in explanation(story, wal=WAL)
+    assert "valid WAL" not in explanation(story)
 
 
 def test_the_clauses_are_those_of_the_lost_commits():
@@ -64,7 +69,7 @@ def test_the_clauses_are_those_of_the_lost_commits():
     story.commit(1, "a", 1, sync="off")
     text = explanation(story)
     assert "synchronous_commit = off: the newest commits may be lost" in text
-    assert "synchronous_commit = on" not in text
+    assert "with synchronous_commit = on:" not in text
     story = Story()
     story.commit(1, "a", 1, sync="local")
     text = explanation(story, {"synchronous_commit": "off"})
@@ -73,6 +78,19 @@ def test_the_clauses_are_those_of_the_lost_commits():
     story = Story()
     story.commit(1, "a", 1, sync="off", forced=True)
     assert "synchronous_commit = off: no matter here" in explanation(story)
+
+
+@pytest.mark.parametrize("forced", [True, False])
+def test_a_commit_that_the_log_says_was_flushed_is_required(forced):
+    """A user's own DROP is flushed, although no ledger says so; so is what was acknowledged before it was sent."""
+    story = Story()
+    story.commit(1, "a", 1, sync="off")
+    story.commit(2, "b", 1, sync="off")
+    lost = LostRecord("commit", 702, 0x300, "not durable"), LostRecord("commit", 703, 0x400, "not durable", forced)
+    verdict = story.judge(story.left(wal=WAL, wal_at_cut=cut(*lost)), **POWER)
+    assert codes(verdict) == (["LOSS-PROTECTED-ASYNC", "LOSS-SYNC-COMMIT"] if forced else ["LOSS-ASYNC-WINDOW"])
+    assert verdict.counts.lost_forbidden == (2 if forced else 0)
+    assert ("flushed all the same (DROP, TRUNCATE" in verdict.findings[-1].explanation) == forced
 
 
 def test_no_window_is_claimed_where_there_is_none():

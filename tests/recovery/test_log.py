@@ -49,3 +49,14 @@ def test_a_panic_is_the_databases_fault_and_a_lock_file_is_not() -> None:
 def test_silence_is_no_evidence() -> None:
     """A server that ended without a word is not accused."""
     assert read_log("", started=False, seconds=0.1, tool_fault=None).tool_fault is not None
+
+
+def test_a_lost_control_file_is_told_though_it_is_not_fatal() -> None:
+    """The server says so before it has a log; a file that it may not read is no damage."""
+    says = 'postgres: could not find the database system\nExpected to find it in the directory "d",\n'
+    says += 'but could not open file "d/global/pg_control": '
+    lost = read_log(f"{says}No such file or directory\n", started=False, seconds=0.1, tool_fault=None)
+    assert lost.tool_fault is None
+    assert "global/pg_control" in lost.fatal[0]
+    locked = read_log(f"{says}Permission denied\n", started=False, seconds=0.1, tool_fault=None)
+    assert "Permission denied" in (locked.tool_fault or "")

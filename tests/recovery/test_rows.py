@@ -1,10 +1,11 @@
 """Rows of damaged pages: whatever they hold, they are read."""
 
+import dataclasses
 from contextlib import closing
 
 import pytest
 
-from crashlab.model import MarkerRow, Row
+from crashlab.model import IndexRead, MarkerRow, Row
 from crashlab.recovery import indexes
 from crashlab.recovery.rows import read_markers, read_rows
 
@@ -37,7 +38,10 @@ def test_no_key_stops_the_reading_of_an_index(local_server):
         connection.execute("CREATE TABLE odd (key text)")
         connection.execute("CREATE INDEX odd_key ON odd (key)")
         connection.execute("INSERT INTO odd VALUES (NULL), ('plain'), ('\\x89'::bytea::text)")
-        (index,) = indexes.of(connection, "odd")
-        keyed = indexes.Index(index.name, index.table, index.file, index.columns, "key")
-        read = indexes.compare(connection, keyed)
+        (index,) = indexes.of(connection, ["odd"])
+        keyed = dataclasses.replace(index, key="key")
+        heap = indexes.read_table(connection, keyed)
+        indexes.allow(connection, indexes.IN_ORDER)
+        read = indexes.read_in_order(connection, keyed, heap)
+        assert isinstance(read, IndexRead)
         assert (read.heap_rows, read.index_rows, read.only_in_heap, read.only_in_index) == (3, 3, [], [])

@@ -1,0 +1,82 @@
+"""Does what a user says about the data hold before the crash, at every moment that is looked at?
+
+What it returns after the crash means something only then.
+"""
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+
+from crashlab.errors import ProfileError
+from crashlab.workload.relations import InvariantQuery
+
+ROWS_SHOWN = 3
+ROWS_COUNTED_MAX = 1000
+TIMEOUT_MS = 10_000
+SHARE_MAX = 0.2  # of the time, for a look
+
+
+def look(connection: "psycopg.Connection[Any]", query: InvariantQuery) -> str:
+    """Return what a query gives now, in one snapshot: its one value, or of a user's the first rows.
+
+    Raises:
+        psycopg.Error: the server could not answer.
+    """
+    if query.expected is not None:
+        row = connection.execute(query.sql).fetchone()
+        return "" if row is None else str(row[0])
+    counted = f"SELECT to_jsonb(q)::text FROM ({query.sql.rstrip().rstrip(';')}\n) q LIMIT {ROWS_COUNTED_MAX}"
+    rows = [row for (row,) in connection.execute(counted)]
+    if not rows:
+        return query.wanted
+    number = f"{len(rows)} rows" if len(rows) > 1 else "1 row"
+    shown = ", ".join(rows[:ROWS_SHOWN])
+    return (
+        f"{'at least ' if len(rows) == ROWS_COUNTED_MAX else ''}{number}{', such as' if len(rows) > 1 else ':'} {shown}"
+    )
+
+
+class InvariantWatch:
+    """Looks at a user's invariants again and again, and keeps what it saw when one did not hold."""
+
+    def __init__(self, queries: Sequence[InvariantQuery], *, every_ms: float = 0.0) -> None:
+        self._queries = queries
+        self._every_ms = every_ms
+        self.violations: dict[str, str] = {}  # name -> what was observed first
+
+    def check_first(self, connection: "psycopg.Connection[Any]") -> None:
+        """Look at each once. Raises ProfileError: one of them cannot be run."""
+        _prepare(connection)
+        for query in self._queries:
+            try:
+                self._check(connection, query)
+            except psycopg.Error as error:
+                primary, *more = str(error).strip().splitlines() or [type(error).__name__]
+                raise ProfileError(
+                    f'cannot use invariant "{query.name}": {primary}', detail="\n".join(more) or None
+                ) from error
+
+    def run(self, connection: "psycopg.Connection[Any]", stop: threading.Event) -> None:
+        """Look at all until told to stop, and once more then. Raises psycopg.Error: the server did not answer."""
+        _prepare(connection)
+        pause_s = 0.0
+        while True:
+            stopped = stop.wait(pause_s)
+            begun = time.monotonic()
+            for query in self._queries:
+                self._check(connection, query)
+            if stopped:
+                return
+            pause_s = max(self._every_ms / 1000, (time.monotonic() - begun) * (1 / SHARE_MAX - 1))
+
+    def _check(self, connection: "psycopg.Connection[Any]", query: InvariantQuery) -> None:
+        observed = look(connection, query)
+        if observed != query.wanted:
+            self.violations.setdefault(query.name, observed)
+
+
+def _prepare(connection: "psycopg.Connection[Any]") -> None:
+    connection.execute(f"SET statement_timeout = {TIMEOUT_MS}; SET default_transaction_read_only = on")

@@ -1,0 +1,119 @@
+"""Indexes: every access method, each damaged in the same ways."""
+
+import struct
+from collections.abc import Callable
+
+from planting import (
+    AFTER,
+    AFTER_SUMS,
+    ITEMS_AT,
+    LP_NORMAL,
+    PAGE,
+    Copy,
+    Plant,
+    Where,
+    corrupts,
+    items,
+    pages_of,
+)
+
+TABLE = "crashlab.indexed"
+INDEXES = {
+    "btree": "crashlab.indexed_pkey",
+    "hash": "crashlab.indexed_hash",
+    "gin": "crashlab.indexed_gin",
+    "gist": "crashlab.indexed_gist",
+    "spgist": "crashlab.indexed_spgist",
+    "brin": "crashlab.indexed_brin",
+    "bloom": "crashlab.indexed_bloom",
+}
+DIFFERS = ("INDEX-MISMATCH", "INDEX-AMCHECK")
+FAILS = (*DIFFERS, "UNREADABLE")
+BOTH = (AFTER, AFTER_SUMS)
+ITEMS_MAX = 500  # more line pointers are none: the page has another layout
+
+
+def stale(copy: Copy, index: str) -> None:
+    """It does not know the rows since the old checkpoint."""
+    file = copy.file(index)
+    old = copy.read_old(file)
+    assert old != copy.read(file)
+    copy.put(file, old)
+
+
+def page_zeroed(copy: Copy, index: str) -> None:
+    """The page with most entries of rows that are there."""
+    file = copy.file(index)
+    block = max(range(len(copy.read(file)) // PAGE), key=lambda n: len(entries(copy, copy.page(file, n))))
+    copy.put_page(file, block, bytes(PAGE))
+
+
+def first_page_zeroed(copy: Copy, index: str) -> None:
+    """The page that leads to all others: meta page, or root."""
+    copy.put_page(copy.file(index), 0, bytes(PAGE))
+
+
+def file_removed(copy: Copy, index: str) -> None:
+    """Nothing is left."""
+    copy.remove(copy.file(index))
+
+
+def file_emptied(copy: Copy, index: str) -> None:
+    """No page is left."""
+    copy.put(copy.file(index), b"")
+
+
+def entry_flipped(copy: Copy, index: str) -> None:
+    """One bit of the place of a row."""
+    file = copy.file(index)
+    found = [(n, at) for n, page in enumerate(pages_of(copy.read(file))) for at in entries(copy, page)]
+    assert found, f"{index} has no entry that can be recognized"
+    block, at = copy.rng.choice(found)
+    copy.flip(file, block * PAGE + at + 4, 0x40)  # the number of the line pointer
+
+
+def entries(copy: Copy, page: bytes) -> list[int]:
+    """Return where in a page of an index stands the place of a row that is there.
+
+    In most indexes a tuple begins with it; in SP-GiST six bytes further on; GIN and bloom have no line pointer for it.
+    """
+    wanted = {struct.pack("<HHH", 0, place.block, place.item) for place in copy.rows(TABLE) if place.block}
+    tuples = [item.offset for item in items(page) if item.state == LP_NORMAL] if len(items(page)) < ITEMS_MAX else []
+    found = [at for start in tuples for at in (start, start + 6) if bytes(page[at : at + 6]) in wanted]
+    return found or [at for at in range(ITEMS_AT, PAGE - 6, 2) if bytes(page[at : at + 6]) in wanted]
+
+
+def range_flipped(copy: Copy, index: str) -> None:
+    """A block range's greatest value, which becomes smaller than its rows."""
+    file = copy.file(index)
+    for block, content in enumerate(pages_of(copy.read(file))):
+        for place in copy.rows(TABLE):
+            if (at := content.find(struct.pack("<I", place.row[1]), 24)) >= 0 and place.row[1] >= 1 << 19:
+                page = bytearray(content)
+                page[at + 2] ^= 0x08
+                copy.put_page(file, block, page)
+                return
+    raise AssertionError("no range ends with a value of a row")
+
+
+def _register(damage: Callable[[Copy, str], None], method: str, where: tuple[Where, ...], *codes: str) -> None:
+    def plant(copy: Copy) -> str:
+        damage(copy, INDEXES[method])
+        return copy.file(INDEXES[method])
+
+    plant.__name__ = f"{method} {damage.__name__}"
+    plant.__doc__ = damage.__doc__
+    noted: Plant = plant
+    corrupts("index", *codes, where=where)(noted)
+
+
+for _method in INDEXES:
+    _flipped = range_flipped if _method == "brin" else entry_flipped
+    _register(stale, _method, BOTH, *FAILS)
+    _register(first_page_zeroed, _method, BOTH, *FAILS)
+    _register(file_removed, _method, (AFTER,), "UNREADABLE")
+    _register(file_emptied, _method, (AFTER,), *FAILS)
+    _register(_flipped, _method, (AFTER,), *FAILS)
+    _register(_flipped, _method, (AFTER_SUMS,), "UNREADABLE")
+    if _method != "brin":  # its entries are of ranges
+        _register(page_zeroed, _method, BOTH, *FAILS)

@@ -1,0 +1,166 @@
+"""Is the same said everywhere: on the console, in JSON, in JUnit XML, on the page?"""
+
+import io
+import json
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from made_results import HOLE, broken, inconclusive, intact, permitted_loss, result, run, trial
+from msgspec.structs import replace
+from rich.console import Console
+
+from crashlab.campaign import RunResult
+from crashlab.errors import ServerError
+from crashlab.model import Family, Outcome
+from crashlab.report import html_report, json_report, junit
+from crashlab.report.console import print_closing, print_results
+from crashlab.report.github import annotations
+from crashlab.report.story import Length, printable, story
+from crashlab.report.summary import distinct_findings
+
+RUN = run(
+    result("async-commit", permitted_loss(), permitted_loss(1, oldest_ms=12.0), intact(2)),
+    result("kill9-all", intact(), broken(1), inconclusive(2)),
+    command="crashlab run async-commit kill9-all --seed 42",
+)
+
+
+class Page(HTMLParser):
+    """The visible text of a page, its tags with their attributes, and whether they are closed in order."""
+
+    VOID = {"meta", "br", "rect", "line"}
+
+    def __init__(self, page: bytes) -> None:
+        super().__init__()
+        self.text: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(page.decode())
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def on_the_console(told: RunResult, length: Length = Length.TIMELINE, width: int = 80) -> str:
+    """What a terminal shows."""
+    target = Console(file=io.StringIO(), width=width, markup=False, highlight=False, emoji=False)
+    print_results(target, told, length)
+    print_closing(target, told, 1, Path("out"))
+    assert isinstance(target.file, io.StringIO)
+    return target.file.getvalue()
+
+
+def in_json(told: RunResult) -> str:
+    """All texts of the JSON report."""
+    reports = json.loads(json_report.report_bytes(told))
+    findings = [one for report in reports for trial in report["trials"] for one in trial["findings"]]
+    return printable(" ".join(" ".join([one["summary"], one["explanation"], *one["timeline"]]) for one in findings))
+
+
+def in_junit(told: RunResult) -> str:
+    """All texts of the JUnit report, and its messages."""
+    root = ElementTree.fromstring(junit.report_bytes(told))
+    return " ".join([*root.itertext(), *(element.get("message", "") for element in root.iter())])
+
+
+def on_the_page(told: RunResult) -> str:
+    """The visible text of the page."""
+    return " ".join(Page(html_report.report_bytes(told, 1)).text)
+
+
+def plain(text: str) -> str:
+    """A text without its line breaks."""
+    return " ".join(text.split())
+
+
+@pytest.mark.parametrize("tell", [on_the_console, in_json, in_junit, on_the_page])
+def test_each_finding_has_the_same_three_texts_in_every_report(tell: Callable[[RunResult], str]) -> None:
+    """One line, paragraph and timeline, word by word, however hostile the characters in them are."""
+    text = plain(tell(RUN))
+    told = [story(found.finding) for found in distinct_findings(RUN.profiles)]
+    assert len(told) == 2
+    for one in told:
+        assert one.timeline
+        for part in (one.line, one.paragraph, *one.timeline):
+            assert plain(part) in text
+
+
+def test_the_console_tells_as_much_as_it_is_asked_to():
+    """Quiet: a table and one line each. Usual: the paragraph, too. Verbose: the timeline, too."""
+    quiet, usual, verbose = (on_the_console(RUN, length, 200) for length in Length)
+    for found in distinct_findings(RUN.profiles):
+        told = story(found.finding)
+        (line,) = (line for line in quiet.splitlines() if line.startswith(told.code))
+        assert line.endswith(told.line)
+        assert [told.paragraph in text for text in (quiet, usual, verbose)] == [False, True, True]
+        assert [told.timeline[0] in text for text in (quiet, usual, verbose)] == [False, False, True]
+    assert ["reproduce: " in text for text in (quiet, usual, verbose)] == [False, True, True]
+    assert all("A promise was broken." in text for text in (quiet, usual, verbose))
+    assert "\x1b" not in verbose
+
+
+def test_the_page_needs_nothing_but_itself():
+    """No script, no picture, no style, no font from elsewhere; its links lead into itself or to the manual."""
+    page = html_report.report_bytes(RUN, 1)
+    tags = Page(page).tags
+    assert {"script", "link", "img", "iframe"} & {tag for tag, _ in tags} == set()
+    assert not re.search(rb"url\(|@import", page)
+    assert not [name for _, attributes in tags for name in attributes if name == "src" or name.startswith("on")]
+    ids = [attributes["id"] for _, attributes in tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    links = [attributes["href"] or "" for tag, attributes in tags if tag == "a"]
+    assert links
+    for link in links:
+        assert link.startswith("https://www.postgresql.org/docs/") or link.removeprefix("#") in ids
+    assert len([tag for tag, attributes in tags if tag == "tr" and "id" in attributes]) == 6
+
+
+def test_the_page_holds_what_was_run_and_promised():
+    """Server, seed, command, sentence, contract with its manual, reproduce commands, and no text taken for a tag."""
+    page = Page(html_report.report_bytes(RUN, 1))
+    text = plain(" ".join(page.text))
+    for expected in (
+        "A promise was broken. (exit code 1)",
+        "PostgreSQL 18.6, local, /opt/postgres/bin",
+        "42",
+        "crashlab run async-commit kill9-all --seed 42",
+        "fsync = off",
+        "crashlab replay out/profile/trial-0001",
+        "promise broken in 1 of 3 trials",
+        "async window: oldest lost commit 12 to 188 ms before the fault in 2 of 3 trials, median 100, bound 600 ms",
+        "<b>&amp;",
+        "the workload acknowledged nothing",
+    ):
+        assert expected in text, expected
+    assert [tag for tag, _ in page.tags].count("svg") == 1
+    assert "could not start" in on_the_page(run(result("kill9-all"), error=ServerError("could not start")))
+
+
+def test_github_is_told_once_what_fails_a_run():
+    """An error for what is broken, a warning for what could not be judged, nothing for what is permitted."""
+    lines = list(annotations(RUN))
+    assert lines == [
+        '::error title=CORRUPT-HOLE::transaction 7 is missing, 9 is there: "\ufffd[bold]" (kill9-all, 1 of 3 trials)'
+    ]
+    assert list(annotations(run(result("kill9-all", intact(), permitted_loss(1))))) == []
+    unseen = replace(HOLE, family=Family.INCONCLUSIVE, permitted=True, summary="100% unseen\nor so")
+    (line,) = annotations(run(result("kill9-all", trial(0, Outcome.INCONCLUSIVE, None, unseen))))
+    assert line == "::warning title=CORRUPT-HOLE::100%25 unseen or so (kill9-all, 1 of 1 trial)"

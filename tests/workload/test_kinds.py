@@ -1,0 +1,137 @@
+"""Does every kind of transaction say truthfully what it wrote, and would damage to its rows be seen?"""
+
+import contextlib
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from crashlab.campaign import RunRequest, ServerChoice, TrialResult
+from crashlab.campaign.trial import run_trial
+from crashlab.model import Outcome, PromiseStatus
+from crashlab.profile import load_profile
+from crashlab.server import Server
+from crashlab.workload.run import KINDS
+
+pytestmark = pytest.mark.server
+USER_DEFINED = {"sql"}
+
+
+def run_kinds(folder: Path, kinds: list[str], damage: Callable[[Server], None] | None = None) -> TrialResult:
+    """Run one trial of these kinds."""
+    request = RunRequest(
+        profile=load_profile("objects", overrides=[f"workload.kinds={kinds}"]),
+        seed=4,
+        trials=1,
+        time_limit_s=None,
+        server=ServerChoice(kind="local"),
+        out=folder,
+        keep="none",
+    )
+    trial = folder / "trial"
+    trial.mkdir()
+    return run_trial(request, 0, trial, before_recovery=damage)
+
+
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - USER_DEFINED))
+def test_each_kind_is_intact_after_a_crash(tmp_path: Path, kind: str) -> None:
+    """What a kind notes in the ledger is what its tables hold, and enough of it happens to mean something."""
+    result = run_kinds(tmp_path, [kind])
+    assert result.verdict.outcome is Outcome.INTACT, result.verdict.findings
+    assert result.verdict.promise is PromiseStatus.KEPT
+    assert result.verdict.counts.acked > 20
+
+
+DAMAGE = {
+    "toast": "UPDATE crashlab.toast SET packed = overlay(packed PLACING '!' FROM length(packed))"
+    " WHERE key = (SELECT min(key) FROM crashlab.toast)",
+    "large_object": "SELECT lo_put(oid, 0, decode('00ff00ff', 'hex')) FROM crashlab.large_object"
+    " WHERE oid <> 0 ORDER BY slot LIMIT 1",
+    "indexed": "UPDATE crashlab.indexed SET gin = gin || 5000 WHERE key = (SELECT min(key) FROM crashlab.indexed)",
+    "child": "DELETE FROM crashlab.child WHERE key = 1",
+    "parent": "UPDATE crashlab.parent SET name = 'other' WHERE key = 1",
+    "booking": "DELETE FROM crashlab.booking WHERE key = (SELECT min(key) FROM crashlab.booking)",
+    "stock_total": "REFRESH MATERIALIZED VIEW crashlab.stock_total WITH NO DATA;"
+    " UPDATE crashlab.stock SET amount = amount + 1 WHERE key = 1;"
+    " REFRESH MATERIALIZED VIEW crashlab.stock_total",
+    "copied": "DELETE FROM crashlab.copied WHERE key = (SELECT min(key) FROM crashlab.copied)",
+    "lockable": "UPDATE crashlab.lockable SET version = version + 1 WHERE key = 1",
+    "nested": "INSERT INTO crashlab.nested SELECT key || '.9', version, writer, value FROM crashlab.nested LIMIT 1",
+    "beside": "DELETE FROM crashlab.beside WHERE key = (SELECT min(key) FROM crashlab.beside)",
+}
+
+
+def test_damage_to_each_kind_of_row_is_seen(tmp_path: Path) -> None:
+    """One row of each relation is changed behind the ledger's back; each relation is named."""
+
+    def damage(server: Server) -> None:
+        server.start()
+        with contextlib.closing(server.connect(autocommit=True)) as connection:
+            for gid in connection.execute("SELECT gid FROM pg_prepared_xacts").fetchall():
+                connection.execute(f"ROLLBACK PREPARED '{gid[0]}'")
+            for statement in DAMAGE.values():
+                connection.execute(statement)
+        server.stop("fast")
+
+    kinds = [
+        "toast",
+        "large_object",
+        "indexed",
+        "partitioned",
+        "booking",
+        "matview",
+        "copy",
+        "locks",
+        "nested",
+        "beside",
+    ]
+    result = run_kinds(tmp_path, kinds, damage)
+    places = {finding.evidence["place"] for finding in result.verdict.findings}
+    assert result.verdict.outcome is Outcome.CORRUPTION
+    assert set(DAMAGE) - places == set()
+
+
+FORCED = {
+    "DROP TABLE": ("CREATE TABLE t (n integer)", "DROP TABLE t"),
+    "DROP INDEX": ("CREATE TABLE t (n integer PRIMARY KEY); CREATE INDEX i ON t (n)", "DROP INDEX i"),
+    "DROP of an unlogged table": ("CREATE UNLOGGED TABLE t (n integer)", "DROP TABLE t"),
+    "TRUNCATE": ("CREATE TABLE t (n integer)", "TRUNCATE t"),
+    "REFRESH MATERIALIZED VIEW": ("CREATE MATERIALIZED VIEW t AS SELECT 1", "REFRESH MATERIALIZED VIEW t"),
+    "REINDEX": ("CREATE TABLE t (n integer PRIMARY KEY)", "REINDEX TABLE t"),
+}
+NOT_FORCED = {
+    "CREATE TABLE": ("SELECT", "CREATE TABLE t (n integer)"),
+    "CREATE INDEX": ("CREATE TABLE t (n integer)", "CREATE INDEX ON t (n)"),
+    "INSERT": ("CREATE TABLE t (n integer)", "INSERT INTO t VALUES (1)"),
+    "DROP of a temporary table": ("CREATE TEMPORARY TABLE t (n integer)", "DROP TABLE t"),
+}
+
+
+@pytest.mark.parametrize("what", [*FORCED, *NOT_FORCED])
+def test_which_commits_are_flushed_whatever_synchronous_commit_says(local_server: Server, what: str) -> None:
+    """With walwriter stopped nobody else flushes: the log is on disk after the answer only if the commit forced it."""
+    before, statement = (FORCED | NOT_FORCED)[what]
+    (walwriter,) = [process.pid for process in local_server.processes() if process.role == "walwriter"]
+    with contextlib.closing(local_server.connect(autocommit=True)) as connection:
+        connection.execute(before)
+        connection.execute("SET synchronous_commit = off")
+        connection.execute("CHECKPOINT")
+        local_server.signal(walwriter, signal.SIGSTOP)
+        try:
+            flushed = _commit_and_look(connection, statement)
+        finally:
+            local_server.signal(walwriter, signal.SIGCONT)
+    assert flushed is (what in FORCED)
+
+
+def _commit_and_look(connection: psycopg.Connection[Any], statement: str) -> bool:
+    with connection.transaction():
+        connection.execute("SELECT pg_current_xact_id()")
+        connection.execute(statement)
+        (inserted,) = connection.execute("SELECT pg_current_wal_insert_lsn()").fetchone()  # type: ignore[misc]
+    row = connection.execute("SELECT pg_current_wal_flush_lsn() >= %s", (inserted,)).fetchone()
+    assert row is not None
+    return bool(row[0])
