@@ -319,7 +319,7 @@ class AsyncWindow(msgspec.Struct, frozen=True, kw_only=True):
     """How old the lost asynchronous commits of one trial were, against what the manual says about it."""
 
     lost: int  # acknowledged asynchronous commits that are missing
-    oldest_ms: float  # from the acknowledgement of the oldest of them to the fault
+    oldest_ms: float  # from the acknowledgement of the oldest of them to the fault; 0: it came after
     bound_ms: float | None  # 3 x wal_writer_delay; None: not bounded in this trial
 
 

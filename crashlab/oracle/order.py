@@ -8,7 +8,8 @@ Does not check: by clocks, xids, or the order of two acknowledgements. The ledge
 Choices:
     Order O1: A was acknowledged on a line above B's intent. O2: B made a later version of a key that A changed.
     Required: acknowledged and flushed, or acknowledged with a later position of the same client at or below the WAL
-    that was certainly written (process crash) or flushed (power loss); and everything before these.
+    that was certainly written (process crash) or flushed (power loss); and everything before these, by O1, by O2, and
+    by the places of the records in the WAL of a recorded run.
     A commit whose record in the WAL of the run says that it was flushed (DROP, TRUNCATE ... of the user's own) is
     required like a synchronous one, although the client asked for no flush.
     An unanswered transaction is asked only about holes: a survivor that built on its version proves its commit.
@@ -102,7 +103,8 @@ class _Missing:
         """Return how old the lost asynchronous commits were; None if none is lost that had a window."""
         if not self.async_ages_ms:
             return None
-        return AsyncWindow(lost=len(self.async_ages_ms), oldest_ms=max(self.async_ages_ms), bound_ms=self.bound_ms)
+        oldest_ms = max(0.0, max(self.async_ages_ms))
+        return AsyncWindow(lost=len(self.async_ages_ms), oldest_ms=oldest_ms, bound_ms=self.bound_ms)
 
     def report(self) -> int:
         h = self.history
@@ -188,6 +190,7 @@ class _Missing:
                 required[tx] = f"Its log lies below {lsn(horizon)}, up to which the server said it had {done} its WAL."
             elif h.end_position[tx] < barrier:
                 required[tx] = f"After that {by}, and its log was certainly {done}, with all log before it."
+        required |= self._before_flushed_records(acked, required)
         rest = [tx for tx in acked if tx not in required]
         while found := {tx: step for tx in rest if (step := self._required_successor(tx, required, below, barrier))}:
             for tx, step in found.items():
@@ -195,6 +198,13 @@ class _Missing:
                 required[tx] += f"{step.write.relation} key {step.write.key}."
             rest = [tx for tx in rest if tx not in required]
         return required
+
+    def _before_flushed_records(self, acked: list[int], required: dict[int, str]) -> dict[int, str]:
+        """Return those whose record lies before that of a required one that is lost, too: one flush covers both."""
+        records = {tx: record for tx in acked if (record := self.wal.lost_record(tx, "commit", "commit prepared"))}
+        end, last = max(((record.end, tx) for tx, record in records.items() if tx in required), default=(0, 0))
+        why = f"The record of transaction {last}, which was to be safe, lies behind its own: one flush covers both."
+        return {tx: why for tx, record in records.items() if tx not in required and 0 < record.end < end}
 
     def _barrier(self, below: bytearray) -> tuple[int, str]:
         """Return the highest line on which somebody sent a commit that was certainly flushed, and who it was."""

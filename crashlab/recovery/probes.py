@@ -44,7 +44,8 @@ _LEXEMES = f"""(SELECT string_agg(lexeme, ' & ')::tsquery FROM (
 _QUERY = """
 WITH crashlab_held AS MATERIALIZED (
   SELECT at, name, v, {own} AS own, v::text COLLATE "C" AS image
-  FROM (SELECT ctid AS at, {row_name} AS name, {value} AS v, {condition} AS inside FROM ONLY {table} OFFSET 0) rows
+  FROM (SELECT ctid AS at, {row_name} AS name, CASE WHEN {condition} THEN {value} END AS v, {condition} AS inside
+    FROM ONLY {table} OFFSET 0) rows
   WHERE inside
 ), crashlab_value AS MATERIALIZED (
   SELECT row_number() OVER () AS n, own, image FROM (
@@ -63,7 +64,7 @@ WITH crashlab_held AS MATERIALIZED (
   SELECT n, at, min(name) AS name, count(*) AS times, bool_and(fits) AS fits FROM crashlab_answer GROUP BY n, at
 )
 SELECT 'rows', count(*)::text FROM crashlab_held
-UNION ALL SELECT 'nan', count(*)::text FROM crashlab_held WHERE image ~ '\\mNaN\\M'
+UNION ALL SELECT 'nan', count(*)::text FROM crashlab_held WHERE image ~ '(^|[^[:alnum:]])NaN($|[^[:alnum:]])'
 UNION ALL SELECT 'expected', count(*)::text FROM crashlab_expected
 UNION ALL SELECT 'missing', name FROM crashlab_expected e
   WHERE NOT EXISTS (SELECT FROM crashlab_told t WHERE t.n = e.n AND t.at = e.at)

@@ -33,7 +33,8 @@ class Toast:
     )
     setup_sql = f"""
         CREATE TABLE {TABLE} (key integer PRIMARY KEY, version bigint NOT NULL, writer bigint NOT NULL,
-                              packed text NOT NULL, plain text STORAGE EXTERNAL NOT NULL);
+                              packed text NOT NULL, plain text NOT NULL);
+        ALTER TABLE {TABLE} ALTER COLUMN plain SET STORAGE EXTERNAL;
     """
 
     def initial(self) -> list[Write]:

@@ -23,7 +23,6 @@ from crashlab.oracle import judge
 from crashlab.oracle.codes import CODES, SEVERITIES
 from crashlab.oracle.physical import files_in, status_file
 
-
 SOLD = Invariant(name="sold is ordered", expected="no rows", observed='1 row: {"id": 3}')
 
 

@@ -137,3 +137,17 @@ def test_a_reading_that_recovery_contradicts_accuses_nobody():
     verdict = story.judge(story.left(a, wal=wal))
     assert codes(verdict) == ["INCONCLUSIVE-CHECK-NOT-RUN"]
     assert "0/ABC" in verdict.findings[0].explanation
+
+
+@pytest.mark.parametrize(("end", "code"), [(0x300, "LOSS-PROTECTED-ASYNC"), (0x500, "LOSS-ASYNC-WINDOW")])
+def test_one_flush_covers_every_record_before_it(end, code):
+    """Two commits overlap for their clients; in the log the asynchronous one lies before or behind the other."""
+    story = Story()
+    a, b = story.begin(1), story.begin(2)
+    story.intend(a, "a", 1, sync="off")
+    story.intend(b, "b", 1)
+    story.ack(a)
+    story.ack(b)
+    lost = cut(LostRecord("commit", 702, end, "not durable"), LostRecord("commit", 703, 0x400, "not durable"))
+    verdict = story.judge(story.left(wal=WAL, wal_at_cut=lost), **POWER)
+    assert set(codes(verdict)) == {"LOSS-SYNC-COMMIT", code}

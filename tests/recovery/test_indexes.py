@@ -32,7 +32,7 @@ INDEXES = {
     "block": "brin (amount)",
     "bounds": "brin (area)",
     "bloom": "bloom ((word || 'x'), code)",
-    "half": "hash (n) WHERE amount > 10",
+    "half": "hash ((1000 / (n - 10))) WHERE n > 50",  # the expression fails for a row outside
 }
 SET_UP = f"""
 CREATE EXTENSION bloom; CREATE EXTENSION amcheck;
