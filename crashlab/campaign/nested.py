@@ -52,16 +52,19 @@ def few_states_a_point(profile: Profile) -> Profile:
 def inner_request(request: RunRequest, done: int, *, recoveries: int) -> RunRequest:
     """Return the request for the crash states of one recorded recovery: one level less, cut anywhere.
 
+    A recovery ends with a checkpoint, so what aims at checkpoints goes on doing so.
+
     Args:
         done: how many of the request's trials were done before.
         recoveries: how many recorded ones, this one included, share the rest.
     """
     assert request.profile.power_loss is not None
     depth = request.profile.power_loss.recovery_depth - 1
+    points = "checkpoint" if request.profile.power_loss.points == "checkpoint" else "any"
     profile = request.profile if depth else few_states_a_point(request.profile)
     return dataclasses.replace(
         request,
-        profile=_changed(profile, recovery_depth=depth, points="any"),
+        profile=_changed(profile, recovery_depth=depth, points=points),
         trials=-(-(request.trials - done) // recoveries),
         first_trial=request.first_trial + done,
     )

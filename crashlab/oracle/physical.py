@@ -23,6 +23,7 @@ _UNDECODABLE_STATES = ("22021", "22P02", "22P03")
 _GONE_STATES = ("42P01", "3F000")
 _DAMAGE_TEXTS = (
     "cache lookup failed",
+    "catalog is missing",
     "could not access status of transaction",
     "could not find",
     "could not open file",

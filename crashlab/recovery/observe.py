@@ -302,10 +302,14 @@ def _full_read(connection: psycopg.Connection[Any], reading: Reading, facts: _Fa
 def _sequences(connection: psycopg.Connection[Any], reading: Reading, facts: _Facts) -> int:
     for name in reading.sequences:
         row = connection.execute(f"SELECT last_value, is_called FROM {name}").fetchone()
-        assert row is not None
-        facts.sequences.append(
-            SequenceRead(name=name, file=relation_file(connection, name), last_value=row[0], is_called=row[1])
-        )
+        file = relation_file(connection, name)
+        if row is None:
+            message = "could not find the row of the sequence"
+            facts.complaints.append(
+                Complaint(check="sequences", object=name, file=file, sqlstate="XX001", message=message)
+            )
+            continue
+        facts.sequences.append(SequenceRead(name=name, file=file, last_value=row[0], is_called=row[1]))
     return len(reading.sequences)
 
 

@@ -1,6 +1,6 @@
 """Is every kind of damage found, and called by its name? Prints the confusion matrix.
 
-    python tests/power/confusion.py [--seed N] [--only TEXT] [--pg-bindir DIR] [--show]
+    python tests/power/confusion.py [--seed N] [--only PATTERN] [--pg-bindir DIR]
 
 Each line is one kind of damage at one place: in a copy of a real data directory before recovery (image), or after
 recovery and a clean stop (stopped), with or without checksums; or in what was read from a server (evidence, the kinds
@@ -9,6 +9,8 @@ of tests/oracle/mutations.py). Undamaged copies stand between them.
 
 import argparse
 import importlib
+import re
+import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -116,9 +118,7 @@ Result = tuple[int | Where, Verdict, str, float]
 """Number of the kind, or the place of an undamaged copy; and what became of it."""
 
 
-def matrix(
-    kinds: Iterable[Kind], *, seed: int, pg_bindir: Path | None = None, show: bool = False
-) -> Iterator[Line]:
+def matrix(kinds: Iterable[Kind], *, seed: int, pg_bindir: Path | None = None, show: bool = False) -> Iterator[Line]:
     """Plant, recover and judge each of KINDS that is asked for; one process for each of the two clusters."""
     numbers = [number for number, kind in enumerate(KINDS) if kind in set(kinds)]
     jobs = []
@@ -134,6 +134,7 @@ def matrix(
 def run(job: Job) -> list[Result]:
     """Do one job; the kinds of one place together, undamaged copies before and behind them."""
     results: list[Result] = []
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # leave no server behind
     with Scene(checksums=job.checksums, seed=job.seed, pg_bindir=job.pg_bindir) as scene:
         for where in (AFTER_SUMS, BEFORE_SUMS) if job.checksums else (AFTER, BEFORE):
             here: list[int | Where] = [number for number in job.numbers if KINDS[number].where == where]
@@ -206,12 +207,14 @@ def main() -> int:
     """Print the matrix; the exit status is 1 if a line is not as it must be."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", default="", help="kinds whose group or name holds this text")
+    parser.add_argument("--only", default="", help="kinds whose group and name match this regular expression")
     parser.add_argument("--pg-bindir", type=Path)
     options = parser.parse_args()
-    wanted = [kind for kind in KINDS if options.only in f"{kind.group} {kind.name}"]
+    wanted = [kind for kind in KINDS if re.search(options.only, f"{kind.group} {kind.name}")]
     begun = time.monotonic()
-    done = [line for line in evidence_matrix(seed=options.seed) if options.only in f"evidence {line.kind.name}"]
+    done = [
+        line for line in evidence_matrix(seed=options.seed) if re.search(options.only, f"evidence {line.kind.name}")
+    ]
     for line in done:
         show(line)
     done += matrix(wanted, seed=options.seed, pg_bindir=options.pg_bindir, show=True)

@@ -1,12 +1,9 @@
 """Everything beside tables: commit bits, control file, prepared transactions, maps of relations, folders, caches."""
 
-import struct
-
 from planting import (
     AFTER,
     AFTER_SUMS,
     BEFORE,
-    BEFORE_SUMS,
     PAGE,
     Copy,
     corrupts,

@@ -140,8 +140,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 batch = run_batch(profile, bindir, build.version.text, seed, trials, options.out)
                 with log.open("ab") as opened:
                     opened.write(msgspec.json.encode(batch) + b"\n")
-                print(f"{batch.profile} {batch.version} seed {seed}: {batch.trials} trials, {batch.accused} accused,"
-                      f" {batch.inconclusive} inconclusive {batch.error or ' '.join(batch.codes)}", flush=True)  # fmt: skip
+                what = batch.error or " ".join(batch.codes)
+                counts = f"{batch.trials} trials, {batch.accused} accused, {batch.inconclusive} inconclusive"
+                print(f"{batch.profile} {batch.version} seed {seed}: {counts} {what}", flush=True)
     found = known(log)
     print("", table(found), sep="\n")
     return 1 if any(one.accused for one in found) else 0

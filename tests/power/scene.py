@@ -58,8 +58,10 @@ PROFILE = parse_profile(
         "description": "every kind of object, and the crash of all processes",
         "server": {"settings": {"checkpoint_timeout": "1h", "max_prepared_transactions": 8, "max_wal_size": "1GB"}},
         "workload": {
-            "kinds": ["transfer", "register", "append", "ddl", "toast", "indexed", "partitioned"]
-            + ["booking", "matview", "copy", "locks", "nested", "beside"],
+            "kinds": [
+                *("transfer", "register", "append", "ddl", "toast", "indexed", "partitioned"),
+                *("booking", "matview", "copy", "locks", "nested", "beside"),
+            ],
             "two_phase": 0.03,
         },
         "faults": [{"kind": "kill", "target": "all", "when": {"acks": 150}}],
@@ -68,7 +70,7 @@ PROFILE = parse_profile(
 FEW_KINDS = ("transfer", "register", "indexed")
 """What most damage is planted into gets more transactions."""
 LAST_KINDS = ("transfer", "register", "indexed", "append", "toast", "copy", "locks", "nested", "beside")
-"""At the end no command removes a file, and nothing is prepared but once: then a log that is cut off is a loss alone."""
+"""At the end no command removes a file, and nothing is prepared but once: a log that is cut off is a loss alone."""
 OLD_ACKS, MORE_ACKS = (400, 400), (600, 600)
 """Acknowledged transactions, of all kinds and of few, up to the old copy; and from there to the last checkpoint."""
 TIMEOUT_S = 60.0
