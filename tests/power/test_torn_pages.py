@@ -9,7 +9,8 @@ import pytest
 
 from crashlab.campaign import ProfileResult, RunRequest, ServerChoice, run_profile
 from crashlab.model import Outcome, PromiseStatus
-from crashlab.oracle.codes import CODES, SILENT
+from crashlab.oracle.code import SILENT
+from crashlab.oracle.codes import CODES
 from crashlab.profile import load_profile
 
 pytestmark = pytest.mark.server
