@@ -18,7 +18,7 @@ from crashlab.oracle.findings import Findings
 
 XIDS_PER_SEGMENT = 1_048_576  # 32 pages of 8192 bytes, 4 transactions a byte
 
-_DAMAGE_STATES = ("XX001", "XX002", "58P01", "58030")
+_DAMAGE_STATES = ("XX001", "XX002", "58P01", "58030", "22P01")  # the last: SIGFPE, as over a zero that cannot be one
 _UNDECODABLE_STATES = ("22021", "22P02", "22P03")
 _GONE_STATES = ("42P01", "3F000")
 _DAMAGE_TEXTS = (
@@ -33,6 +33,8 @@ _DAMAGE_TEXTS = (
     "failed to re-find",
     "invalid memory alloc request size",
     "invalid page",
+    "is not a bloom index",
+    "is not an SP-GiST index",
     "is not satisfied",
     "left-link",
     "missing chunk",

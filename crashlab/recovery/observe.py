@@ -11,7 +11,7 @@ Source: postgres-contract.md 7.5 (order of evidence), 6 (blind spots of each too
 
 import contextlib
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
@@ -31,6 +31,7 @@ from crashlab.model import (
     SequenceRead,
 )
 from crashlab.recovery import checksums, indexes, physical, probes
+from crashlab.recovery.patience import Patience
 from crashlab.recovery.rows import read_markers, read_rows
 from crashlab.workload.invariants import look
 from crashlab.workload.relations import MARKER_TABLE, SEQUENCE, TEXT_SETTINGS, UNLOGGED_TABLE, InvariantQuery, Relation
@@ -53,6 +54,7 @@ class Reading:
     sequences: tuple[str, ...] = (SEQUENCE,)
     unlogged: tuple[str, ...] = (UNLOGGED_TABLE,)
     databases: bool = False  # read the other databases, too
+    statement_timeout_ms: int = STATEMENT_TIMEOUT_MS
     statistics: bool = True  # ask for them if no recovery ran; False: nothing ever wrote them down
 
 
@@ -97,8 +99,8 @@ def observe(
     facts = _Facts()
     if recovery.started:
         try:
-            with contextlib.closing(connect(DATABASE)) as connection:
-                _prepare(connection, unchanged)
+            with _session(connect, DATABASE, reading) as connection:
+                _prepare(connection, unchanged, reading)
                 for name, check in CHECKS:
                     _run_check(name, check, connection, reading, facts)
                 if reading.statistics and not recovery.ran:  # which throws them away
@@ -106,6 +108,8 @@ def observe(
                 facts.checks["checksums"] = checksums.NOT_STOPPED
                 if reading.databases:
                     _run_check("databases", partial(_databases, connect, unchanged), connection, reading, facts)
+        except psycopg.errors.QueryCanceled as error:
+            facts.complaints.append(complaint("full_read", "session", None, error))
         except psycopg.OperationalError as error:
             facts.died = str(error).strip()
         except psycopg.Error as error:  # not even a SET works: a catalog that every statement needs is damaged
@@ -113,8 +117,17 @@ def observe(
     return Observation(recovery=recovery, **vars(facts))
 
 
-def _prepare(connection: psycopg.Connection[Any], unchanged: Collection[str]) -> None:
-    connection.execute(f"SET statement_timeout = {STATEMENT_TIMEOUT_MS}")
+@contextlib.contextmanager
+def _session(connect: ConnectTo, database: str, reading: Reading) -> "Iterator[psycopg.Connection[Any]]":
+    with (
+        contextlib.closing(connect(database)) as connection,
+        Patience(lambda: connect(database), connection, reading.statement_timeout_ms),
+    ):
+        yield connection
+
+
+def _prepare(connection: psycopg.Connection[Any], unchanged: Collection[str], reading: Reading) -> None:
+    connection.execute(f"SET statement_timeout = {reading.statement_timeout_ms}")
     connection.execute("SET default_transaction_read_only = on")
     for name, value in TEXT_SETTINGS.items():
         connection.execute(f"SET {name} = '{value}'")
@@ -201,7 +214,7 @@ def read_named(
         return read(connection, argument)
     except psycopg.Error as error:
         if connection.broken or connection.closed:
-            raise
+            raise psycopg.OperationalError(f"{what}: {error}") from error
         complaints.append(complaint(check, what, relation_file(connection, what), error))
         return None
 
@@ -358,8 +371,8 @@ def _databases(
     count = same = 0
     for name, folder in connection.execute(query).fetchall():
         try:
-            with contextlib.closing(connect(name)) as other:
-                _prepare(other, unchanged)
+            with _session(connect, name, reading) as other:
+                _prepare(other, unchanged, reading)
                 looked = _read_database(other, name, facts.complaints)
         except psycopg.Error as error:
             connection.execute("SELECT")  # raises if it is the whole server that is gone

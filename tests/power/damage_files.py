@@ -73,6 +73,24 @@ def multixact_members_removed(copy: Copy) -> str:
     return "pg_multixact/members"
 
 
+@corrupts("pg_multixact", "COMMIT-STATUS", "UNREADABLE", "HEAP-AMCHECK")
+def multixact_offsets_zeroed(copy: Copy) -> str:
+    """Nobody knows who locked or changed a row that several did."""
+    return zeroed(copy, "pg_multixact/offsets/0000")
+
+
+@corrupts("pg_multixact", "COMMIT-STATUS", "UNREADABLE", "HEAP-AMCHECK")
+def multixact_members_zeroed(copy: Copy) -> str:
+    """The same."""
+    return zeroed(copy, "pg_multixact/members/0000")
+
+
+def zeroed(copy: Copy, file: str) -> str:
+    """Fill a file with zeros."""
+    copy.put(file, bytes(len(copy.read(file))))
+    return file
+
+
 @is_harmless("pg_subtrans", "it is made again at every start", where=EVERYWHERE)
 def subtrans_removed(copy: Copy) -> str:
     """All its files."""

@@ -1,5 +1,6 @@
 """Tables: pages, tuples and files; TOAST values, large objects, sequences, catalogs; visibility and free space maps."""
 
+import re
 import struct
 from collections.abc import Iterator
 
@@ -246,11 +247,10 @@ def file_of_another_table(copy: Copy) -> str:
     return file
 
 
-@is_harmless("heap", "a second segment counts only if the first one is full (1 GB)")
-def stray_segment(copy: Copy) -> str:
-    """Bytes in a file that would be the second segment."""
-    file = copy.file(ACCOUNT)
-    copy.put(f"{file}.1", copy.rng.randbytes(PAGE))
+@is_harmless("heap", "a table that shrank leaves its further segments, empty")
+def empty_second_segment(copy: Copy) -> str:
+    """PostgreSQL truncates and never removes them while the table lives."""
+    copy.put(f"{copy.file(ACCOUNT)}.1", b"")
     return ""
 
 
@@ -428,6 +428,50 @@ def chunk_flipped(copy: Copy) -> str:
     page[item.offset + item.length - 8] ^= 4
     copy.put_page(file, block, page)
     return "toast"
+
+
+@corrupts("large object", "WRONG-VALUE", "UNREADABLE", where=BOTH)
+def large_object_page_zeroed(copy: Copy) -> str:
+    """Pieces of objects are missing, and read as zeros or as a shorter object."""
+    file = copy.file("pg_largeobject")
+    blocks = range(len(copy.read(file)) // PAGE)
+    copy.put_page(file, max(blocks, key=lambda n: len(items(copy.page(file, n)))), bytes(PAGE))
+    return "large_object"
+
+
+@corrupts("large object", "WRONG-VALUE", "UNREADABLE", "INDEX-AMCHECK", where=BOTH)
+def large_object_index_stale(copy: Copy) -> str:
+    """The newest pieces are not found."""
+    file = copy.file("pg_largeobject_loid_pn_index")
+    copy.put(file, copy.read_old(file))
+    return "large"
+
+
+@corrupts("large object", "WRONG-VALUE", "MISSING-ROW", "UNREADABLE", "INDEX-AMCHECK", where=BOTH)
+def large_object_catalog_stale(copy: Copy) -> str:
+    """Objects that were made since are not known."""
+    file = copy.file("pg_largeobject_metadata")
+    old = copy.read_old(file)
+    assert old != copy.read(file)
+    copy.put(file, old)
+    return "large"
+
+
+@corrupts("matview", "STALE-VERSION", "WRONG-VALUE", "MISSING-ROW", "INVARIANT", "DUPLICATE-KEY")
+def materialized_view_emptied(copy: Copy) -> str:
+    """It is a table as others."""
+    file = copy.file("crashlab.stock_total")
+    copy.put(file, b"")
+    return file
+
+
+@corrupts("partition", "MISSING-ROW", where=BOTH)
+def partition_emptied(copy: Copy) -> str:
+    """One of several tables that are read as one."""
+    name = max((name for name in copy.facts.files if re.fullmatch(r"crashlab\.child_\d+", name)),
+               key=lambda name: len(copy.read(copy.file(name))))  # fmt: skip
+    copy.put(copy.file(name), b"")
+    return "child"
 
 
 @corrupts("sequence", "SEQUENCE-REGRESS", where=BOTH)

@@ -1,9 +1,11 @@
 """The log before recovery: what ends it early, and what lies behind its end."""
 
+import struct
+
 from planting import AFTER, BEFORE, BEFORE_SUMS, Copy, is_harmless, loses, stops
 
 from crashlab.model import WalRecord
-from crashlab.recovery.wal import directory, file_of, read_control
+from crashlab.recovery.wal import directory, file_of, read_control, read_wal
 from crashlab.recovery.walpages import Cluster
 
 PAGE = 8192
@@ -28,6 +30,15 @@ def lsn(position: int) -> str:
     return f"{position >> 32:X}/{position & 0xFFFF_FFFF:X}"
 
 
+def end_of_log(copy: Copy) -> int:
+    """Return where the log ends now."""
+    found = read_wal(copy.data)
+    assert found is not None
+    assert copy.scene.wal is not None
+    assert found.end < copy.scene.wal.end
+    return found.end
+
+
 def commit_in_the_middle(copy: Copy) -> WalRecord:
     """Return a commit record with commits before and behind it."""
     assert copy.scene.wal is not None
@@ -48,7 +59,7 @@ def page_header_flipped(copy: Copy) -> str:
     """A page that says it is another one."""
     record = commit_in_the_middle(copy)
     flip_at(copy, record.start - record.start % PAGE + 8)
-    return "The valid WAL ended at"
+    return lsn(end_of_log(copy))
 
 
 @loses("log", "SYNC-COMMIT")
@@ -58,7 +69,7 @@ def page_zeroed(copy: Copy) -> str:
     one = cluster(copy)
     at = record.start - record.start % PAGE
     copy.write(file_of(one, at), at % one.segment_bytes, bytes(PAGE))
-    return "The valid WAL ended at"
+    return lsn(end_of_log(copy))
 
 
 @loses("log", "SYNC-COMMIT")
@@ -70,7 +81,7 @@ def segment_removed(copy: Copy) -> str:
     file = file_of(one, commits[-1].start)
     assert file != file_of(one, copy.scene.wal.redo)
     copy.remove(file)
-    return "The valid WAL ended at"
+    return lsn(end_of_log(copy))
 
 
 @loses("log", "PREPARED")
@@ -80,6 +91,27 @@ def prepare_record_flipped(copy: Copy) -> str:
     record = next(record for record in copy.scene.wal.records if record.decision == "prepare")
     flip_at(copy, record.start + 4)
     return lsn(record.start)
+
+
+@loses("log", "SYNC-COMMIT")
+def commit_prepared_record_flipped(copy: Copy) -> str:
+    """Its transaction is prepared again, as it was before: no more than the end of the log is lost."""
+    assert copy.scene.wal is not None
+    record = next(record for record in copy.scene.wal.records if record.decision == "commit prepared")
+    flip_at(copy, record.start + 4)
+    return lsn(record.start)
+
+
+@is_harmless("log", "a timeline that ended before is not gone back to", where=(BEFORE,))
+def page_of_an_older_timeline(copy: Copy) -> str:
+    """Behind the end, a page of the right place and of no timeline that there is."""
+    assert copy.scene.wal is not None
+    file, offset = behind_the_end(copy)
+    page = bytearray(copy.read(file)[:PAGE])
+    at = -(-copy.scene.wal.end // PAGE) * PAGE
+    struct.pack_into("<HHIQ", page, 0, *struct.unpack_from("<HH", page), 0, at)
+    copy.write(file, offset, page)
+    return ""
 
 
 @stops("log", where=(BEFORE, AFTER))

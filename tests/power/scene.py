@@ -59,7 +59,7 @@ PROFILE = parse_profile(
         "server": {"settings": {"checkpoint_timeout": "1h", "max_prepared_transactions": 8, "max_wal_size": "1GB"}},
         "workload": {
             "kinds": [
-                *("transfer", "register", "append", "ddl", "toast", "indexed", "partitioned"),
+                *("transfer", "register", "append", "ddl", "toast", "large_object", "indexed", "partitioned"),
                 *("booking", "matview", "copy", "locks", "nested", "beside"),
             ],
             "two_phase": 0.03,
@@ -69,11 +69,12 @@ PROFILE = parse_profile(
 )
 FEW_KINDS = ("transfer", "register", "indexed")
 """What most damage is planted into gets more transactions."""
-LAST_KINDS = ("transfer", "register", "indexed", "append", "toast", "copy", "locks", "nested", "beside")
+LAST_KINDS = ("transfer", "register", "indexed", "append", "toast", "large_object", "copy", "locks", "nested", "beside")
 """At the end no command removes a file, and nothing is prepared but once: a log that is cut off is a loss alone."""
 OLD_ACKS, MORE_ACKS = (400, 400), (600, 600)
 """Acknowledged transactions, of all kinds and of few, up to the old copy; and from there to the last checkpoint."""
 TIMEOUT_S = 60.0
+STATEMENT_TIMEOUT_MS = 8_000
 
 PLACES = "crashlab_places"  # a tablespace in the data directory: a copy has its own
 OTHER_DATABASE = "crashlab_other"
@@ -86,6 +87,8 @@ CREATE EXTENSION amcheck;
 CREATE TABLE here AS SELECT n, md5(n::text) AS text FROM generate_series(1, 500) n;
 CREATE TABLE there (n integer PRIMARY KEY) TABLESPACE crashlab_space;
 INSERT INTO there SELECT generate_series(1, 500);
+CREATE TABLE locked (n integer PRIMARY KEY, note text);
+INSERT INTO locked SELECT n, 'old' FROM generate_series(1, 20) n;
 """
 
 FILES_SQL = """
@@ -228,7 +231,8 @@ class Scene:
         return judge(self.history, self.contract, [self.injection], observation, acked_min=20)
 
     def _read(self, recovery: Recovery, unchanged: frozenset[str]) -> Observation:
-        reading = dataclasses.replace(reading_of(PROFILE, self.history, []), databases=True)
+        reading = reading_of(PROFILE, self.history, [])
+        reading = dataclasses.replace(reading, databases=True, statement_timeout_ms=STATEMENT_TIMEOUT_MS)
 
         def connect(database: str) -> psycopg.Connection[Any]:
             return self.server.connect(autocommit=True, dbname=database)
@@ -301,13 +305,13 @@ class Scene:
 
 
 class Run:
-    """What the server of a scene goes through; three transactions stay prepared for a while."""
+    """What the server of a scene goes through; some transactions stay prepared for a while."""
 
     def __init__(self, server: Server, ledger: LedgerWriter, seed: int) -> None:
         self.server = server
         self.ledger = ledger
         self.seed = seed
-        self.waiting: dict[str, tuple[int, int]] = {}  # gid -> transaction, client
+        self.prepared: dict[int, int] = {}  # client -> transaction
 
     def before_the_old_copy(self) -> None:
         """Fill the tables; one transaction is prepared before the checkpoint, so that its file is in the copy."""
@@ -318,23 +322,23 @@ class Run:
             connection.execute(OTHER_SQL)
         self._work("all, first", OLD_ACKS[0], set_up=True)
         self._work("few, first", OLD_ACKS[1], FEW_KINDS)
+        self._run("VACUUM")  # makes room, and a BRIN index knows only ranges that a VACUUM or its making has seen
         self._prepare(41)
         self._run("CHECKPOINT")
 
     def before_the_last_checkpoint(self) -> None:
         """Change them; that transaction is committed, and another one prepared."""
-        for gid, (tx, client) in self.waiting.items():
-            action = "commit prepared"
-            self.ledger.record(Intent(tx=tx, client=client, at_ns=time.monotonic_ns(), action=action, gid=gid))
-            self._run(f"{action.upper()} '{gid}'")
-            self.ledger.record(Ack(tx=tx, client=client, at_ns=time.monotonic_ns(), tag=action.upper()))
+        self._decide(41)
         self._work("all, second", MORE_ACKS[0])
         self._run("VACUUM")
         self._run("VACUUM FULL pg_class")  # a new file: the relation map changes
         self._work("few, second", MORE_ACKS[1], FEW_KINDS)
+        self._lock_and_change()
         self._prepare(42)
         self._run("CHECKPOINT")
-
+        self._prepare(43)
+        self._prepare(44)
+        self._decide(44)
     def up_to_the_crash(self) -> Injection:
         """Change them a little more, with one more transaction prepared, and kill everything meanwhile."""
         self._prepare(43)
@@ -349,6 +353,17 @@ class Run:
         assert not workload.errors, workload.errors
         assert injection.confirmed
         return injection
+
+    def _lock_and_change(self) -> None:
+        """Change rows that another session has locked: the old versions then know both as a multixact."""
+        with (
+            self.server.connect(dbname=OTHER_DATABASE) as locking,
+            self.server.connect(dbname=OTHER_DATABASE) as changing,
+        ):
+            locking.execute("SELECT FROM locked FOR KEY SHARE")
+            changing.execute("UPDATE locked SET note = 'new'")
+            changing.commit()
+            locking.commit()
 
     def _work(self, name: str, acks: int, kinds: Sequence[str] = (), *, set_up: bool = False) -> None:
         rng = stream(self.seed, name)
@@ -397,4 +412,12 @@ class Run:
             self.ledger.record(intent)
             cursor.execute(f"PREPARE TRANSACTION '{gid}'")
             self.ledger.record(Prepared(tx=tx, client=client, at_ns=time.monotonic_ns()))
-        self.waiting[gid] = (tx, client)
+        self.prepared[client] = tx
+
+    def _decide(self, client: int) -> None:
+        """Commit it."""
+        tx, action = self.prepared[client], "commit prepared"
+        gid = f"crashlab-{tx}"
+        self.ledger.record(Intent(tx=tx, client=client, at_ns=time.monotonic_ns(), action=action, gid=gid))
+        self._run(f"{action.upper()} '{gid}'")
+        self.ledger.record(Ack(tx=tx, client=client, at_ns=time.monotonic_ns(), tag=action.upper()))

@@ -96,6 +96,18 @@ def test_after_a_clean_stop_nothing_is_lost(tmp_path: Path) -> None:
     assert findings(result) == {}
 
 
+def test_a_prepared_transaction_that_a_second_crash_loses_is_found(tmp_path: Path) -> None:
+    """17.10 forgets it if the power fails again between its file in pg_twophase and the end of the checkpoint."""
+    found = findings(run(tmp_path, "two-phase-crash-during-recovery", build("17.10"), until_found=True))
+    assert "Prepared transaction crashlab-" in found.get("CORRUPT-SURVIVORS-CHANGED", ""), found
+
+
+def test_where_such_a_file_has_its_right_name_nothing_is_found(tmp_path: Path) -> None:
+    """15.4 is the innocent twin: the names hold no epoch before 17."""
+    result = run(tmp_path, "two-phase-crash-during-recovery", build("15.4"))
+    assert {trial.verdict.outcome for trial in result.trials} == {Outcome.INTACT}, findings(result)
+
+
 def test_the_known_limit_with_unlogged_tables_is_shown(tmp_path: Path) -> None:
     """On a disk that keeps names in no order, recovery finds a file where it wants to make one."""
     result = run(tmp_path, "unsynced-names-power-loss", None)

@@ -1,0 +1,52 @@
+"""Is a session given up whose backend does not answer, and no other?"""
+
+import contextlib
+import signal
+import threading
+from typing import Any
+
+import psycopg
+import pytest
+
+from crashlab.recovery.patience import Patience
+from crashlab.server import Server
+
+pytestmark = pytest.mark.server
+
+TIMEOUT_MS = 400
+BUSY = "SELECT count(*) FROM generate_series(1, 1000000000)"
+
+
+def run(server: Server, statement: str, *, frozen: bool) -> None:
+    """Run a statement that is watched; freeze its backend in the middle, so that no timeout reaches it."""
+
+    def connect() -> "psycopg.Connection[Any]":
+        return server.connect(autocommit=True)
+
+    with contextlib.closing(connect()) as connection, Patience(connect, connection, TIMEOUT_MS):
+        connection.execute(f"SET statement_timeout = {TIMEOUT_MS}")
+        pid = connection.info.backend_pid
+        freeze = threading.Timer(TIMEOUT_MS / 4000, lambda: server.signal(pid, signal.SIGSTOP))
+        if frozen:
+            freeze.start()
+        connection.execute(statement)
+
+
+def test_a_backend_that_heeds_no_timeout_is_given_up(local_server: Server) -> None:
+    """It neither works nor waits: its session is as good as dead, and that is said."""
+    with pytest.raises(psycopg.OperationalError, match="does not heed its timeout") as caught:
+        run(local_server, BUSY, frozen=True)
+    assert not isinstance(caught.value, psycopg.errors.QueryCanceled)
+
+
+def test_a_backend_that_waits_is_given_up_without_blame(local_server: Server) -> None:
+    """Of one that waits for something nobody knows why it does not answer."""
+    with pytest.raises(psycopg.errors.QueryCanceled, match="waits for Timeout PgSleep"):
+        run(local_server, "SELECT pg_sleep(60)", frozen=True)
+
+
+def test_the_servers_own_timeout_comes_first(local_server: Server) -> None:
+    """The innocent twin: a slow statement is canceled by the server, and a quick one not at all."""
+    with pytest.raises(psycopg.errors.QueryCanceled, match="statement timeout"):
+        run(local_server, BUSY, frozen=False)
+    run(local_server, "SELECT 1", frozen=False)
