@@ -315,10 +315,10 @@ class Run:
 
     def before_the_old_copy(self) -> None:
         """Fill the tables; one transaction is prepared before the checkpoint, so that its file is in the copy."""
-        with self.server.connect(autocommit=True) as connection:
+        with self._connect() as connection:
             for statement in BESIDE_SQL:
                 connection.execute(statement)
-        with self.server.connect(autocommit=True, dbname=OTHER_DATABASE) as connection:
+        with self._connect(OTHER_DATABASE) as connection:
             connection.execute(OTHER_SQL)
         self._work("all, first", OLD_ACKS[0], set_up=True)
         self._work("few, first", OLD_ACKS[1], FEW_KINDS)
@@ -336,12 +336,12 @@ class Run:
         self._lock_and_change()
         self._prepare(42)
         self._run("CHECKPOINT")
-        self._prepare(43)
-        self._prepare(44)
-        self._decide(44)
+
     def up_to_the_crash(self) -> Injection:
         """Change them a little more, with one more transaction prepared, and kill everything meanwhile."""
         self._prepare(43)
+        self._prepare(44)
+        self._decide(44)
         (fault,) = PROFILE.faults
         rng = stream(self.seed, "last")
         workload = self._workload(rng, LAST_KINDS, two_phase=0.0)
@@ -356,14 +356,10 @@ class Run:
 
     def _lock_and_change(self) -> None:
         """Change rows that another session has locked: the old versions then know both as a multixact."""
-        with (
-            self.server.connect(dbname=OTHER_DATABASE) as locking,
-            self.server.connect(dbname=OTHER_DATABASE) as changing,
-        ):
-            locking.execute("SELECT FROM locked FOR KEY SHARE")
+        with self._connect(OTHER_DATABASE) as locking, self._connect(OTHER_DATABASE) as changing:
+            locking.execute("BEGIN; SELECT FROM locked FOR KEY SHARE")
             changing.execute("UPDATE locked SET note = 'new'")
-            changing.commit()
-            locking.commit()
+            locking.execute("COMMIT")
 
     def _work(self, name: str, acks: int, kinds: Sequence[str] = (), *, set_up: bool = False) -> None:
         rng = stream(self.seed, name)
@@ -381,15 +377,18 @@ class Run:
         profile = PROFILE.model_copy(update={"workload": plan})
         return make_workload(profile, self.server, self.ledger, rng.getrandbits(32))
 
+    def _connect(self, database: str = "postgres") -> psycopg.Connection[Any]:
+        return self.server.connect(autocommit=True, dbname=database, options="-c statement_timeout=60s")
+
     def _run(self, statement: str) -> None:
-        with self.server.connect(autocommit=True) as connection:
+        with self._connect() as connection:
             connection.execute(statement)
 
     def _prepare(self, client: int) -> None:
         """Prepare a transaction and leave it so; no session has this number."""
         tx = self.ledger.begin(client)
         gid = f"crashlab-{tx}"
-        with self.server.connect(autocommit=True) as connection, connection.cursor() as cursor:
+        with self._connect() as connection, connection.cursor() as cursor:
             cursor.execute("BEGIN")
             sync, xid, ticket, insert_lsn, write_lsn, flush_lsn = cursor.execute(OPENING, ("on",)).fetchone()
             writes = tuple(Register().step(cursor, stream(self.seed, "prepared", client), tx, client).writes)
