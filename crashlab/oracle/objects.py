@@ -3,6 +3,8 @@
 Checks: the ledgered sequence against every value that a survivor received; pg_prepared_xacts against the ledger's
     two-phase transactions; statements that hold after every transaction.
 Does not check: sequence gaps, which are normal after a crash. Prepared transactions of an application's own.
+Choices: a decision that lies behind the end of the WAL is lost like any other commit; its transaction is prepared
+    again, as it was before. Where the WAL was not read, that cannot be told from a file that came back.
 
 Sources: postgres-contract.md 4 (sequences, prepared transactions), 7.3 (2PC), 7.4 (sequence regress).
 """
@@ -10,7 +12,7 @@ Sources: postgres-contract.md 4 (sequences, prepared transactions), 7.3 (2PC), 7
 from operator import mul
 from typing import Any
 
-from crashlab.history import ACKED, COMMITTING_PREPARED, PREPARE_ACKNOWLEDGED, PREPARED, REFUSED, STATES
+from crashlab.history import ACKED, COMMITTING_PREPARED, PREPARE_ACKNOWLEDGED, PREPARED, REFUSED, STATES, History
 from crashlab.model import Invariant, Observation
 from crashlab.oracle.case import Case
 from crashlab.oracle.findings import Findings
@@ -61,7 +63,12 @@ def check_prepared(findings: Findings, case: Case, presence: Presence | None, wa
         facts: dict[str, Any] = {"tx": tx, "client": history.client[tx], "gid": gid, "state": STATES[state - 1]}
         facts |= {"sync": history.sync[tx], "flushed": True}
         if gid in listed:
-            if state in (ACKED, REFUSED) or (state == COMMITTING_PREPARED and seen):
+            if not seen and wal is not None and _decision_lost(history, tx, wal):
+                if state == REFUSED:  # of a COMMIT PREPARED, `order` says that it is missing
+                    cause, known = wal.explain(tx, "rollback prepared")
+                    says = f"ROLLBACK PREPARED of transaction {tx} ({gid}) was acknowledged, and it is prepared again."
+                    findings.add("LOSS-SYNC-COMMIT", "pg_prepared_xacts", f"{says} {cause}".rstrip(), **facts, **known)
+            elif state in (ACKED, REFUSED) or (state == COMMITTING_PREPARED and seen):
                 why = "its commit is visible" if state == COMMITTING_PREPARED else "its decision was acknowledged"
                 says = f"Transaction {tx} of client {history.client[tx]} ({gid}) is prepared again, yet {why}."
                 findings.add("CORRUPT-PREPARED-RESURRECTED", "pg_prepared_xacts", says, files=["pg_twophase"], **facts)
@@ -74,6 +81,12 @@ def check_prepared(findings: Findings, case: Case, presence: Presence | None, wa
                 facts |= known
                 says = f"{says} {cause}".rstrip()
                 findings.add("LOSS-PREPARED", "pg_prepared_xacts", says, files=["pg_twophase"], **facts)
+
+
+def _decision_lost(history: History, tx: int, wal: Wal) -> bool:
+    """Whether the decision about a prepared transaction was acknowledged and went with the end of the WAL: a loss."""
+    prepared = any(step == PREPARE_ACKNOWLEDGED for _, _, step in history.two_phase.get(tx, ()))
+    return prepared and history.state[tx] in (ACKED, REFUSED) and wal.ends_before_the_decision(tx)
 
 
 def _told(case: Case, tx: int, gid: str) -> str:

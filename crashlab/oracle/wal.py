@@ -75,6 +75,10 @@ class Wal:
                 return record
         return None
 
+    def ends_before_the_decision(self, tx: int) -> bool:
+        """Whether what became of a prepared transaction is behind the end of the WAL: then it is prepared as before."""
+        return self.facts is not None and not self._below_redo[tx] and self.record_of(tx, *_DECISIONS) is None
+
     def check(self) -> None:
         """Report survivors without a commit record, and prepared transactions that are not as the WAL has them."""
         facts, h = self.facts, self._history

@@ -4,7 +4,7 @@ import struct
 
 from planting import AFTER, BEFORE, BEFORE_SUMS, Copy, is_harmless, loses, stops
 
-from crashlab.model import WalRecord
+from crashlab.model import WalDecision, WalRecord
 from crashlab.recovery.wal import directory, file_of, read_control, read_wal
 from crashlab.recovery.walpages import Cluster
 
@@ -93,13 +93,24 @@ def prepare_record_flipped(copy: Copy) -> str:
     return lsn(record.start)
 
 
+def flip_decision(copy: Copy, decision: WalDecision) -> str:
+    """Let the log end before the decision about a prepared transaction; return where."""
+    assert copy.scene.wal is not None
+    record = next(record for record in copy.scene.wal.records if record.decision == decision)
+    flip_at(copy, record.start + 4)
+    return lsn(record.start)
+
+
 @loses("log", "SYNC-COMMIT")
 def commit_prepared_record_flipped(copy: Copy) -> str:
     """Its transaction is prepared again, as it was before: no more than the end of the log is lost."""
-    assert copy.scene.wal is not None
-    record = next(record for record in copy.scene.wal.records if record.decision == "commit prepared")
-    flip_at(copy, record.start + 4)
-    return lsn(record.start)
+    return flip_decision(copy, "commit prepared")
+
+
+@loses("log", "SYNC-COMMIT")
+def rollback_prepared_record_flipped(copy: Copy) -> str:
+    """The same."""
+    return flip_decision(copy, "rollback prepared")
 
 
 @is_harmless("log", "a timeline that ended before is not gone back to", where=(BEFORE,))

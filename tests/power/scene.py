@@ -30,7 +30,7 @@ from crashlab.contract import contract_for
 from crashlab.fault import inject
 from crashlab.fault.when import wait_until_due
 from crashlab.history import read_ledger
-from crashlab.ledger import Ack, Intent, LedgerWriter, Prepared
+from crashlab.ledger import Ack, Action, Intent, LedgerWriter, Prepared
 from crashlab.model import Injection, Observation, Recovery, Verdict
 from crashlab.oracle import judge
 from crashlab.profile import parse_profile
@@ -75,6 +75,8 @@ OLD_ACKS, MORE_ACKS = (400, 400), (600, 600)
 """Acknowledged transactions, of all kinds and of few, up to the old copy; and from there to the last checkpoint."""
 TIMEOUT_S = 60.0
 STATEMENT_TIMEOUT_MS = 8_000
+COMMIT_PREPARED: Action = "commit prepared"
+ROLLBACK_PREPARED: Action = "rollback prepared"
 
 PLACES = "crashlab_places"  # a tablespace in the data directory: a copy has its own
 OTHER_DATABASE = "crashlab_other"
@@ -328,7 +330,7 @@ class Run:
 
     def before_the_last_checkpoint(self) -> None:
         """Change them; that transaction is committed, and another one prepared."""
-        self._decide(41)
+        self._decide(41, COMMIT_PREPARED)
         self._work("all, second", MORE_ACKS[0])
         self._run("VACUUM")
         self._run("VACUUM FULL pg_class")  # a new file: the relation map changes
@@ -340,8 +342,9 @@ class Run:
     def up_to_the_crash(self) -> Injection:
         """Change them a little more, with one more transaction prepared, and kill everything meanwhile."""
         self._prepare(43)
-        self._prepare(44)
-        self._decide(44)
+        for client, action in ((44, COMMIT_PREPARED), (45, ROLLBACK_PREPARED)):
+            self._prepare(client)
+            self._decide(client, action)
         (fault,) = PROFILE.faults
         rng = stream(self.seed, "last")
         workload = self._workload(rng, LAST_KINDS, two_phase=0.0)
@@ -413,9 +416,9 @@ class Run:
             self.ledger.record(Prepared(tx=tx, client=client, at_ns=time.monotonic_ns()))
         self.prepared[client] = tx
 
-    def _decide(self, client: int) -> None:
-        """Commit it."""
-        tx, action = self.prepared[client], "commit prepared"
+    def _decide(self, client: int, action: Action) -> None:
+        """Commit it, or roll it back."""
+        tx = self.prepared[client]
         gid = f"crashlab-{tx}"
         self.ledger.record(Intent(tx=tx, client=client, at_ns=time.monotonic_ns(), action=action, gid=gid))
         self._run(f"{action.upper()} '{gid}'")
