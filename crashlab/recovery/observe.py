@@ -397,6 +397,7 @@ def _read_database(connection: psycopg.Connection[Any], name: str, complaints: l
 
 CHECKS: Iterable[tuple[str, Check]] = (
     ("xact_status", _xact_status),
+    ("page_lsn", _page_lsn),  # first: a scan may prune a page, which gives it another LSN
     ("heap_read", _heap_read),
     ("index_read", _index_read),
     ("amcheck_index", _amcheck_index),
@@ -404,7 +405,6 @@ CHECKS: Iterable[tuple[str, Check]] = (
     ("amcheck_gin", _amcheck_gin),
     ("full_read", _full_read),
     ("visibility_map", _visibility_map),
-    ("page_lsn", _page_lsn),
     ("sequences", _sequences),
     ("prepared", _prepared),
     ("invariants", _invariants),
