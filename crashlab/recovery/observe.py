@@ -384,7 +384,7 @@ def _databases(
 
 def _read_database(connection: psycopg.Connection[Any], name: str, complaints: list[Complaint]) -> physical.Looked:
     loops = [physical.FULL_READ]
-    if connection.execute("SELECT FROM pg_extension WHERE extname = 'amcheck'").fetchone():
+    if physical.has(connection, "amcheck"):
         loops += [physical.AMCHECK_INDEX, physical.AMCHECK_HEAP]
     found: list[Complaint] = []
     count = same = 0

@@ -83,8 +83,11 @@ def multixact_offsets_zeroed(copy: Copy) -> str:
     return "lock"  # the tables whose rows are locked
 
 
-# Not here: zeroed members. They are seen if one of those who had locked a row changed it and its old version has
-# not been pruned; otherwise nothing that can be read depends on them.
+@corrupts("pg_multixact", *MULTIXACT_DAMAGE)
+def multixact_members_zeroed(copy: Copy) -> str:
+    """The same; it shows in rows that one of those who had locked them changed, as long as the old version is there."""
+    zero(copy, "pg_multixact/members/0000")
+    return "lock"
 
 
 def zero(copy: Copy, file: str) -> None:

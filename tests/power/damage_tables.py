@@ -383,7 +383,7 @@ def chunk_page_zeroed(copy: Copy) -> str:
 
 
 def chunks_in_use(copy: Copy, page: bytes) -> bool:
-    """Whether a chunk of a surviving row is in a TOAST page: its transaction committed, and nobody deleted it."""
+    """Whether a piece of a value is in a page, of TOAST or large objects, that committed and that nobody deleted."""
     h = copy.scene.history
     committed = {h.xid[tx] for tx in range(1, h.count + 1) if h.state[tx] == ACKED}
     found = (header(page, item) for item in items(page) if item.state == LP_NORMAL)
@@ -434,8 +434,8 @@ def chunk_flipped(copy: Copy) -> str:
 def large_object_page_zeroed(copy: Copy) -> str:
     """Pieces of objects are missing, and read as zeros or as a shorter object."""
     file = copy.file("pg_largeobject")
-    blocks = range(len(copy.read(file)) // PAGE)
-    copy.put_page(file, max(blocks, key=lambda n: len(items(copy.page(file, n)))), bytes(PAGE))
+    used = [block for block, page in enumerate(pages_of(copy.read(file))) if chunks_in_use(copy, page)]
+    copy.put_page(file, copy.rng.choice(used), bytes(PAGE))
     return "large_object"
 
 

@@ -358,11 +358,12 @@ class Run:
         return injection
 
     def _lock_and_change(self) -> None:
-        """Change rows that another session has locked: the old versions then know both as a multixact."""
-        with self._connect(OTHER_DATABASE) as locking, self._connect(OTHER_DATABASE) as changing:
-            locking.execute("BEGIN; SELECT FROM locked FOR KEY SHARE")
-            changing.execute("UPDATE locked SET note = 'new'")
-            locking.execute("COMMIT")
+        """Change rows that another session has locked: the old versions then know both as a multixact; twice."""
+        for some in ("n <= 10", "n > 10"):
+            with self._connect(OTHER_DATABASE) as locking, self._connect(OTHER_DATABASE) as changing:
+                locking.execute(f"BEGIN; SELECT FROM locked WHERE {some} FOR KEY SHARE")
+                changing.execute(f"UPDATE locked SET note = 'new' WHERE {some}")
+                locking.execute("COMMIT")
 
     def _work(self, name: str, acks: int, kinds: Sequence[str] = (), *, set_up: bool = False) -> None:
         rng = stream(self.seed, name)
