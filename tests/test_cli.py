@@ -277,7 +277,8 @@ def test_help_is_fast_and_complete(flag):
 def test_signals_end_a_run_with_a_report(number, tmp_path):
     """SIGTERM and SIGHUP are treated as Ctrl-C."""
     code = (
-        "import sys, time\nfrom crashlab import campaign\nfrom crashlab.cli import invoke\n"
+        "import signal, sys, time\nfrom crashlab import campaign\nfrom crashlab.cli import invoke\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # under nohup it would stay ignored, as it should
         "def run_profile(request, **_):\n    request.out.mkdir()\n"
         "    (request.out / 'begun').touch()\n    time.sleep(60)\n"
         "campaign.run_profile = run_profile\nsys.exit(invoke(['run', 'kill9-all', '--out', 'o', '--json', 'r.json']))"
