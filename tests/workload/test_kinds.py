@@ -1,6 +1,7 @@
 """Does every kind of transaction say truthfully what it wrote, and would damage to its rows be seen?"""
 
 import contextlib
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -20,11 +21,13 @@ pytestmark = pytest.mark.server
 USER_DEFINED = {"sql"}
 
 
-def run_kinds(folder: Path, kinds: list[str], damage: Callable[[Server], None] | None = None) -> TrialResult:
+def run_kinds(
+    folder: Path, kinds: list[str], damage: Callable[[Server], None] | None = None, *, seed: int = 4
+) -> TrialResult:
     """Run one trial of these kinds."""
     request = RunRequest(
         profile=load_profile("objects", overrides=[f"workload.kinds={kinds}"]),
-        seed=4,
+        seed=seed,
         trials=1,
         time_limit_s=None,
         server=ServerChoice(kind="local"),
@@ -36,13 +39,29 @@ def run_kinds(folder: Path, kinds: list[str], damage: Callable[[Server], None] |
     return run_trial(request, 0, trial, before_recovery=damage)
 
 
-@pytest.mark.parametrize("kind", sorted(set(KINDS) - USER_DEFINED))
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - USER_DEFINED - {"ddl_unlogged"}))
 def test_each_kind_is_intact_after_a_crash(tmp_path: Path, kind: str) -> None:
     """What a kind notes in the ledger is what its tables hold, and enough of it happens to mean something."""
     result = run_kinds(tmp_path, [kind])
     assert result.verdict.outcome is Outcome.INTACT, result.verdict.findings
     assert result.verdict.promise is PromiseStatus.KEPT
     assert result.verdict.counts.acked > 20
+
+
+def test_unlogged_tables_are_intact_unless_the_server_stumbles_over_its_own_file(tmp_path: Path) -> None:
+    """PostgreSQL 14 to 18 fail one start in four here, with one message; see the README's track record."""
+    for seed in range(8):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        verdict = run_kinds(folder, ["ddl_unlogged"], seed=seed).verdict
+        if verdict.outcome is Outcome.INTACT:
+            assert verdict.promise is PromiseStatus.KEPT
+            assert verdict.counts.acked > 20
+            return
+        (finding,) = verdict.findings
+        assert finding.code == "NO-START"
+        assert re.search(r'could not create file "base/.*": File exists', finding.explanation)
+    pytest.fail("no start in eight succeeded")
 
 
 DAMAGE = {
