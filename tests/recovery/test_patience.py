@@ -14,7 +14,8 @@ from crashlab.server import Server
 pytestmark = pytest.mark.server
 
 TIMEOUT_MS = 400
-BUSY = "SELECT count(*) FROM generate_series(1, 1000000000)"
+BUSY = "SELECT count(*) FROM (SELECT generate_series(1, 1000000000)) AS numbers"
+"""Works without a wait whenever it is frozen. In FROM itself, the function would write its rows to a temporary file."""
 
 
 def run(server: Server, statement: str, *, frozen: bool) -> None:
