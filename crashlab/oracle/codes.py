@@ -74,7 +74,9 @@ _TABLE = (
         manual=RELIABILITY,
         remedy=f"{EXCLUDED_BY} Keep a copy of the data directory before you try anything: pg_resetwal destroys "
         "evidence.",
-        like="That is what it looks like when log, control file or a page of the catalogs is torn, old or gone.",
+        like="That is what it looks like when log, control file or a page of the catalogs is torn, old or gone, or "
+        'when a file that recovery makes is already there ("File exists"): an unlogged table whose transaction did not '
+        "end can do that, by a fault of PostgreSQL itself, and the second start goes on.",
         detection="Keep a copy of the data directory before you try anything: pg_resetwal destroys evidence.",
     ),
     *SILENT_CORRUPTION,
