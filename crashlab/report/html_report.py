@@ -32,6 +32,7 @@ class Bar:
     y: float
     width: float
     height: float
+    count: int
     says: str
 
 
@@ -132,6 +133,7 @@ def _chart(found: list[AsyncWindow]) -> Chart:
             y=round(HEIGHT - HEIGHT * count / top, 1),
             width=round(step - 2, 1),
             height=round(HEIGHT * count / top, 1),
+            count=count,
             says=f"{number * width_ms:g} to {(number + 1) * width_ms:g} ms: {counted(count)}",
         )
         for number, count in enumerate(counts)
