@@ -209,6 +209,18 @@ def test_dry_run_prints_the_plan_and_starts_nothing(told, capfd):
     assert not Path(".crashlab").exists()
 
 
+def test_dry_run_shows_an_applications_own_sql(told, capfd):
+    """What is asserted is part of the plan."""
+    assert invoke(["run", "own-application", "--dry-run"]) == 0
+    out = capfd.readouterr().out
+    for expected in (
+        "tables in the ledger: item, orders",
+        "67% UPDATE item SET stock",
+        "goods are in stock or sold: SELECT id, stock, sold FROM item WHERE stock + sold <> 500\n",
+    ):
+        assert expected in out
+
+
 def test_options_come_from_the_environment_too(told, monkeypatch):
     """CRASHLAB_RUN_SEED is --seed."""
     monkeypatch.setenv("CRASHLAB_RUN_SEED", "99")

@@ -29,6 +29,8 @@ def print_plan(plan: "Plan") -> None:
         _section("settings", [f"{name} = {value}" for name, value in profile.server.settings.items()])
         _section("initdb", profile.server.initdb)
         _section("workload", _workload(profile))
+        _section("own SQL", _own_sql(profile))
+        _section("invariant", [f"{one.name}: {_first_line(one.sql)}" for one in profile.invariants])
         faults = [_fault(fault) for fault in profile.faults] if power_loss is None else _power_loss(power_loss)
         _section("faults", faults or ["none: every trial will be inconclusive"])
         _section("contract", _contract(profile))
@@ -60,6 +62,22 @@ def _workload(profile: Profile) -> list[str]:
     if work.checkpoint_every_ms is not None:
         lines.append(f"a checkpoint every {format_ms(work.checkpoint_every_ms)}")
     return lines
+
+
+def _own_sql(profile: Profile) -> list[str]:
+    own = profile.workload.sql
+    if own is None:
+        return []
+    weights = sum(one.weight for one in own.transactions)
+    return [
+        f"tables in the ledger: {', '.join(own.tables)}",
+        *(f"{one.weight / weights:.0%} {_first_line(one.sql)}" for one in own.transactions),
+    ]
+
+
+def _first_line(sql: str) -> str:
+    first, *others = sql.strip().splitlines()
+    return f"{first} ..." if others else first
 
 
 def _fault(fault: Fault) -> str:
