@@ -1,6 +1,10 @@
 """Does what a user says about the data hold before the crash, at every moment that is looked at?
 
 What it returns after the crash means something only then.
+
+Choices: a look has the isolation level that the server gives the application, too. What is read in a serializable
+    transaction counts only if that commits (PostgreSQL manual, Serializable Isolation Level), so one that the server
+    cancels is tried again.
 """
 
 import threading
@@ -17,6 +21,7 @@ ROWS_SHOWN = 3
 ROWS_COUNTED_MAX = 1000
 TIMEOUT_MS = 10_000
 SHARE_MAX = 0.2  # of the time, for a look
+AGAIN_AFTER_S = 0.005
 
 
 def look(connection: "psycopg.Connection[Any]", query: InvariantQuery) -> str:
@@ -73,7 +78,15 @@ class InvariantWatch:
             pause_s = max(self._every_ms / 1000, (time.monotonic() - begun) * (1 / SHARE_MAX - 1))
 
     def _check(self, connection: "psycopg.Connection[Any]", query: InvariantQuery) -> None:
-        observed = look(connection, query)
+        deadline = time.monotonic() + TIMEOUT_MS / 1000
+        while True:
+            try:
+                observed = look(connection, query)
+                break
+            except psycopg.errors.SerializationFailure:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(AGAIN_AFTER_S)
         if observed != query.wanted:
             self.violations.setdefault(query.name, observed)
 
