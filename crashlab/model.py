@@ -244,7 +244,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     sequences: list[SequenceRead] = []
     prepared: list[str] = []  # gids in pg_prepared_xacts
     invariants: list[Invariant] = []
-    invariants_before: list[Invariant] = []  # a user's own that did not hold before the crash
+    invariants_before: list[Invariant] = []  # those that did not hold before the crash
     rows_counted: int | None = None  # inserted into the marker table, say the statistics; None: not asked
     unlogged_rows: dict[str, int] = {}  # fact only; recovery empties them, nothing is promised
     files: dict[str, str] = {}  # any other relation -> file

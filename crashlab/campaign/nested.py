@@ -12,6 +12,7 @@ Choices: the recovery is recorded with fsync and full_page_writes as the server 
 Source: issue "Power loss", profile crash-during-recovery; postgres-contract.md section 8.
 """
 
+import contextlib
 import dataclasses
 import shutil
 import time
@@ -28,6 +29,7 @@ from crashlab.profile import Profile
 from crashlab.recording import base
 from crashlab.recording.decoder import Decoder, root_label
 from crashlab.recording.diskmodel import DiskModel
+from crashlab.recording.iolog import LogPosition
 from crashlab.recording.operations import Kind
 from crashlab.recording.replay import self_check
 from crashlab.recovery import recover
@@ -96,6 +98,8 @@ def record_recovery(explorer: Explorer, model: DiskModel, candidate: Candidate) 
     log_begin = server.log_position()
     try:
         recover(server, restart=True, log_position=log_begin, overrides=durable_settings(server.version.major))
+        with contextlib.closing(LogPosition(log)) as position:
+            position.wait_until_quiet()
     finally:
         worker.kill()
         server.environment.clear()

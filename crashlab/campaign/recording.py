@@ -72,7 +72,7 @@ class RecordingRecord(msgspec.Struct, frozen=True, kw_only=True):
     differences: list[str]  # what the self-check found; empty: it passed
     workload_errors: list[str] = []
     tables: list[Relation] = []  # the user's own ledgered tables
-    invariants_before: list[Invariant] = []  # a user's own that did not hold while the run was recorded
+    invariants_before: list[Invariant] = []  # those that did not hold while the run was recorded
     seconds: dict[str, float] = {}
 
 
@@ -162,7 +162,7 @@ def make(request: RunRequest, folder: Path) -> Recording:
             _require_recording(log)
             first_bytes = _run(profile, workload, ledger, position)
             facts = server_facts(server)
-            _end(server, profile.power_loss)
+            _end(server, profile.power_loss, position)
             end_bytes = position()
         finally:
             ledger.close()
@@ -205,6 +205,10 @@ class _Position:
 
     def __call__(self) -> int:
         return self._log.bytes() if self._log is not None else 0
+
+    def wait_until_quiet(self) -> None:
+        if self._log is not None:
+            self._log.wait_until_quiet()
 
     def close(self) -> None:
         if self._log is not None:
@@ -280,8 +284,9 @@ def _wait_for_acks(workload: Workload, ledger: LedgerWriter, goal: int, deadline
         workload.errors.append(f"{ledger.acked} of {goal} transactions were acknowledged in {RUN_TIMEOUT_S:g} s")
 
 
-def _end(server: Server, power_loss: PowerLoss) -> None:
+def _end(server: Server, power_loss: PowerLoss, position: _Position) -> None:
     if power_loss.end == "stop":
         server.stop("fast")
     else:
+        position.wait_until_quiet()
         server.kill_all()

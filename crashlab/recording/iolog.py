@@ -22,6 +22,7 @@ writing: a record that is whole counts, the rest is ignored.
 
 import os
 import struct
+import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,6 +44,7 @@ DURABLE, DATASYNC, NAMELESS = 1, 2, 4
 _HEADER = struct.Struct("<8sIIQ64s")
 _HEAD = struct.Struct("<IIHHIQQQQ")
 _TAIL_OFFSET = 16
+QUIET_S, QUIET_WITHIN_S = 0.05, 2.0
 _KINDS = frozenset(Kind) | {START, BIND}
 _READ_BYTES = 1 << 20
 
@@ -71,6 +73,17 @@ class LogPosition:
     def bytes(self) -> int:
         """Return the log's tail; every operation that the server was told of before ends at or below it."""
         return int.from_bytes(os.pread(self._fd, 8, _TAIL_OFFSET), "little")
+
+    def wait_until_quiet(self) -> None:
+        """Wait until nothing was logged for a moment, or for QUIET_WITHIN_S in vain: the time to kill a server.
+
+        A process that dies between a call and its record leaves an operation unlogged, and the recording is not sound.
+        """
+        deadline = time.monotonic() + QUIET_WITHIN_S
+        before = -1
+        while (now := self.bytes()) != before and time.monotonic() < deadline:
+            before = now
+            time.sleep(QUIET_S)
 
     def close(self) -> None:
         """Let go of the log."""

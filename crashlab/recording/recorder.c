@@ -17,7 +17,7 @@
  *     fsync: the begin before the call, the end after its success. A write logged between them may or may not be
  *         covered, and counts as not covered, which a slower device would have made true.
  * A process killed between a call and its record leaves an operation unlogged. Nobody was told of it, but it is on the
- * disk, so the self-check of such a recording fails: record a clean run.
+ * disk, so the self-check of such a recording fails: kill a server while nothing is logged (iolog.py).
  *
  * Not seen: writes inside libc (stdio; a file opened by fopen is logged whole when renamed, linked or synced), io_uring,
  * and programs linked statically. A shared writable mapping is logged as BLIND; the self-check finds the rest.

@@ -46,6 +46,10 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     offset: int | None  # first byte that differs; None: not a matter of bytes
     reason: str
 
+    def __str__(self) -> str:
+        """Say it in words."""
+        return f"{self.path}{'' if self.offset is None else f' at byte {self.offset}'}: {self.reason}"
+
 
 def self_check(base: BaseImage, log: Path, live: Sequence[Path] | None = None) -> list[Difference]:
     """Replay a whole log and compare the result with the live directories; none different means a sound recording.

@@ -129,6 +129,7 @@ def _session(connect: ConnectTo, database: str, reading: Reading) -> "Iterator[p
 def _prepare(connection: psycopg.Connection[Any], unchanged: Collection[str], reading: Reading) -> None:
     connection.execute(f"SET statement_timeout = {reading.statement_timeout_ms}")
     connection.execute("SET default_transaction_read_only = on")
+    connection.execute("SET zero_damaged_pages = off; SET ignore_checksum_failure = off")  # damage has to be seen
     # Nobody writes any more. A prepared transaction that was serializable would refuse every serializable read.
     connection.execute("SET default_transaction_isolation = 'read committed'")
     for name, value in TEXT_SETTINGS.items():

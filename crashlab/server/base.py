@@ -274,7 +274,7 @@ class Server(registry.Disposable):
         Raises:
             ServerError: a requested setting is not in force; names the setting, wanted and found.
         """
-        with self.connect(autocommit=True, options="-c statement_timeout=10s") as connection:
+        with self.connect(autocommit=True) as connection:  # and no option of its own: it would be read, too
             found = read_settings(connection, self._in_force)
         require_in_force(self._in_force, found)
         return {name: setting.shown for name, setting in found.items()}

@@ -97,11 +97,19 @@ def require_in_force(wanted: Mapping[str, str], found: Mapping[str, Setting]) ->
         setting = found.get(name)
         if setting is None:
             wrong.append(f'"{name}": wanted "{value}", found no such setting')
-        elif setting.source != "override" and not same_value(value, setting):
-            # source "override": the server computed it, as it does for wal_buffers = -1.
+        elif not (_is_ours(setting) or same_value(value, setting)):
             wrong.append(f'"{name}": wanted "{value}", found "{setting.shown}" (source: {setting.source})')
     if wrong:
-        raise ServerError("could not put the requested settings in force", detail="\n".join(wrong))
+        raise ServerError(
+            "could not put the requested settings in force",
+            detail="\n".join(wrong),
+            hint="Write a value as SHOW prints it, and leave out what a session sets for itself.",
+        )
+
+
+def _is_ours(setting: Setting) -> bool:
+    """Say whether a value is the requested one in the server's own words: -1 computed, "German" as "German, DMY"."""
+    return setting.source == "override" or (setting.vartype == "string" and setting.source == "command line")
 
 
 def same_value(wanted: str, setting: Setting) -> bool:

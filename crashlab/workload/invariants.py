@@ -1,4 +1,4 @@
-"""Does what a user says about the data hold before the crash, at every moment that is looked at?
+"""Does what is said about the data hold before the crash, at every moment that is looked at?
 
 What it returns after the crash means something only then.
 
@@ -45,7 +45,7 @@ def look(connection: "psycopg.Connection[Any]", query: InvariantQuery) -> str:
 
 
 class InvariantWatch:
-    """Looks at a user's invariants again and again, and keeps what it saw when one did not hold."""
+    """Looks at invariants, once or again and again, and keeps what it saw when one did not hold."""
 
     def __init__(self, queries: Sequence[InvariantQuery], *, every_ms: float = 0.0) -> None:
         self._queries = queries

@@ -12,6 +12,7 @@ from typing import Any
 
 import psycopg
 
+from crashlab.errors import ServerError
 from crashlab.ledger import Ack, Intent, LedgerWriter
 from crashlab.seeds import stream
 from crashlab.workload.append import Append
@@ -115,6 +116,8 @@ class Workload:
         self._threads: list[threading.Thread] = []
         self._connections: list[psycopg.Connection[Any]] = []
         self._watch = InvariantWatch(invariants, every_ms=invariants_every_ms) if invariants else None
+        # A setting may change what such a statement means: then it says nothing after the crash
+        self._own = InvariantWatch([query for kind in self._kinds for query in kind.invariants()])
         self.errors: list[str] = []  # what no crash explains
 
     @property
@@ -124,15 +127,26 @@ class Workload:
 
     @property
     def violations(self) -> dict[str, str]:
-        """The user's invariants that did not hold when they were looked at, and what was observed first."""
-        return dict(self._watch.violations) if self._watch is not None else {}
+        """The invariants that did not hold when they were looked at, and what was observed first."""
+        return self._own.violations | (self._watch.violations if self._watch is not None else {})
 
     def set_up(self) -> None:
         """Create the tables, and fill them in one acknowledged synchronous transaction of client 0.
 
         Raises:
             UsageProblem: the user's own SQL cannot be used.
+            ServerError: the server refuses what crashlab's own tables need.
         """
+        try:
+            self._set_up()
+        except psycopg.Error as error:
+            raise ServerError(
+                "could not set up the workload",
+                detail=str(error).strip(),
+                hint="Look among the requested settings for one that forbids it.",
+            ) from error
+
+    def _set_up(self) -> None:
         with contextlib.closing(self._connect()) as connection, connection.cursor() as cursor:
             cursor.execute(COMMON_SQL + "".join(kind.setup_sql for kind in self._kinds))
             tx = self._ledger.begin(SETUP_CLIENT)
@@ -149,6 +163,7 @@ class Workload:
             self._ledger.record(Intent(tx=tx, client=SETUP_CLIENT, at_ns=now, xid=xid, writes=tuple(writes)))
             cursor.execute("COMMIT")
             self._ledger.record(Ack(tx=tx, client=SETUP_CLIENT, at_ns=time.monotonic_ns()))
+            self._own.check_first(connection)
             if self._watch is not None:
                 self._watch.check_first(connection)
 
@@ -156,8 +171,22 @@ class Workload:
         """Connect all sessions, then let them run.
 
         Raises:
-            psycopg.Error: a session could not connect; none runs then.
+            ServerError: a session could not connect; none runs then.
         """
+        try:
+            self._connect_all()
+        except psycopg.Error as error:
+            for connection in self._connections:
+                connection.close()
+            raise ServerError(
+                "could not connect all sessions of the workload",
+                detail=str(error).strip(),
+                hint="Ask for fewer clients, or raise max_connections.",
+            ) from error
+        for thread in self._threads:
+            thread.start()
+
+    def _connect_all(self) -> None:
         for client in range(1, self._clients + 1):
             connection = self._connect()
             self._connections.append(connection)
@@ -177,8 +206,6 @@ class Workload:
             self._threads.append(threading.Thread(target=self._look, args=looking, daemon=True))
         if self._databases is not None:
             self._threads.append(threading.Thread(target=self._make_databases, args=(self._databases,), daemon=True))
-        for thread in self._threads:
-            thread.start()
 
     def expect_crash(self) -> None:
         """From now on a lost connection is the fault's doing; before, it is an error of the trial."""

@@ -10,7 +10,7 @@ from crashlab import evidence
 from crashlab.campaign import RunRequest, ServerChoice, judge_folder, replay, run_profile
 from crashlab.campaign.results import ProfileResult
 from crashlab.campaign.trial import run_trial
-from crashlab.errors import EvidenceError
+from crashlab.errors import EvidenceError, ServerError
 from crashlab.model import Outcome, PromiseStatus
 from crashlab.profile import load_profile
 from crashlab.server import registry
@@ -70,6 +70,44 @@ def test_async_commits_are_lost_as_a_tail(tmp_path: Path) -> None:
         assert trial.verdict.promise is PromiseStatus.KEPT
         assert trial.verdict.counts.lost_forbidden == 0
         assert {finding.family for finding in trial.verdict.findings} <= {"loss", "note"}
+
+
+ODD_SETTINGS = (
+    "DateStyle=German",
+    "bytea_output=escape",
+    "default_transaction_deferrable=on",
+    "default_transaction_isolation=serializable",
+    "enable_bitmapscan=off",
+    "enable_indexscan=off",
+    "quote_all_identifiers=on",
+    "session_replication_role=replica",
+    "standard_conforming_strings=off",
+    "statement_timeout=60s",
+    "track_activities=off",
+)
+
+
+@pytest.mark.parametrize("profile", ["objects", "own-application"])
+def test_what_a_setting_does_to_sessions_does_not_change_the_verdict(profile: str, tmp_path: Path) -> None:
+    """They change how values and names are written, how tables are read, and which triggers run."""
+    verdict = run_profile(request(tmp_path, profile, *ODD_SETTINGS)).trials[0].verdict
+    assert verdict.promise is PromiseStatus.KEPT, verdict.findings
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("default_transaction_read_only=on", "could not set up the workload"),
+        ("max_connections=5", "could not connect all sessions of the workload"),
+    ],
+)
+def test_a_server_that_does_not_allow_the_workload_is_an_error_with_a_hint(
+    override: str, says: str, tmp_path: Path
+) -> None:
+    """Not a bug of crashlab, and nothing that a trial could say anything about."""
+    with pytest.raises(ServerError, match=says) as caught:
+        run_trial(request(tmp_path, "kill9-all", "clients=8", override), 0, tmp_path)
+    assert caught.value.hint
 
 
 def test_a_workload_that_acknowledges_nothing_is_inconclusive(tmp_path: Path) -> None:

@@ -142,3 +142,10 @@ def test_damage_is_found_and_its_file_named(
     else:
         assert result.verdict.promise is PromiseStatus.BROKEN
         assert named[0] in str(findings)
+
+
+def test_a_checksum_that_fails_is_seen_although_the_server_is_told_to_overlook_it(run_one: RunOne) -> None:
+    """The observer's own session takes neither zeros nor a damaged page for data."""
+    overlooking = ("zero_damaged_pages=on", "ignore_checksum_failure=on")
+    result = run_one("kill9-all", *overlooking, before_recovery=plant(flip_a_bit_of_a_header, []))
+    assert "CORRUPT-UNREADABLE" in [finding.code for finding in result.verdict.findings], result.verdict.findings
