@@ -13,12 +13,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+import hypothesis
 import pytest
 
 from crashlab.errors import RecordingError, ServerError
 from crashlab.server import Server, ServerSpec, create_server
 
 IMAGE = "postgres:17"
+
+hypothesis.settings.register_profile("crashlab", deadline=None)  # a busy machine is no fault of the code
+hypothesis.settings.load_profile("crashlab")
 
 
 @functools.cache

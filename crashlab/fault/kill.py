@@ -13,7 +13,7 @@ from random import Random
 
 from crashlab.errors import FaultError
 from crashlab.fault.effect import Effect
-from crashlab.fault.roles import find_target
+from crashlab.fault.roles import find_target, titled_processes
 from crashlab.server import Server
 
 RESPAWNED_ONLY = ("logger", "stats collector")
@@ -26,7 +26,7 @@ def inject(server: Server, target: str | None, rng: Random) -> Effect:
     """Send SIGKILL and wait until its consequences are complete."""
     if target == "all":
         return _kill_all(server)
-    processes = server.processes()
+    processes = titled_processes(server)
     victim = find_target(server, target or "", processes, rng)
     if victim.role == "postmaster":
         return _kill_postmaster(server, [process.pid for process in processes], victim.pid)

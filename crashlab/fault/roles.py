@@ -1,9 +1,11 @@
 """Which process does a target name, and why is there none?"""
 
+import time
 from random import Random
 
 from crashlab.errors import FaultError
 from crashlab.server import Process, Server
+from crashlab.server.roles import STARTING
 
 ROLE_OF_TARGET = {"backend": "client backend"}
 SINCE_MAJOR = {"io worker": 18, "walsummarizer": 17}
@@ -17,6 +19,20 @@ NEEDS = {
     "walsummarizer": "summarize_wal=on",
     "backend": "a session that is connected",
 }
+
+
+TITLES_TIMEOUT_S = 2.0
+POLL_S = 0.005
+
+
+def titled_processes(server: Server) -> list[Process]:
+    """List the processes once each has its title: a server may take connections before its last child has one."""
+    deadline = time.monotonic() + TITLES_TIMEOUT_S
+    while True:
+        processes = server.processes()
+        if time.monotonic() > deadline or all(process.role != STARTING for process in processes):
+            return processes
+        time.sleep(POLL_S)
 
 
 def find_target(server: Server, target: str, processes: list[Process], rng: Random) -> Process:

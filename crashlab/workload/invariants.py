@@ -22,6 +22,7 @@ ROWS_COUNTED_MAX = 1000
 TIMEOUT_MS = 10_000
 SHARE_MAX = 0.2  # of the time, for a look
 AGAIN_AFTER_S = 0.005
+POLL_S = 0.01
 
 
 def look(connection: "psycopg.Connection[Any]", query: InvariantQuery) -> str:
@@ -50,6 +51,8 @@ class InvariantWatch:
     def __init__(self, queries: Sequence[InvariantQuery], *, every_ms: float = 0.0) -> None:
         self._queries = queries
         self._every_ms = every_ms
+        self._asked = threading.Event()
+        self._answered = threading.Event()
         self.violations: dict[str, str] = {}  # name -> what was observed first
 
     def check_first(self, connection: "psycopg.Connection[Any]") -> None:
@@ -67,15 +70,26 @@ class InvariantWatch:
     def run(self, connection: "psycopg.Connection[Any]", stop: threading.Event) -> None:
         """Look at all until told to stop, and once more then. Raises psycopg.Error: the server did not answer."""
         _prepare(connection)
-        pause_s = 0.0
+        next_s = 0.0
         while True:
-            stopped = stop.wait(pause_s)
-            begun = time.monotonic()
+            while not (self._asked.is_set() or stop.is_set()) and time.monotonic() < next_s:
+                stop.wait(POLL_S)
+            stopped, asked, begun = stop.is_set(), self._asked.is_set(), time.monotonic()
+            self._asked.clear()
             for query in self._queries:
                 self._check(connection, query)
+            if asked:
+                self._answered.set()
             if stopped:
                 return
-            pause_s = max(self._every_ms / 1000, (time.monotonic() - begun) * (1 / SHARE_MAX - 1))
+            now = time.monotonic()
+            next_s = now + max(self._every_ms / 1000, (now - begun) * (1 / SHARE_MAX - 1))
+
+    def look_now(self) -> bool:
+        """Have all looked at, from now on, by the thread that runs this; return whether it did, in time."""
+        self._answered.clear()
+        self._asked.set()
+        return self._answered.wait(TIMEOUT_MS / 1000)
 
     def _check(self, connection: "psycopg.Connection[Any]", query: InvariantQuery) -> None:
         deadline = time.monotonic() + TIMEOUT_MS / 1000

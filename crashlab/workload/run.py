@@ -208,7 +208,12 @@ class Workload:
             self._threads.append(threading.Thread(target=self._make_databases, args=(self._databases,), daemon=True))
 
     def expect_crash(self) -> None:
-        """From now on a lost connection is the fault's doing; before, it is an error of the trial."""
+        """From now on a lost connection is the fault's doing; before, it is an error of the trial.
+
+        The user's invariants are looked at once more: what does not hold now says nothing after the crash.
+        """
+        if self._watch is not None and not self._crash_expected.is_set() and not self._watch.look_now():
+            self.errors.append("the invariants could not be looked at right before the fault")
         self._crash_expected.set()
 
     @property

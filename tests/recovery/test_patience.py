@@ -3,6 +3,7 @@
 import contextlib
 import signal
 import threading
+import time
 from typing import Any
 
 import psycopg
@@ -18,18 +19,28 @@ BUSY = "SELECT count(*) FROM (SELECT generate_series(1, 1000000000)) AS numbers"
 """Works without a wait whenever it is frozen. In FROM itself, the function would write its rows to a temporary file."""
 
 
+def freeze_at_work(server: Server, pid: int) -> None:
+    """Stop a backend once it is at its statement, so that no timeout reaches it."""
+    deadline = time.monotonic() + 20
+    with contextlib.closing(server.connect(autocommit=True)) as connection:
+        asleep = "SELECT state = 'active' AND (query NOT LIKE '%%pg_sleep%%' OR wait_event = 'PgSleep')"
+        query = f"{asleep} FROM pg_stat_activity WHERE pid = %s AND query NOT LIKE 'SET%%'"
+        while connection.execute(query, [pid]).fetchone() != (True,) and time.monotonic() < deadline:
+            time.sleep(0.002)
+    server.signal(pid, signal.SIGSTOP)
+
+
 def run(server: Server, statement: str, *, frozen: bool) -> None:
-    """Run a statement that is watched; freeze its backend in the middle, so that no timeout reaches it."""
+    """Run a statement that is watched; freeze its backend in the middle."""
 
     def connect() -> "psycopg.Connection[Any]":
         return server.connect(autocommit=True)
 
     with contextlib.closing(connect()) as connection, Patience(connect, connection, TIMEOUT_MS):
-        connection.execute(f"SET statement_timeout = {TIMEOUT_MS}")
-        pid = connection.info.backend_pid
-        freeze = threading.Timer(TIMEOUT_MS / 4000, lambda: server.signal(pid, signal.SIGSTOP))
+        connection.execute(f"SET statement_timeout = {0 if frozen else TIMEOUT_MS}")
+        freezer = threading.Thread(target=freeze_at_work, args=(server, connection.info.backend_pid))
         if frozen:
-            freeze.start()
+            freezer.start()
         connection.execute(statement)
 
 

@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from crashlab.errors import ServerError, ServerTimeout, UsageProblem
+from crashlab.fault.roles import titled_processes
 from crashlab.server import Server, ServerSpec, create_server, dispose_all
 from crashlab.server.builds import DEBIAN_ROOT, find_build
 from crashlab.server.local import LocalServer
@@ -24,7 +25,7 @@ CORE_ROLES = {"postmaster", "checkpointer", "background writer", "walwriter", "a
 
 
 def pids_by_role(server: Server) -> dict[str, int]:
-    return {process.role: process.pid for process in server.processes()}
+    return {process.role: process.pid for process in titled_processes(server)}
 
 
 def remember(server: Server, value: int) -> None:
@@ -67,7 +68,7 @@ def test_start_has_the_expected_roles_and_no_network(local_server: Server) -> No
     with local_server.connect() as connection:
         assert connection.info.server_version == version.num
         assert connection.execute("SHOW listen_addresses").fetchone() == ("",)
-        roles = {process.role for process in local_server.processes()}
+        roles = set(pids_by_role(local_server))
         listed = {row[0] for row in connection.execute("SELECT backend_type FROM pg_stat_activity")}
     assert CORE_ROLES | {"client backend"} <= roles
     assert listed <= roles
@@ -86,7 +87,7 @@ def test_older_build_has_its_own_roles() -> None:
     )
     with create_server(spec) as server:
         server.start()
-        roles = {process.role for process in server.processes()}
+        roles = set(pids_by_role(server))
         assert server.version.major == 15
         # The backend that start() asked for readiness may still be on its way out.
         assert CORE_ROLES | {"logger", "archiver", "logical replication launcher"} == roles - {"client backend"}
@@ -126,8 +127,8 @@ def test_kill_all_and_restart_keeps_commits(local_server: Server) -> None:
     for life in range(3):
         remember(local_server, life)
         # Not a backend: the one that has just been closed may still be on its way out.
-        before = {process.pid for process in local_server.processes() if process.role in CORE_ROLES}
-        assert len(before) == len(CORE_ROLES)
+        pids = pids_by_role(local_server)
+        before = {pids[role] for role in CORE_ROLES}
         position = local_server.log_position()
         assert before <= set(local_server.kill_all())
         assert local_server.processes() == []

@@ -12,6 +12,7 @@ import pytest
 
 from crashlab.campaign import RunRequest, ServerChoice, TrialResult
 from crashlab.campaign.trial import run_trial
+from crashlab.fault.roles import titled_processes
 from crashlab.model import Outcome, PromiseStatus
 from crashlab.profile import load_profile
 from crashlab.server import Server
@@ -19,6 +20,8 @@ from crashlab.workload.run import KINDS
 
 pytestmark = pytest.mark.server
 USER_DEFINED = {"sql"}
+KILL_AFTER = 'faults=[{ kind = "kill", target = "all", when = { acks = 150 } }]'
+"""Not by the clock: a slow machine would have done too little by then."""
 
 
 def run_kinds(
@@ -26,7 +29,7 @@ def run_kinds(
 ) -> TrialResult:
     """Run one trial of these kinds."""
     request = RunRequest(
-        profile=load_profile("objects", overrides=[f"workload.kinds={kinds}"]),
+        profile=load_profile("objects", overrides=[f"workload.kinds={kinds}", KILL_AFTER]),
         seed=seed,
         trials=1,
         time_limit_s=None,
@@ -133,7 +136,7 @@ NOT_FORCED = {
 def test_which_commits_are_flushed_whatever_synchronous_commit_says(local_server: Server, what: str) -> None:
     """With walwriter stopped nobody else flushes: the log is on disk after the answer only if the commit forced it."""
     before, statement = (FORCED | NOT_FORCED)[what]
-    (walwriter,) = [process.pid for process in local_server.processes() if process.role == "walwriter"]
+    (walwriter,) = [process.pid for process in titled_processes(local_server) if process.role == "walwriter"]
     with contextlib.closing(local_server.connect(autocommit=True)) as connection:
         connection.execute(before)
         connection.execute("SET synchronous_commit = off")

@@ -22,9 +22,10 @@ UNFOLLOWED = "ALTER TABLE orders DISABLE TRIGGER ALL; ALTER TABLE item DISABLE T
 
 
 def request(out: Path, profile: str, *overrides: str, trials: int = 1) -> RunRequest:
-    """A request for a profile on a local server."""
+    """A request for a profile on a local server; a live one kills not by the clock, but after enough has happened."""
+    kill = () if profile.endswith("power-loss") else (kill_after(100),)
     return RunRequest(
-        profile=load_profile(profile, overrides=list(overrides)),
+        profile=load_profile(profile, overrides=[*kill, *overrides]),
         seed=11,
         trials=trials,
         time_limit_s=None,
@@ -37,6 +38,11 @@ def request(out: Path, profile: str, *overrides: str, trials: int = 1) -> RunReq
 def codes(result: TrialResult) -> list[str]:
     """The codes of a trial's findings."""
     return [finding.code for finding in result.verdict.findings]
+
+
+def kill_after(acks: int) -> str:
+    """Return the override that kills after so many acknowledgements."""
+    return f'faults=[{{ kind = "kill", target = "all", when = {{ acks = {acks} }} }}]'
 
 
 def tampered(sql: str, said: list[str]) -> BeforeRecovery:
@@ -55,7 +61,7 @@ def tampered(sql: str, said: list[str]) -> BeforeRecovery:
 
 def test_an_honest_application_survives_a_kill(tmp_path: Path) -> None:
     """Its transactions are acknowledged, some are refused by its own constraints, and nobody is accused."""
-    result = run_profile(request(tmp_path, "own-application", trials=3))
+    result = run_profile(request(tmp_path, "own-application", kill_after(400), trials=3))
     for trial in result.trials:
         assert trial.verdict.promise is PromiseStatus.KEPT, trial.verdict.findings
         assert trial.verdict.counts.acked_sync > 20
@@ -183,6 +189,7 @@ def test_serialization_failures_are_refusals(tmp_path: Path, isolation: str) -> 
     After the crash the prepared transactions, which nobody knows enough about any more, would refuse every reader.
     """
     busy = [
+        kill_after(60),
         "clients=8",
         "two_phase=0.5",
         "max_prepared_transactions=20",
