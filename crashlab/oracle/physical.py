@@ -38,6 +38,7 @@ _DAMAGE_TEXTS = (
     "is not satisfied",
     "left-link",
     "missing chunk",
+    "tuple offset out of range",
     "unexpected chunk",
     "unexpected zero page",
 )

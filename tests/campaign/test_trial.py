@@ -13,6 +13,7 @@ from crashlab.campaign.trial import run_trial
 from crashlab.errors import EvidenceError, ServerError
 from crashlab.model import Outcome, PromiseStatus
 from crashlab.profile import load_profile
+from crashlab.profile_schema import When
 from crashlab.server import registry
 
 pytestmark = pytest.mark.server
@@ -54,7 +55,10 @@ def only(result: ProfileResult) -> tuple[Outcome, PromiseStatus | None, list[str
 )
 def test_process_crashes_lose_nothing(profile: str, tmp_path: Path) -> None:
     """Every process crash leaves every acknowledged synchronous transaction, and nothing else."""
-    result = run_profile(request(tmp_path, profile, trials=2))
+    asked = request(tmp_path, profile, trials=2)
+    enough = [fault.model_copy(update={"when": When(acks=100)}) for fault in asked.profile.faults]  # not by the clock
+    asked = dataclasses.replace(asked, profile=asked.profile.model_copy(update={"faults": enough}))
+    result = run_profile(asked)
     verdicts = [trial.verdict for trial in result.trials]
     assert [verdict.outcome for verdict in verdicts] == [Outcome.INTACT] * 2, verdicts
     assert all(verdict.promise is PromiseStatus.KEPT for verdict in verdicts)
@@ -112,9 +116,8 @@ def test_a_server_that_does_not_allow_the_workload_is_an_error_with_a_hint(
 
 def test_a_workload_that_acknowledges_nothing_is_inconclusive(tmp_path: Path) -> None:
     """A crash before enough was promised proves nothing."""
-    outcome, promise, codes = only(
-        run_profile(request(tmp_path, "kill9-all", 'faults=[{kind="kill", target="all", when={after="0ms"}}]'))
-    )
+    at_once = 'faults=[{kind="kill", target="all", when={after="0ms"}}]'
+    outcome, promise, codes = only(run_profile(request(tmp_path, "kill9-all", at_once, "workload.acked_min=100000")))
     assert (outcome, promise) == (Outcome.INCONCLUSIVE, None)
     assert "INCONCLUSIVE-TOO-FEW-ACKS" in codes
 

@@ -13,6 +13,8 @@ from crashlab.oracle.wal import lsn
 from crashlab.profile import parse_profile
 
 STATES = 24
+ROUNDS = 6
+"""One is enough nineteen times in twenty."""
 
 
 def profile(disk: str) -> dict[str, object]:
@@ -41,19 +43,21 @@ def test_what_the_wal_says_is_what_recovery_brings(tmp_path: Path, disk: str) ->
         keep="none",
     )
     recorded = recording.make(request, tmp_path / "recording")
+    possible = {"not written"} if disk == "process" else {"not written", "not durable", "behind a hole"}
     fates: set[str] = set()
     flushes = 0
-    with Explorer(recorded, chosen, tmp_path) as explorer:
-        for model, candidate in candidates(recorded, chosen, explorer.log, seed=5, trials=STATES):
-            result = explorer.try_state(model, candidate)
-            assert result.verdict.outcome in (Outcome.INTACT, Outcome.LOSS), result.verdict.findings
-            assert result.verdict.promise is PromiseStatus.KEPT
-            observation = evidence.load_observation(result.folder)
-            fates |= check(observation, recorded.ledger, candidate.io_bytes)
-            flushes += observation.wal_at_cut is not None and observation.wal_at_cut.last_flush is not None
+    for seed in range(ROUNDS):  # which of them a few states show is up to the server's own timing
+        with Explorer(recorded, chosen, tmp_path / str(seed)) as explorer:
+            for model, candidate in candidates(recorded, chosen, explorer.log, seed=seed, trials=STATES):
+                result = explorer.try_state(model, candidate)
+                assert result.verdict.outcome in (Outcome.INTACT, Outcome.LOSS), result.verdict.findings
+                assert result.verdict.promise is PromiseStatus.KEPT
+                observation = evidence.load_observation(result.folder)
+                fates |= check(observation, recorded.ledger, candidate.io_bytes)
+                flushes += observation.wal_at_cut is not None and observation.wal_at_cut.last_flush is not None
+        if flushes and len(fates) >= min(2, len(possible)):
+            break
     assert flushes, "the last flush before a cut was never found"
-    possible = {"not written"} if disk == "process" else {"not written", "not durable", "behind a hole"}
-    # Which of the three a few states show is up to the server's own timing
     assert fates <= possible
     assert len(fates) >= min(2, len(possible))
 

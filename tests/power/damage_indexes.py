@@ -30,6 +30,11 @@ INDEXES = {
 DIFFERS = ("INDEX-MISMATCH", "INDEX-AMCHECK")
 FAILS = (*DIFFERS, "UNREADABLE")
 BOTH = (AFTER, AFTER_SUMS)
+FLIPPED = 0x40
+BRIN_REGULAR, BRIN_DATA_OFFSET = 0xF093, 0x1F  # its last word, if it holds ranges; where in one values begin
+SPGIST, SPGIST_LEAF, SPGIST_LIVE = 0xFF82, 4, 0  # its last word, a bit of its flags, the state of a tuple
+BLOOM, BLOOM_TUPLE = 0xFF83, 16
+"""Source: brin_page.h, spgist_private.h, bloom.h of 14 to 18."""
 ITEMS_MAX = 500  # more line pointers are none: the page has another layout
 
 
@@ -69,31 +74,48 @@ def entry_flipped(copy: Copy, index: str) -> None:
     found = [(n, at) for n, page in enumerate(pages_of(copy.read(file))) for at in entries(copy, page)]
     assert found, f"{index} has no entry that can be recognized"
     block, at = copy.rng.choice(found)
-    copy.flip(file, block * PAGE + at + 4, 0x40)  # the number of the line pointer
+    copy.flip(file, block * PAGE + at + 4, FLIPPED)  # in the number of the line pointer
 
 
 def entries(copy: Copy, page: bytes) -> list[int]:
     """Return where in a page of an index stands the place of a row that is there.
 
-    In most indexes a tuple begins with it; in SP-GiST six bytes further on; GIN and bloom have no line pointer for it.
+    In most indexes a tuple begins with it; in SP-GiST, in live tuples of leaf pages, six bytes further on.
+    GIN and bloom have no line pointer for it; tuples of bloom are of one size.
     """
-    wanted = {struct.pack("<HHH", 0, place.block, place.item) for place in copy.rows(TABLE) if place.block}
+    # Item 64 would become item 0, which is none, rather than another
+    rows = [place for place in copy.rows(TABLE) if place.block and place.item != FLIPPED]
+    wanted = {struct.pack("<HHH", 0, place.block, place.item) for place in rows}
     tuples = [item.offset for item in items(page) if item.state == LP_NORMAL] if len(items(page)) < ITEMS_MAX else []
-    found = [at for start in tuples for at in (start, start + 6) if bytes(page[at : at + 6]) in wanted]
+    method = int.from_bytes(page[-2:], "little")
+    if method == SPGIST:
+        leaf = page[-8] & SPGIST_LEAF
+        places = [start + 6 for start in tuples if leaf and page[start] & 3 == SPGIST_LIVE]
+    elif method == BLOOM:
+        places = list(range(ITEMS_AT, PAGE - BLOOM_TUPLE, BLOOM_TUPLE))
+    else:
+        places = tuples
+    found = [at for at in places if bytes(page[at : at + 6]) in wanted]
+    if method in (SPGIST, BLOOM):
+        return found
     return found or [at for at in range(ITEMS_AT, PAGE - 6, 2) if bytes(page[at : at + 6]) in wanted]
 
 
 def range_flipped(copy: Copy, index: str) -> None:
-    """A block range's greatest value, which becomes smaller than its rows."""
+    """The greatest value of a block range, the last one, which becomes smaller than all its rows'."""
     file = copy.file(index)
+    ranges = []
     for block, content in enumerate(pages_of(copy.read(file))):
-        for place in copy.rows(TABLE):
-            if (at := content.find(struct.pack("<I", place.row[1]), 24)) >= 0 and place.row[1] >= 1 << 19:
-                page = bytearray(content)
-                page[at + 2] ^= 0x08
-                copy.put_page(file, block, page)
-                return
-    raise AssertionError("no range ends with a value of a row")
+        if int.from_bytes(content[-2:], "little") == BRIN_REGULAR:
+            for item in items(content):
+                of_block, info = struct.unpack_from("<IB", content, item.offset)
+                ranges.append((of_block, block, item.offset + (info & BRIN_DATA_OFFSET) + 4))
+    rows = copy.rows(TABLE)
+    ranges = [one for one in ranges if any(place.block == one[0] for place in rows)]
+    of_block, block, greatest_at = max(ranges)
+    page = copy.page(file, block)
+    struct.pack_into("<i", page, greatest_at, min(place.row[1] for place in rows if place.block == of_block) - 1)
+    copy.put_page(file, block, page)
 
 
 def _register(damage: Callable[[Copy, str], None], method: str, where: tuple[Where, ...], *codes: str) -> None:

@@ -4,6 +4,7 @@ import struct
 
 from planting import AFTER, BEFORE, BEFORE_SUMS, Copy, is_harmless, loses, stops
 
+from crashlab.history import ACKED
 from crashlab.model import WalDecision, WalRecord
 from crashlab.recovery.wal import directory, file_of, read_control, read_wal
 from crashlab.recovery.walpages import Cluster
@@ -74,10 +75,12 @@ def page_zeroed(copy: Copy) -> str:
 
 @loses("log", "SYNC-COMMIT")
 def segment_removed(copy: Copy) -> str:
-    """The last one that has records in it, or one before."""
+    """The last one that has a commit in it that was acknowledged."""
     assert copy.scene.wal is not None
     one = cluster(copy)
-    commits = [record for record in copy.scene.wal.records if record.decision == "commit"]
+    history = copy.scene.history
+    acked = {xid for xid, state in zip(history.xid, history.state, strict=True) if state == ACKED}
+    commits = [one for one in copy.scene.wal.records if one.decision == "commit" and one.xid in acked]
     file = file_of(one, commits[-1].start)
     assert file != file_of(one, copy.scene.wal.redo)
     copy.remove(file)

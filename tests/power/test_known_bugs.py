@@ -33,10 +33,10 @@ def build(version: str) -> Path:
     pytest.skip(problem)
 
 
-def run(out: Path, profile: str, bindir: Path | None, *, until_found: bool = False) -> ProfileResult:
+def run(out: Path, profile: str, bindir: Path | None, *overrides: str, until_found: bool = False) -> ProfileResult:
     """Run some crash states of a shipped profile."""
     request = RunRequest(
-        profile=load_profile(profile),
+        profile=load_profile(profile, overrides=list(overrides)),
         seed=31,
         trials=STATES_UNTIL_FOUND if until_found else STATES,
         time_limit_s=None,
@@ -110,7 +110,7 @@ def test_where_such_a_file_has_its_right_name_nothing_is_found(tmp_path: Path) -
 
 def test_the_known_limit_with_unlogged_tables_is_shown(tmp_path: Path) -> None:
     """On a disk that keeps names in no order, recovery finds a file where it wants to make one."""
-    result = run(tmp_path, "unsynced-names-power-loss", None)
+    result = run(tmp_path, "unsynced-names-power-loss", None, "power_loss.states_per_point=1")
     assert "File exists" in findings(result).get("NO-START", ""), findings(result)
     assert {trial.verdict.outcome for trial in result.trials} == {Outcome.INTACT, Outcome.NO_START}
     assert all(trial.verdict.promise is not PromiseStatus.BROKEN for trial in result.trials)

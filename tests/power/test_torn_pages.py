@@ -32,7 +32,7 @@ def explored(profile: str, seed: int, out: Path) -> ProfileResult:
         keep="none",
     )
     result = run_profile(request)
-    assert len(result.trials) >= STATES // 2
+    assert len(result.trials) >= STATES // 4  # a point with nothing pending offers one state, not four
     return result
 
 

@@ -111,8 +111,8 @@ def test_states_recover_in_the_same_image(name: str, trials: int, temporary: Pat
         assert promises == {PromiseStatus.KEPT}
     else:
         assert Outcome.INCONCLUSIVE not in outcomes
-        assert outcomes.count(Outcome.INTACT) <= trials // 10
-        assert promises == {PromiseStatus.VOID}
+        assert outcomes.count(Outcome.INTACT) <= trials // 5
+        assert PromiseStatus.BROKEN not in promises
     assert list(temporary.iterdir()) == []
     assert mounted_from(temporary) == []
     assert unused_volumes() <= volumes

@@ -280,7 +280,8 @@ def damaged_control(files: BaseImage) -> Callable[[Operation], Operation]:
 
     def altered(operation: Operation) -> Operation:
         if operation.kind is Kind.WRITE and operation.file == control:
-            return msgspec.structs.replace(operation, data=b"X" + bytes(operation.data)[1:])
+            first, *rest = operation.data
+            return msgspec.structs.replace(operation, data=bytes([first ^ 0xFF, *rest]))
         return operation
 
     return altered

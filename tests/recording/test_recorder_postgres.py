@@ -160,7 +160,9 @@ def test_replay_equals_the_data_directory(bindir: Path, folder: Path) -> None:
     assert Path(decoder.starts[0].program).name == "postgres"
     server.data.joinpath("global", "pg_control").chmod(0o600)
     with server.data.joinpath("global", "pg_control").open("r+b") as control:
-        control.write(b"\0")
+        (first,) = control.read(1)
+        control.seek(0)
+        control.write(bytes([first ^ 0xFF]))
     assert [difference.path for difference in self_check(server.base, server.log)] == ["pgdata/global/pg_control"]
 
 
