@@ -103,7 +103,18 @@ static int change_lock(u32 from, u32 to) {
     return __atomic_compare_exchange_n(&header->lock, &from, to, 0, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
 }
 
+/* While the kernel hands a dead holder's lock to one waiter, it finds the word and its own state at odds (EINVAL) for all
+ * others; and the one that gets it may have to wait for a processor first. */
+static int hand_over_lasts(long result, int *tries) {
+    const long millisecond[2] = {0, 1000000};
+    if (result != -EINVAL || ++*tries > 20000)
+        return 0;
+    sys(nanosleep, millisecond);
+    return 1;
+}
+
 static void lock(void) {
+    int tries = 0;
     for (u32 seen = 0; !change_lock(0, thread);) {
         seen = __atomic_load_n(&header->lock, __ATOMIC_SEQ_CST);
         long result = sys(futex, &header->lock, FUTEX_LOCK_PI);
@@ -111,7 +122,7 @@ static void lock(void) {
             break;
         if (result == -ESRCH && change_lock(seen, thread | (seen & FUTEX_WAITERS)))
             break;
-        if (result != -ESRCH && result != -EAGAIN && result != -EINTR)
+        if (result != -ESRCH && result != -EAGAIN && result != -EINTR && !hand_over_lasts(result, &tries))
             fail("could not lock the log", -result);
     }
     if (__atomic_load_n(&header->failed, __ATOMIC_RELAXED))

@@ -147,19 +147,19 @@ def test_writers_killed_at_any_moment_leave_a_readable_log(scene: Scene) -> None
     """SIGKILL loses at most the last write of its victim: the log reads on, and is right but for that one."""
     position = iolog.LogPosition(scene.log)
     command = scene.command("append")
-    for _ in range(6):
+    for _ in range(30):
         files = ["old0", "old1", "old2"]  # a file that a victim creates may be the one operation without a record
         writers = [
             subprocess.Popen([*command[:-2], name, "append"], env=scene.environment(), cwd=scene.live) for name in files
         ]
         before = position.bytes()
-        _wait_until(lambda before=before: position.bytes() > before + 300_000)  # type: ignore[misc]
+        _wait_until(lambda before=before: position.bytes() > before + 60_000)  # type: ignore[misc]
         for writer in writers:
             writer.send_signal(signal.SIGKILL)
             writer.wait(SECONDS_MAX)
     position.close()
     last = max(operation.log_end for operation in scene.operations())
-    assert last > 6 * 300_000
+    assert last > 30 * 60_000
     for difference in self_check(scene.base, scene.log):  # written, then killed before the record
         assert "bytes differ" in difference.reason
         assert difference.offset is not None
