@@ -114,12 +114,13 @@ def test_show_tells_what_a_recording_holds_and_what_was_in_flight(recorded, capf
     for expected in ("power-loss-async, seed 5", "replaying the log gives the live files", "wal", "relation"):
         assert expected in summary
     (line,) = (line for line in summary.splitlines() if line.startswith("  checkpoints"))
-    point = line.split(": ")[1].split("-")[0]
+    point, end = line.split(": ")[1].split()[0].split("-")
     assert invoke(["show", str(recorded.parent.parent), "--at", point]) == 0
     told = capfd.readouterr().out
     assert f"At operation {point}, on a linux disk" in told
     assert "pgdata/base/" in told
-    assert re.search(r"\bf(data)?sync\s+pgdata/", told)  # whichever it did last
+    assert invoke(["show", str(recorded), "--at", end]) == 0
+    assert re.search(r"\bfsync +pgdata/", capfd.readouterr().out)  # the checkpoint's own
 
 
 def test_a_recording_stays_only_if_it_is_needed(tmp_path, capfd):

@@ -274,7 +274,9 @@ class Server(registry.Disposable):
         Raises:
             ServerError: a requested setting is not in force; names the setting, wanted and found.
         """
-        with self.connect(autocommit=True) as connection:  # and no option of its own: it would be read, too
+        # Where one was asked for, that very one is in force and has to be read
+        timeout = {} if "statement_timeout" in self._in_force else {"options": "-c statement_timeout=10s"}
+        with self.connect(autocommit=True, **timeout) as connection:
             found = read_settings(connection, self._in_force)
         require_in_force(self._in_force, found)
         return {name: setting.shown for name, setting in found.items()}

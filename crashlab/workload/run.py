@@ -55,7 +55,6 @@ KINDS: dict[str, Callable[[], Kind]] = {
 }
 """All but `Sql`, which needs to be told what the user's application is."""
 SETUP_CLIENT = 0
-INVARIANTS_EVERY_MS = 50.0
 
 Connect = Callable[[], "psycopg.Connection[Any]"]
 

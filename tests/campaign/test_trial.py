@@ -15,6 +15,8 @@ from crashlab.model import Outcome, PromiseStatus
 from crashlab.profile import load_profile
 from crashlab.profile_schema import When
 from crashlab.server import registry
+from crashlab.workload.register import Register
+from crashlab.workload.relations import InvariantQuery
 
 pytestmark = pytest.mark.server
 
@@ -96,6 +98,14 @@ def test_what_a_setting_does_to_sessions_does_not_change_the_verdict(profile: st
     """They change how values and names are written, how tables are read, and which triggers run."""
     verdict = run_profile(request(tmp_path, profile, *ODD_SETTINGS)).trials[0].verdict
     assert verdict.promise is PromiseStatus.KEPT, verdict.findings
+
+
+def test_an_own_invariant_that_never_held_accuses_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A setting may change what it means: what is false before the crash proves nothing after it."""
+    wrong = InvariantQuery("one is two", "SELECT '1'", "2")
+    monkeypatch.setattr(Register, "invariants", lambda self: [wrong])
+    outcome, promise, codes = only(run_profile(request(tmp_path, "kill9-all", "workload.kinds=['register']")))
+    assert (outcome, promise, codes) == (Outcome.INCONCLUSIVE, None, ["INCONCLUSIVE-INVARIANT-BEFORE"])
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from overrides import kill_after
 
 from crashlab.campaign import RunRequest, ServerChoice, TrialResult
 from crashlab.campaign.trial import BeforeRecovery, run_trial
 from crashlab.profile import load_profile
 
 RunOne = Callable[..., TrialResult]
-KILL_AFTER = 'faults=[{ kind = "kill", target = "all", when = { acks = 250 } }]'
-"""Not by the clock: on a slow machine a table would have too few pages by then."""
+ACKS = 250
+"""So many that each table has more than one page."""
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def run_one(tmp_path: Path) -> RunOne:
         profile: str, *overrides: str, before_recovery: BeforeRecovery | None = None, seed: int = 20, trial: int = 0
     ) -> TrialResult:
         request = RunRequest(
-            profile=load_profile(profile, overrides=[KILL_AFTER, *overrides]),
+            profile=load_profile(profile, overrides=[kill_after(ACKS), *overrides]),
             seed=seed,
             trials=1,
             time_limit_s=None,

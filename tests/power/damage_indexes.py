@@ -1,7 +1,7 @@
 """Indexes: every access method, each damaged in the same ways."""
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from planting import (
     AFTER,
@@ -77,6 +77,14 @@ def entry_flipped(copy: Copy, index: str) -> None:
     copy.flip(file, block * PAGE + at + 4, FLIPPED)  # in the number of the line pointer
 
 
+def entry_leads_nowhere(copy: Copy, index: str) -> None:
+    """A place whose line pointer has the number 0, which none has."""
+    file = copy.file(index)
+    found = [(n, at) for n, page in enumerate(pages_of(copy.read(file))) for at in entries(copy, page)]
+    block, at = copy.rng.choice(found)
+    copy.write(file, block * PAGE + at + 4, bytes(2))
+
+
 def entries(copy: Copy, page: bytes) -> list[int]:
     """Return where in a page of an index stands the place of a row that is there.
 
@@ -88,17 +96,16 @@ def entries(copy: Copy, page: bytes) -> list[int]:
     wanted = {struct.pack("<HHH", 0, place.block, place.item) for place in rows}
     tuples = [item.offset for item in items(page) if item.state == LP_NORMAL] if len(items(page)) < ITEMS_MAX else []
     method = int.from_bytes(page[-2:], "little")
+    anywhere: Iterable[int] = range(ITEMS_AT, PAGE - 6, 2)  # lists of places, as GIN has
     if method == SPGIST:
         leaf = page[-8] & SPGIST_LEAF
-        places = [start + 6 for start in tuples if leaf and page[start] & 3 == SPGIST_LIVE]
+        tuples = [start + 6 for start in tuples if leaf and page[start] & 3 == SPGIST_LIVE]
+        anywhere = ()
     elif method == BLOOM:
-        places = list(range(ITEMS_AT, PAGE - BLOOM_TUPLE, BLOOM_TUPLE))
-    else:
-        places = tuples
-    found = [at for at in places if bytes(page[at : at + 6]) in wanted]
-    if method in (SPGIST, BLOOM):
-        return found
-    return found or [at for at in range(ITEMS_AT, PAGE - 6, 2) if bytes(page[at : at + 6]) in wanted]
+        tuples = []
+        anywhere = range(ITEMS_AT, PAGE - BLOOM_TUPLE, BLOOM_TUPLE)
+    found = [at for at in tuples if bytes(page[at : at + 6]) in wanted]
+    return found or [at for at in anywhere if bytes(page[at : at + 6]) in wanted]
 
 
 def range_flipped(copy: Copy, index: str) -> None:
@@ -140,6 +147,7 @@ for _method in INDEXES:
     _register(_flipped, _method, (AFTER,), *FAILS)
     _register(_flipped, _method, (AFTER_SUMS,), "UNREADABLE")
     if _method != "brin":  # its entries are of ranges
+        _register(entry_leads_nowhere, _method, (AFTER,), *FAILS)
         _register(page_zeroed, _method, BOTH, *FAILS)
     if _method == "gin":
         _register(first_page_zeroed, _method, (AFTER,), *LOOPS)

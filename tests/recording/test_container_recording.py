@@ -111,8 +111,9 @@ def test_states_recover_in_the_same_image(name: str, trials: int, temporary: Pat
         assert promises == {PromiseStatus.KEPT}
     else:
         assert Outcome.INCONCLUSIVE not in outcomes
-        assert outcomes.count(Outcome.INTACT) <= trials // 5
-        assert PromiseStatus.BROKEN not in promises
+        assert outcomes.count(Outcome.INTACT) <= trials // 10
+        harmed = {trial.verdict.promise for trial in result.trials if trial.verdict.outcome is not Outcome.INTACT}
+        assert harmed == {PromiseStatus.VOID}  # what is intact kept even what nobody promised
     assert list(temporary.iterdir()) == []
     assert mounted_from(temporary) == []
     assert unused_volumes() <= volumes

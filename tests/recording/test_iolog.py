@@ -1,8 +1,10 @@
 """Does a log read back as it was written, and does damage never pass?"""
 
+import contextlib
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -206,3 +208,28 @@ def test_nothing_recorded(log: Path) -> None:
         list(Decoder(log, BASE))
     with pytest.raises(RecordingError, match="could not create"):
         iolog.create(log)
+
+
+@pytest.mark.parametrize(("lengths", "seen"), [([1, 2, 3, 3, 4], 4), (itertools.count(), 41)])
+def test_the_wait_for_quiet_ends_at_the_first_standstill_or_gives_up(
+    lengths: Iterable[int], seen: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four looks until two agree; of a log that grows for ever as many as fit into the time, by a clock of our own."""
+    now = 0
+    asked = []
+    following = iter(lengths)
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += round(seconds * 1000)
+
+    def length(_: iolog.LogPosition) -> int:
+        asked.append(next(following))
+        return asked[-1]
+
+    iolog.create(tmp_path / "io.log")
+    monkeypatch.setattr(iolog, "time", SimpleNamespace(monotonic=lambda: now / 1000, sleep=sleep))
+    monkeypatch.setattr(iolog.LogPosition, "bytes", length)
+    with contextlib.closing(iolog.LogPosition(tmp_path / "io.log")) as position:
+        position.wait_until_quiet()
+    assert len(asked) == seen

@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from overrides import kill_after
 
 from crashlab.campaign import RunRequest, ServerChoice, TrialResult
 from crashlab.campaign.trial import run_trial
@@ -20,8 +21,6 @@ from crashlab.workload.run import KINDS
 
 pytestmark = pytest.mark.server
 USER_DEFINED = {"sql"}
-KILL_AFTER = 'faults=[{ kind = "kill", target = "all", when = { acks = 150 } }]'
-"""Not by the clock: a slow machine would have done too little by then."""
 
 
 def run_kinds(
@@ -29,7 +28,7 @@ def run_kinds(
 ) -> TrialResult:
     """Run one trial of these kinds."""
     request = RunRequest(
-        profile=load_profile("objects", overrides=[f"workload.kinds={kinds}", KILL_AFTER]),
+        profile=load_profile("objects", overrides=[f"workload.kinds={kinds}", kill_after(150)]),
         seed=seed,
         trials=1,
         time_limit_s=None,

@@ -4,9 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from overrides import kill_after
 
 from crashlab import evidence
 from crashlab.campaign import RunRequest, ServerChoice, TrialResult, judge_folder, run_profile
+from crashlab.campaign import trial as live_trial
 from crashlab.campaign.run import replay
 from crashlab.campaign.trial import BeforeRecovery, run_trial
 from crashlab.errors import ProfileError, UsageProblem
@@ -38,11 +40,6 @@ def request(out: Path, profile: str, *overrides: str, trials: int = 1) -> RunReq
 def codes(result: TrialResult) -> list[str]:
     """The codes of a trial's findings."""
     return [finding.code for finding in result.verdict.findings]
-
-
-def kill_after(acks: int) -> str:
-    """Return the override that kills after so many acknowledgements."""
-    return f'faults=[{{ kind = "kill", target = "all", when = {{ acks = {acks} }} }}]'
 
 
 def tampered(sql: str, said: list[str]) -> BeforeRecovery:
@@ -135,6 +132,15 @@ def test_an_application_that_breaks_its_own_invariant_accuses_nobody(tmp_path: P
         texts = [one.explanation for one in trial.verdict.findings if one.code == "INCONCLUSIVE-INVARIANT-BEFORE"]
         assert len(texts) == 2
         assert any('"sold": ' in text and "goods are in stock or sold" in text for text in texts)
+
+
+def test_the_last_look_before_the_fault_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An application breaks its invariant after the first look, and no other comes in time but that one."""
+    monkeypatch.setattr(live_trial, "INVARIANTS_EVERY_MS", 600_000.0)
+    never = 'workload.sql.transactions=["UPDATE item SET sold = sold + 1 WHERE id = 1 AND :tx > 60"]'
+    (trial,) = run_profile(request(tmp_path, "own-application", never)).trials
+    assert (trial.verdict.outcome, trial.verdict.promise) == (Outcome.INCONCLUSIVE, None)
+    assert "INCONCLUSIVE-INVARIANT-BEFORE" in codes(trial)
 
 
 @pytest.mark.parametrize(
