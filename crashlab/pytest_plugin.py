@@ -26,10 +26,10 @@ import pytest
 from crashlab.seeds import derive, new_seed
 
 if TYPE_CHECKING:
-    from crashlab.application import ApplicationTrial
     from crashlab.model import Verdict
     from crashlab.profile import Profile
     from crashlab.server import Server
+    from crashlab.trial.application import ApplicationTrial
 
 DEFAULT_PROFILE = "kill9-all"
 SEED = pytest.StashKey[int]()
@@ -116,7 +116,7 @@ def crash_ledger(
     request: pytest.FixtureRequest, crash_server: Server, crashlab_profile: Profile, tmp_path: Path
 ) -> Iterator[CrashLedger]:
     """What the application was told, and the judgement of what came back."""
-    from crashlab.application import ApplicationTrial
+    from crashlab.trial.application import ApplicationTrial
 
     root = request.config.stash[SEED]
     reproduce = f"pytest '{request.node.nodeid}' --crashlab-seed={root}"

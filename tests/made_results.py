@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from crashlab.campaign.results import ProfileResult, RunResult, TrialResult, replay_command
 from crashlab.contract import contract_for
 from crashlab.errors import CrashlabError
 from crashlab.evidence import ServerFacts
@@ -18,6 +17,7 @@ from crashlab.model import (
     Verdict,
 )
 from crashlab.profile import load_profile
+from crashlab.results import ProfileResult, RunResult, TrialResult, replay_command
 
 FACTS = ServerFacts(
     kind="local",

@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
-from made_results import broken, inconclusive, intact, permitted_loss, result
 
 from crashlab import campaign
 from crashlab.cli import cli, invoke
 from crashlab.errors import ServerError
+from tests.made_results import broken, inconclusive, intact, permitted_loss, result
 
 FAULT = '[[faults]]\nkind = "kill"\ntarget = "all"\nwhen = { acks = 5 }\n'
 

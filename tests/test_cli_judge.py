@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from crashlab import campaign
-from crashlab.campaign import trial as live_trial
 from crashlab.campaign.runrecord import CAMPAIGN
 from crashlab.cli import invoke
 from crashlab.errors import ServerError
+from crashlab.trial import live as live_trial
 
 pytestmark = pytest.mark.server
 

@@ -12,8 +12,8 @@ import pytest
 from crashlab import evidence
 from crashlab.cli import invoke
 from crashlab.cli.recordings import DISKS, POINTS
+from crashlab.disk.model import CrashState
 from crashlab.profile import PowerLoss
-from crashlab.recording.diskmodel import CrashState
 
 pytestmark = pytest.mark.server
 

@@ -1,11 +1,12 @@
 """Who runs the trials of a profile, and who judges them again? `run_profile`, `judge_folder`, `replay`, `record`."""
 
 from crashlab.campaign.recorded import record
-from crashlab.campaign.recording import find as find_recording
-from crashlab.campaign.rejudge import add_missed, judge_folder, judge_run, judge_trial
-from crashlab.campaign.results import ProfileResult, RunRequest, RunResult, ServerChoice, TrialResult
+from crashlab.campaign.rejudge import add_missed, judge_folder, judge_run
 from crashlab.campaign.run import replay, run_profile
 from crashlab.campaign.runrecord import save_run
+from crashlab.exploration.recording import find as find_recording
+from crashlab.results import ProfileResult, RunRequest, RunResult, ServerChoice, TrialResult
+from crashlab.trial.judged import judge_trial
 
 __all__ = [
     "ProfileResult",

@@ -10,14 +10,14 @@ from pathlib import Path
 import msgspec
 
 from crashlab import evidence
-from crashlab.campaign import recording as recordings
-from crashlab.campaign.explore import Candidate, Explorer, candidates, rebuild
-from crashlab.campaign.nested import few_states_a_point, inner_request, record_recovery, recoveries_of
-from crashlab.campaign.recording import Recording
-from crashlab.campaign.results import OnPhase, OnTrial, ProfileResult, RunRequest
+from crashlab.disk.model import CrashState
+from crashlab.exploration import recording as recordings
+from crashlab.exploration.explorer import Candidate, Explorer, candidates, rebuild
+from crashlab.exploration.nested import few_states_a_point, inner_request, record_recovery, recoveries_of
+from crashlab.exploration.recording import Recording
 from crashlab.model import Outcome, PromiseStatus
 from crashlab.profile import Profile
-from crashlab.recording.diskmodel import CrashState
+from crashlab.results import OnPhase, OnTrial, ProfileResult, RunRequest
 
 RECORDING_FOLDER = "recording"
 

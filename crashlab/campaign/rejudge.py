@@ -1,119 +1,21 @@
 """What does the oracle of today say about the evidence of then? No server is needed.
 
 Judging a whole run again gives its JSON report again, byte for byte, as long as the oracle is the same.
-Choices: a stored verdict is never read, only replaced, so that one with codes that are unknown today is no obstacle.
 """
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 from crashlab import evidence
-from crashlab.campaign.results import CrashPoint, ProfileResult, RunResult, TrialResult, replay_command
 from crashlab.campaign.runrecord import load_run
-from crashlab.contract import contract_for
-from crashlab.errors import EvidenceError
-from crashlab.history import read_ledger
-from crashlab.model import Contract, Verdict
-from crashlab.oracle import judge
-from crashlab.profile import PowerLoss, Profile
-
-_RECORDING, _BASE = "recording.json", "base"
-"""A recording's record, and its folder with whole data directories; `campaign.recording` stands above this module."""
-
-
-def contract_of(record: evidence.TrialRecord) -> Contract:
-    """Return what was promised to the clients of a trial."""
-    return contract_for(
-        record.server.settings,
-        record.crash_class,
-        version_num=record.server.version_num,
-        bounded_window=all(injection.bounds_window for injection in record.injections),
-        disk=_disk(record),
-    )
-
-
-def _disk(record: evidence.TrialRecord) -> str:
-    power_loss = record.profile_resolved.get("power_loss")
-    return "linux" if power_loss is None else PowerLoss.model_validate(power_loss).promised_disk
-
-
-def judge_trial(folder: Path) -> Verdict:
-    """Judge one trial's evidence and store the verdict beside it.
-
-    Raises:
-        EvidenceError, LedgerError: the evidence is missing or damaged; the message names the file.
-    """
-    record = evidence.load_trial(folder)
-    if record.recording is None:
-        history = read_ledger(folder / evidence.LEDGER)
-    else:
-        history = read_ledger(folder / record.recording / evidence.LEDGER, until_io=record.crash_io)
-    verdict = judge(
-        history,
-        contract_of(record),
-        record.injections,
-        evidence.load_observation(folder),
-        acked_min=record.acked_min,
-        workload_errors=record.workload_errors,
-    )
-    evidence.save(folder, evidence.VERDICT, verdict)
-    return verdict
-
-
-def trial_folders(path: Path) -> list[Path]:
-    """Return every trial's folder at or below a path, in order.
-
-    Raises:
-        EvidenceError: there is none.
-    """
-    found = sorted(_below(path))
-    if not found:
-        raise EvidenceError(
-            f'no evidence of a trial in "{path}"',
-            hint="Give the folder of one trial, of a profile, or of a whole run (--out; .crashlab/latest by default).",
-        )
-    return found
-
-
-def _below(path: Path) -> Iterator[Path]:
-    """Yield the folders of trials, without a look into their data directories or into base images."""
-    for folder, below, files in os.walk(path):
-        if evidence.TRIAL in files:
-            yield Path(folder)
-            below.clear()
-        if _RECORDING in files:
-            below[:] = [name for name in below if name != _BASE]
-
-
-def result_of(folder: Path, *, verdict: Verdict | None = None) -> TrialResult:
-    """Return a trial's result from its evidence alone, so that a stored one reads like a fresh one.
-
-    Args:
-        verdict: the judgement, if it has just been made; otherwise the evidence is judged.
-    """
-    record = evidence.load_trial(folder)
-    data = folder / evidence.DATA
-    replayable = record.reproduce.startswith("crashlab replay ")  # where the folder is now, if it was moved
-    return TrialResult(
-        trial=record.trial,
-        seed=record.seed,
-        verdict=verdict or judge_trial(folder),
-        injections=record.injections,
-        seconds=record.seconds,
-        folder=folder,
-        kept_data=data if data.exists() else None,
-        reproduce=replay_command(folder) if replayable else record.reproduce,
-        server=record.server,
-        state=evidence.load(folder / evidence.STATE, CrashPoint) if record.recording is not None else None,
-        contract=contract_of(record),
-    )
+from crashlab.profile import Profile
+from crashlab.results import ProfileResult, RunResult
+from crashlab.trial.judged import folders_below, result_of, trial_folders
 
 
 def add_missed(result: ProfileResult, folder: Path) -> None:
     """Add the trials of a profile whose evidence was complete when the run was cut short before it counted them."""
     known = {trial.folder for trial in result.trials}
-    missed = [one for one in _below(folder) if one not in known]
+    missed = [one for one in folders_below(folder) if one not in known]
     result.trials = sorted([*result.trials, *map(result_of, missed)], key=lambda trial: trial.trial)
     if missed:
         result.server = result.trials[-1].server

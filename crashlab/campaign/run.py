@@ -6,7 +6,9 @@ from pathlib import Path
 
 from crashlab import evidence
 from crashlab.campaign.recorded import replay_state, run_recorded
-from crashlab.campaign.results import (
+from crashlab.model import PromiseStatus
+from crashlab.profile import Profile
+from crashlab.results import (
     Keep,
     OnPhase,
     OnTrial,
@@ -15,10 +17,8 @@ from crashlab.campaign.results import (
     ServerChoice,
     make_trial_folder,
 )
-from crashlab.campaign.trial import run_trial
-from crashlab.model import PromiseStatus
-from crashlab.profile import Profile
 from crashlab.server import SpareDirectories
+from crashlab.trial.live import run_trial
 
 
 def run_profile(

@@ -13,10 +13,10 @@ import msgspec
 
 import crashlab
 from crashlab import evidence
-from crashlab.campaign.results import ProfileResult, RunResult
 from crashlab.errors import CrashlabError
 from crashlab.model import CrashClass
 from crashlab.profile import Profile
+from crashlab.results import ProfileResult, RunResult
 
 CAMPAIGN = "campaign.json"
 

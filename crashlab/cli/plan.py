@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from crashlab.campaign import ServerChoice
-    from crashlab.campaign.results import Keep
     from crashlab.profile import Profile
+    from crashlab.results import Keep
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,9 +34,9 @@ from crashlab.errors import CrashlabError, UsageProblem
 
 if TYPE_CHECKING:
     from crashlab.campaign import ProfileResult, RunResult, ServerChoice, TrialResult
-    from crashlab.campaign.results import Keep
     from crashlab.profile import Profile
     from crashlab.report.console import Watch
+    from crashlab.results import Keep
     from crashlab.server import SpareDirectories
 
 

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from crashlab.campaign.overview import in_flight, overview
+from crashlab.exploration.overview import in_flight, overview
 
 if TYPE_CHECKING:
-    from crashlab.campaign.recording import Recording
-    from crashlab.recording.diskmodel import Flush, Pending
+    from crashlab.disk.model import Flush, Pending
+    from crashlab.exploration.recording import Recording
 
 MOMENTS_MAX = 12
 

@@ -22,7 +22,7 @@ from crashlab.cli.signals import signals_interrupt
 from crashlab.errors import UsageProblem
 
 if TYPE_CHECKING:
-    from crashlab.campaign.results import Keep
+    from crashlab.results import Keep
 
 
 @click.command()
@@ -72,7 +72,7 @@ def replay(
 
 def _trial_folder(trial: str) -> Path:
     """Resolve a folder, or PROFILE:TRIAL below the latest run, before the link moves on to the replay itself."""
-    from crashlab.campaign.rejudge import trial_folders
+    from crashlab.trial.judged import trial_folders
 
     profile, colon, number = trial.rpartition(":")
     if colon and number.isdigit() and not Path(trial).exists():

@@ -14,9 +14,8 @@ from pathlib import Path
 
 import msgspec
 
+from crashlab.disk.operations import BaseFile, root_label
 from crashlab.errors import RecordingError
-from crashlab.recording.decoder import root_label
-from crashlab.recording.operations import BaseFile
 
 SCHEMA = 1
 _MANIFEST = "base.json"

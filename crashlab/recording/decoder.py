@@ -13,11 +13,11 @@ from pathlib import Path
 
 import msgspec
 
+from crashlab.disk.operations import BaseFile, Kind, Operation, root_label
 from crashlab.errors import RecordingError
 from crashlab.recording import iolog
 from crashlab.recording.filenumbers import FileNumbers, mismatch
 from crashlab.recording.iolog import Record
-from crashlab.recording.operations import BaseFile, Kind, Operation
 
 _IGNORED = 0  # the number of files that no name leads to
 
@@ -27,11 +27,6 @@ class Start(msgspec.Struct, frozen=True):
 
     pid: int
     program: str
-
-
-def root_label(index: int) -> str:
-    """Return the first part of the paths below a root: 0 is the data directory, the others hold tablespaces."""
-    return "pgdata" if index == 0 else f"tblspc{index - 1}"
 
 
 class Decoder:

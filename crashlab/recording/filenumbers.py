@@ -6,8 +6,8 @@ which file of the base image a descriptor is, the replay to find a file by its n
 
 from collections.abc import Iterable
 
+from crashlab.disk.operations import BaseFile
 from crashlab.errors import RecordingError
-from crashlab.recording.operations import BaseFile
 
 
 class FileNumbers:

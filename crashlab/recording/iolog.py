@@ -30,8 +30,8 @@ from typing import BinaryIO
 
 import msgspec
 
+from crashlab.disk.operations import Kind
 from crashlab.errors import RecordingError
-from crashlab.recording.operations import Kind
 
 MAGIC = b"crashlab"
 VERSION = 1

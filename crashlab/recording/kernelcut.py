@@ -31,15 +31,15 @@ from typing import Literal
 
 import msgspec
 
+from crashlab.disk.allowed import allows
+from crashlab.disk.contract import DiskContract, disk_contract
+from crashlab.disk.model import DiskModel
+from crashlab.disk.operations import Kind, Operation, root_label
+from crashlab.disk.states import nothing_extra
 from crashlab.errors import RecordingError
-from crashlab.recording.allowed import allows
 from crashlab.recording.base import BaseImage
-from crashlab.recording.decoder import Decoder, root_label
-from crashlab.recording.diskcontract import DiskContract, disk_contract
-from crashlab.recording.diskmodel import DiskModel
-from crashlab.recording.operations import Kind, Operation
+from crashlab.recording.decoder import Decoder
 from crashlab.recording.replay import EXCEPTIONS
-from crashlab.recording.states import nothing_extra
 
 FileSystem = Literal["ext4", "xfs"]
 

@@ -8,8 +8,8 @@ import os
 from array import array
 from pathlib import Path
 
+from crashlab.disk.operations import Kind, Operation
 from crashlab.errors import RecordingError
-from crashlab.recording.operations import Kind, Operation
 
 
 class LogBytes:

@@ -24,10 +24,10 @@ from pathlib import Path
 
 import msgspec
 
+from crashlab.disk.operations import BaseFile, Kind, Operation, root_label
 from crashlab.recording.base import BaseImage, copy_tree
-from crashlab.recording.decoder import Decoder, root_label
+from crashlab.recording.decoder import Decoder
 from crashlab.recording.filenumbers import FileNumbers
-from crashlab.recording.operations import BaseFile, Kind, Operation
 
 EXCEPTIONS = re.compile(
     r"pgdata/(postmaster\.opts|log/.*|pg_wal/[0-9A-F]{24}\.[0-9A-F]{8}\.backup|pg_dynshmem/.*"

@@ -16,7 +16,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from crashlab.campaign.results import ProfileResult, RunResult, TrialResult
 from crashlab.model import Family
 from crashlab.profile import Profile
 from crashlab.report.story import Length, follow_up, story
@@ -31,6 +30,7 @@ from crashlab.report.summary import (
     tally,
 )
 from crashlab.report.window import window_line
+from crashlab.results import ProfileResult, RunResult, TrialResult
 
 PLAIN_WIDTH = 160
 """Columns where there is no terminal to ask."""

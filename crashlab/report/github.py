@@ -5,10 +5,10 @@ Source: GitHub's "Workflow commands for GitHub Actions": one line, %, CR and LF 
 
 from collections.abc import Iterator
 
-from crashlab.campaign.results import RunResult
 from crashlab.model import Family
 from crashlab.report.story import story
 from crashlab.report.summary import counted, distinct_findings
+from crashlab.results import RunResult
 
 
 def annotations(run: RunResult) -> Iterator[str]:

@@ -11,12 +11,12 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import crashlab
-from crashlab.campaign.results import ProfileResult, RunResult
 from crashlab.model import AsyncWindow, Clause
 from crashlab.oracle.codes import CODES
 from crashlab.report.story import follow_up, printable, story
 from crashlab.report.summary import closing, counted, distinct_findings, promise, sentence, tally
 from crashlab.report.window import histogram, window_line, windows
+from crashlab.results import ProfileResult, RunResult
 
 MANUAL = "https://www.postgresql.org/docs/current/"
 TEMPLATE = "report.html.jinja"

@@ -16,9 +16,9 @@ from typing import Any
 import msgspec
 
 import crashlab
-from crashlab.campaign.results import ProfileResult, RunResult, TrialResult, replay_command
 from crashlab.report.summary import promise, sentence, tally
 from crashlab.report.window import summarise, windows
+from crashlab.results import ProfileResult, RunResult, TrialResult, replay_command
 
 SCHEMA = 1
 

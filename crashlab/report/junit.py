@@ -9,11 +9,11 @@ Choices:
 
 from xml.etree import ElementTree
 
-from crashlab.campaign.results import ProfileResult, RunResult, TrialResult
 from crashlab.errors import CrashlabError
 from crashlab.model import Finding, Outcome, PromiseStatus
 from crashlab.report.story import follow_up, printable, story
 from crashlab.report.summary import tally
+from crashlab.results import ProfileResult, RunResult, TrialResult
 
 
 def report_bytes(run: RunResult) -> bytes:

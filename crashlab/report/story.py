@@ -8,8 +8,8 @@ import re
 from dataclasses import dataclass
 from enum import IntEnum
 
-from crashlab.campaign.results import TrialResult
 from crashlab.model import Family, Finding
+from crashlab.results import TrialResult
 
 _NOT_TEXT = re.compile("[^\t\n\u0020-\u007e\u00a0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 

@@ -10,9 +10,9 @@ Choices:
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from crashlab.campaign.results import ProfileResult, RunResult, TrialResult
 from crashlab.model import Finding, Outcome, PromiseStatus
 from crashlab.oracle.codes import CODES
+from crashlab.results import ProfileResult, RunResult, TrialResult
 
 EVERY_PROMISE_KEPT = "every promise kept"
 

@@ -10,8 +10,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from crashlab.campaign.results import ProfileResult
 from crashlab.model import AsyncWindow
+from crashlab.results import ProfileResult
 
 BINS = 12
 

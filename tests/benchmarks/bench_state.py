@@ -24,12 +24,12 @@ from pathlib import Path
 import psycopg
 
 from crashlab.campaign import RunRequest, ServerChoice
-from crashlab.campaign import recording as recordings
-from crashlab.campaign.explore import Candidate, Explorer, candidates
-from crashlab.campaign.recording import Recording
+from crashlab.disk.model import DiskModel
+from crashlab.exploration import recording as recordings
+from crashlab.exploration.explorer import Candidate, Explorer, candidates
+from crashlab.exploration.images import ImageFolder
+from crashlab.exploration.recording import Recording
 from crashlab.profile import Profile, load_profile
-from crashlab.recording.diskmodel import DiskModel
-from crashlab.recording.images import ImageFolder
 from crashlab.recovery.restart import copy_settings
 from crashlab.server.base import describe_exit
 from crashlab.server.builds import open_build

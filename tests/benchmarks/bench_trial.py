@@ -24,9 +24,9 @@ from typing import Any
 import psycopg
 
 from crashlab.campaign import RunRequest, ServerChoice
-from crashlab.campaign.trial import run_trial
 from crashlab.profile import load_profile
 from crashlab.server import ServerSpec, create_server
+from crashlab.trial.live import run_trial
 from crashlab.workload.run import Workload
 from crashlab.workload.session import Mix
 

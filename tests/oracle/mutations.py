@@ -9,9 +9,9 @@ from random import Random
 
 import msgspec
 from msgspec.structs import replace
-from reference import UNVERSIONED, Tx, World
 
 from crashlab.model import Complaint, MarkerRead, MarkerRow, Observation, Row
+from tests.oracle.reference import UNVERSIONED, Tx, World
 
 Mutation = Callable[[World, Observation, Random], Observation | None]
 MUTATIONS: dict[str, tuple[Mutation, str]] = {}

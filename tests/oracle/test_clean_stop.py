@@ -1,9 +1,9 @@
 """Is a power cut after a clean stop judged as what it is: no recovery is due, and nothing may be missing?"""
 
 from msgspec.structs import replace
-from story import KILL, Story, codes
 
 from crashlab.model import Observation, Outcome, PromiseStatus, Recovery
+from tests.oracle.story import KILL, Story, codes
 
 STOPPED = replace(KILL, kind="power cut", target="linux disk", crashes_server=False)
 

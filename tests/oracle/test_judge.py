@@ -2,8 +2,6 @@
 
 import pytest
 from msgspec.structs import replace
-from mutations import MUTATIONS
-from story import KILL, KILL_LOGGER, Story, codes
 
 from crashlab.contract import contract_for
 from crashlab.history import fold
@@ -22,6 +20,8 @@ from crashlab.model import (
 from crashlab.oracle import judge
 from crashlab.oracle.codes import CODES, SEVERITIES
 from crashlab.oracle.physical import files_in, status_file
+from tests.oracle.mutations import MUTATIONS
+from tests.oracle.story import KILL, KILL_LOGGER, Story, codes
 
 SOLD = Invariant(name="sold is ordered", expected="no rows", observed='1 row: {"id": 3}')
 

@@ -2,9 +2,9 @@
 
 import pytest
 from msgspec.structs import replace
-from story import KILL, KILL_LOGGER, Story, codes
 
 from crashlab.model import AsyncWindow, CrashClass, Outcome, PromiseStatus, Recovery
+from tests.oracle.story import KILL, KILL_LOGGER, Story, codes
 
 
 def test_a_lost_synchronous_commit_breaks_the_promise():

@@ -3,13 +3,13 @@
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from mutations import MUTATIONS
-from reference import crashed_world
 
 from crashlab.contract import contract_for
 from crashlab.model import CrashClass, Family, Outcome, PromiseStatus
 from crashlab.oracle.codes import CODES
 from crashlab.seeds import stream
+from tests.oracle.mutations import MUTATIONS
+from tests.oracle.reference import crashed_world
 
 OUTCOMES = {
     Family.CORRUPTION: Outcome.CORRUPTION,

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import crashed_world
 
 from crashlab.model import CrashClass, Family, Outcome, PromiseStatus
+from tests.oracle.reference import crashed_world
 
 WORLDS = st.builds(
     crashed_world,

@@ -1,9 +1,9 @@
 """Does a second crash during recovery that changes who survived come to light, and only such a one?"""
 
 from msgspec.structs import replace
-from story import KILL, Story, codes
 
 from crashlab.model import CrashClass, Outcome, PromiseStatus, Recovery, Survivors
+from tests.oracle.story import KILL, Story, codes
 
 POWER = CrashClass.POWER_LOSS
 CODE = "CORRUPT-SURVIVORS-CHANGED"

@@ -12,9 +12,6 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from mutations import MUTATIONS
-from reference import crashed_world
-from story import KILL, Story
 
 from crashlab.contract import contract_for
 from crashlab.history import fold
@@ -35,6 +32,9 @@ from crashlab.model import (
 from crashlab.oracle import judge
 from crashlab.oracle.codes import CODES
 from crashlab.seeds import stream
+from tests.oracle.mutations import MUTATIONS
+from tests.oracle.reference import crashed_world
+from tests.oracle.story import KILL, Story
 
 STORED = Path(__file__).parent / "texts.txt"
 WIDTH = 118

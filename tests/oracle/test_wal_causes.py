@@ -2,12 +2,12 @@
 
 import pytest
 from msgspec.structs import replace
-from story import KILL, Story, codes
 
 from crashlab.contract import contract_for
 from crashlab.history import fold
 from crashlab.model import CrashClass, LostRecord, Outcome, WalAtCut, WalFacts, WalFlush, WalRecord
 from crashlab.oracle import judge
+from tests.oracle.story import KILL, Story, codes
 
 WAL = WalFacts(redo=0x100, end=0x200, last=0xABC, records=[])
 FLUSH = WalFlush(operation=9, pid=4711, kept=True, least_ms=10.0, most_ms=12.5)

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from overrides import kill_after
 
 from crashlab.campaign import RunRequest, ServerChoice, TrialResult
-from crashlab.campaign.trial import BeforeRecovery, run_trial
 from crashlab.profile import load_profile
+from crashlab.trial.live import BeforeRecovery, run_trial
+from tests.overrides import kill_after
 
 RunOne = Callable[..., TrialResult]
 ACKS = 250

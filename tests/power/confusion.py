@@ -18,15 +18,15 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from planting import AFTER, AFTER_SUMS, BEFORE, BEFORE_SUMS, KINDS, Copy, Kind, Where
-from scene import Scene
+sys.path.insert(0, str(Path(__file__).parents[2]))  # when run as a program
 
 from crashlab.model import Family, Finding, Outcome, PromiseStatus, Verdict
 from crashlab.seeds import stream
+from tests.power.planting import AFTER, AFTER_SUMS, BEFORE, BEFORE_SUMS, KINDS, Copy, Kind, Where
+from tests.power.scene import Scene
 
 for _name in ("damage_tables", "damage_indexes", "damage_files", "damage_wal"):
-    importlib.import_module(_name)
-sys.path.append(str(Path(__file__).parent.parent / "oracle"))
+    importlib.import_module(f"tests.power.{_name}")
 
 INNOCENTS = 3
 """Undamaged copies at each place."""
@@ -167,8 +167,8 @@ def show(line: Line) -> None:
 
 def evidence_matrix(*, seed: int) -> Iterator[Line]:
     """Yield a line for each kind of damage to evidence; a history that offers a place for it is looked for."""
-    mutations = importlib.import_module("mutations").MUTATIONS
-    crashed_world = importlib.import_module("reference").crashed_world
+    mutations = importlib.import_module("tests.oracle.mutations").MUTATIONS
+    crashed_world = importlib.import_module("tests.oracle.reference").crashed_world
     for name, (mutation, code) in mutations.items():
         begun = time.monotonic()
         for number in range(WORLDS_MAX):

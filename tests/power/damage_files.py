@@ -1,6 +1,7 @@
 """Everything beside tables: commit bits, control file, prepared transactions, maps of relations, folders, caches."""
 
-from planting import (
+from crashlab.history import PREPARED, REFUSED
+from tests.power.planting import (
     AFTER,
     AFTER_SUMS,
     BEFORE,
@@ -12,9 +13,7 @@ from planting import (
     stops,
     tells_nothing,
 )
-from scene import OTHER_DATABASE
-
-from crashlab.history import PREPARED, REFUSED
+from tests.power.scene import OTHER_DATABASE
 
 CONTROL = "global/pg_control"
 XACT = "pg_xact/0000"

@@ -3,7 +3,7 @@
 import struct
 from collections.abc import Callable, Iterable
 
-from planting import (
+from tests.power.planting import (
     AFTER,
     AFTER_SUMS,
     ITEMS_AT,

@@ -5,7 +5,8 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from planting import (
+from crashlab.history import ACKED, REFUSED
+from tests.power.planting import (
     AFTER,
     AFTER_SUMS,
     BEFORE,
@@ -35,8 +36,6 @@ from planting import (
     put_item,
     with_checksum,
 )
-
-from crashlab.history import ACKED, REFUSED
 
 MARKER, ACCOUNT, REGISTER = "crashlab.marker", "crashlab.account", "crashlab.register"
 BOTH = (AFTER, AFTER_SUMS)

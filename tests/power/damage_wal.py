@@ -2,12 +2,11 @@
 
 import struct
 
-from planting import AFTER, BEFORE, BEFORE_SUMS, Copy, is_harmless, loses, stops
-
 from crashlab.history import ACKED
 from crashlab.model import WalDecision, WalRecord
 from crashlab.recovery.wal import directory, file_of, read_control, read_wal
 from crashlab.recovery.walpages import Cluster
+from tests.power.planting import AFTER, BEFORE, BEFORE_SUMS, Copy, is_harmless, loses, stops
 
 PAGE = 8192
 

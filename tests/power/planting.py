@@ -14,9 +14,8 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
-from scene import Facts, Place, Scene, Variant
-
 from crashlab.model import Family
+from tests.power.scene import Facts, Place, Scene, Variant
 
 PAGE = 8192
 XIDS_PER_FILE = 1_048_576

@@ -25,7 +25,6 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 import psycopg
 
-from crashlab.campaign.trial import make_workload, reading_of
 from crashlab.contract import contract_for
 from crashlab.fault import inject
 from crashlab.fault.when import wait_until_due
@@ -45,6 +44,7 @@ from crashlab.server.builds import find_build
 from crashlab.server.local import LocalServer
 from crashlab.server.spares import make_equal
 from crashlab.server.template import copy_template
+from crashlab.trial.live import make_workload, reading_of
 from crashlab.workload.register import Register
 from crashlab.workload.relations import MARKER_TABLE
 from crashlab.workload.run import Workload

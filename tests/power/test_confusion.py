@@ -4,10 +4,10 @@ import time
 from collections.abc import Sequence
 
 import pytest
-from confusion import KINDS, Line, evidence_matrix, matrix, summary
-from planting import Kind
 
 from crashlab.model import Family
+from tests.power.confusion import KINDS, Line, evidence_matrix, matrix, summary
+from tests.power.planting import Kind
 
 pytestmark = pytest.mark.server
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from crashlab.campaign import RunRequest, ServerChoice, run_profile
-from crashlab.campaign.results import ProfileResult
 from crashlab.model import Outcome, PromiseStatus
 from crashlab.profile import load_profile
+from crashlab.results import ProfileResult
 
 pytestmark = pytest.mark.server
 

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from crashlab.campaign import RunRequest, ServerChoice, recording
-from crashlab.campaign.explore import Candidate, Explorer, candidates, plan, rebuild
-from crashlab.campaign.recording import Recording
+from crashlab.disk.model import CrashState, DiskModel
+from crashlab.disk.states import everything, nothing_extra
+from crashlab.exploration import recording
+from crashlab.exploration.explorer import Candidate, Explorer, candidates, plan, rebuild
+from crashlab.exploration.recording import Recording
 from crashlab.model import Outcome, PromiseStatus, Verdict
 from crashlab.profile import Profile, parse_profile
-from crashlab.recording.diskmodel import CrashState, DiskModel
-from crashlab.recording.states import everything, nothing_extra
+from crashlab.results import RunRequest, ServerChoice
 
 pytestmark = pytest.mark.server
 

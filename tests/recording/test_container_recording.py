@@ -10,21 +10,21 @@ from typing import Any
 import psycopg
 import pytest
 
-from crashlab.campaign import recording as recordings
-from crashlab.campaign.recording import Recording
-from crashlab.campaign.results import RunRequest, ServerChoice
 from crashlab.campaign.run import run_profile
+from crashlab.disk.contract import disk_contract
+from crashlab.disk.model import DiskModel
+from crashlab.disk.states import everything
 from crashlab.errors import RecordingError, ServerError
+from crashlab.exploration import recording as recordings
+from crashlab.exploration.recording import Recording
+from crashlab.exploration.worker import Worker
 from crashlab.model import Outcome, PromiseStatus
 from crashlab.profile import load_profile
 from crashlab.recording import iolog
-from crashlab.recording.diskcontract import disk_contract
-from crashlab.recording.diskmodel import DiskModel
 from crashlab.recording.logbytes import LogBytes
 from crashlab.recording.recorder import Recorder
-from crashlab.recording.states import everything
-from crashlab.recording.worker import Worker
 from crashlab.recovery.restart import copy_settings
+from crashlab.results import RunRequest, ServerChoice
 from crashlab.server import ServerSpec, create_server
 from crashlab.server.container import LIST_PROCESSES
 from crashlab.server.statecontainer import StateContainer

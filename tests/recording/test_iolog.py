@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crashlab.disk.operations import BaseFile, Kind, Operation
 from crashlab.errors import RecordingError
 from crashlab.recording import iolog
 from crashlab.recording.decoder import Decoder
 from crashlab.recording.iolog import BIND, PAGE_BYTES, START, Record
-from crashlab.recording.operations import BaseFile, Kind, Operation
 
 NUMBER = st.integers(0, 2**64 - 1)
 RECORD = st.builds(

@@ -19,11 +19,11 @@ import msgspec
 import psycopg
 import pytest
 
+from crashlab.disk.contract import disk_contract
+from crashlab.disk.operations import Kind, Operation
 from crashlab.recording import base, iolog
 from crashlab.recording.base import BaseImage
-from crashlab.recording.diskcontract import disk_contract
 from crashlab.recording.kernelcut import CutRecording, FileSystem, LoopDisk
-from crashlab.recording.operations import Kind, Operation
 from crashlab.recording.recorder import Recorder
 from crashlab.seeds import stream
 from crashlab.server import ServerSpec

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from crashlab.disk.operations import Kind, Operation
 from crashlab.errors import RecordingError
 from crashlab.recording import base, build, iolog
 from crashlab.recording.base import BaseImage
 from crashlab.recording.decoder import Decoder
-from crashlab.recording.operations import Kind, Operation
 from crashlab.recording.recorder import Recorder
 from crashlab.recording.replay import self_check
 

@@ -15,9 +15,9 @@ from typing import Any
 import psycopg
 import pytest
 
+from crashlab.disk.operations import Kind
 from crashlab.recording import base, iolog
 from crashlab.recording.decoder import Decoder
-from crashlab.recording.operations import Kind
 from crashlab.recording.recorder import Recorder
 from crashlab.recording.replay import self_check
 

@@ -7,7 +7,6 @@ from xml.etree import ElementTree
 
 import msgspec
 import pytest
-from made_results import HOLE, LOSS, broken, inconclusive, intact, permitted_loss, result, run, trial, void
 from rich.console import Console
 
 from crashlab.errors import ServerError
@@ -16,6 +15,7 @@ from crashlab.report import json_report, junit
 from crashlab.report.console import PLAIN_WIDTH, print_results
 from crashlab.report.story import Length
 from crashlab.report.summary import distinct_findings, evidence_code, exit_code, promise, sentence, tally
+from tests.made_results import HOLE, LOSS, broken, inconclusive, intact, permitted_loss, result, run, trial, void
 
 NO_BUILD = ServerError("could not find a PostgreSQL build", detail="Looked everywhere.", hint="Install one.")
 

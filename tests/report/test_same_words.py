@@ -9,7 +9,6 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from made_results import HOLE, broken, inconclusive, intact, permitted_loss, result, run, trial
 from msgspec.structs import replace
 from rich.console import Console
 
@@ -21,6 +20,7 @@ from crashlab.report.console import print_closing, print_results
 from crashlab.report.github import annotations
 from crashlab.report.story import Length, printable, story
 from crashlab.report.summary import distinct_findings
+from tests.made_results import HOLE, broken, inconclusive, intact, permitted_loss, result, run, trial
 
 RUN = run(
     result("async-commit", permitted_loss(), permitted_loss(1, oldest_ms=12.0), intact(2)),

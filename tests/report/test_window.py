@@ -3,10 +3,10 @@
 import json
 
 import pytest
-from made_results import intact, permitted_loss, result, run
 
 from crashlab.report import json_report
 from crashlab.report.window import histogram, window_line, windows
+from tests.made_results import intact, permitted_loss, result, run
 
 
 def lost(*ages_ms: float, bound_ms: float | None = 600.0):

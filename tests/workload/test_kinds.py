@@ -9,15 +9,15 @@ from typing import Any
 
 import psycopg
 import pytest
-from overrides import kill_after
 
 from crashlab.campaign import RunRequest, ServerChoice, TrialResult
-from crashlab.campaign.trial import run_trial
 from crashlab.fault.roles import titled_processes
 from crashlab.model import Outcome, PromiseStatus
 from crashlab.profile import load_profile
 from crashlab.server import Server
+from crashlab.trial.live import run_trial
 from crashlab.workload.run import KINDS
+from tests.overrides import kill_after
 
 pytestmark = pytest.mark.server
 USER_DEFINED = {"sql"}

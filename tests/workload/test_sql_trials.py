@@ -4,18 +4,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from overrides import kill_after
 
 from crashlab import evidence
 from crashlab.campaign import RunRequest, ServerChoice, TrialResult, judge_folder, run_profile
-from crashlab.campaign import trial as live_trial
 from crashlab.campaign.run import replay
-from crashlab.campaign.trial import BeforeRecovery, run_trial
 from crashlab.errors import ProfileError, UsageProblem
 from crashlab.history import REFUSED, read_ledger
 from crashlab.model import Outcome, PromiseStatus
 from crashlab.profile import load_profile
 from crashlab.server import Server
+from crashlab.trial import live as live_trial
+from crashlab.trial.live import BeforeRecovery, run_trial
+from tests.overrides import kill_after
 
 pytestmark = pytest.mark.server
 

@@ -1,0 +1,370 @@
+"""How does a crash state become a real directory, without writing all of it?
+
+An ImageFolder owns one folder: `image/pgdata` and `image/tblspc0`, ... hold the state asked for last, `spare` files
+for later. From one state to the next only what differs is written, and what a server has changed in between.
+
+Choices:
+    Every file written here gets the same old modification time. A server writes with the present one, so a file is
+    as it was left exactly if that time, its inode and its size are.
+    Files are rewritten in place, moved by rename, and kept as spares when no name leads to them: to create a file
+    costs ext4 up to a millisecond once many were deleted (Linux fs/ext4/ialloc.c, recently_deleted()), and to
+    truncate one to nothing starts its writing to disk (auto_da_alloc).
+    Left out of every image: postmaster.pid and postmaster.opts, which belong to a living server (postgres-contract.md
+    section 8). Sockets and pipes are in no recording.
+Not restored: owners other than the server's user, access and modification times.
+"""
+
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePath
+
+from crashlab.disk.content import BASE, ZERO, FileImage, Piece
+from crashlab.disk.model import CrashState, DiskModel
+from crashlab.disk.operations import root_label
+from crashlab.errors import RecordingError
+from crashlab.recording.base import BaseImage
+from crashlab.recording.logbytes import LogBytes
+from crashlab.server.privileges import ServerUser, make_searchable, server_user
+
+STAMP_NS = 946_684_800 * 10**9
+"""The modification time of every file written here: the year 2000."""
+
+SERVER_FOLDER = "/proc/self/cwd/"
+"""Leads every server process into its own data directory, wherever that is."""
+
+LEFT_OUT = frozenset({"pgdata/postmaster.pid", "pgdata/postmaster.opts"})
+SPARES_MAX = 2000
+SPARE_BYTES_MAX = 1 << 20
+_WRITE_BYTES = 1 << 20
+_BUFFERS_MAX = 512
+_TABLESPACE = re.compile(r"pgdata/pg_tblspc/\d+")
+_ZEROS = bytes(_WRITE_BYTES)
+_MODE_UNKNOWN = {"dir": 0o700, "file": 0o600}
+
+Scan = dict[str, os.stat_result]
+
+
+class _Held:
+    """What was written to a path."""
+
+    __slots__ = ("content", "image", "inode")
+
+    def __init__(self, image: FileImage, inode: int) -> None:
+        self.image, self.inode = image, inode
+        self.content = image.file, image.fingerprint, image.unit_bytes  # equal only for equal bytes
+
+    def untouched(self, status: os.stat_result) -> bool:
+        """Whether nobody wrote to the file since."""
+        return (self.inode, self.image.size, STAMP_NS) == (status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+class ImageFolder:
+    """A folder that can hold any crash state of one recording. Use it in one process at a time."""
+
+    def __init__(
+        self,
+        base: BaseImage,
+        log: LogBytes,
+        folder: Path,
+        *,
+        user: ServerUser | None = None,
+        recorded_roots: Sequence[PurePath] | None = None,
+        seen_as: PurePath | None = None,
+    ) -> None:
+        """Take over a folder, which is made if need be and must be empty.
+
+        Args:
+            log: notes every operation that the disk model has applied.
+            user: who owns the files; the user of local servers by default.
+            recorded_roots: the recorded directories as the recorded server saw them; the base image's by default.
+            seen_as: the folder as the server will see it, such as a mount in a container; itself by default.
+
+        Raises:
+            RecordingError: the folder is not empty.
+        """
+        self.base = base
+        self.folder = folder
+        self.image = folder / "image"
+        self._spare_folder = folder / "spare"
+        self._log = log
+        self._user = user or server_user()
+        self.recorded_roots = [str(root) for root in (base.roots if recorded_roots is None else recorded_roots)]
+        seen = (seen_as or Path(os.path.realpath(folder))) / "image"
+        self._moved = {root: str(seen / root_label(index)) for index, root in enumerate(self.recorded_roots)}
+        self._base_paths = {entry.file: str(base.image / entry.path) for entry in base.files if entry.kind == "file"}
+        self._open_base: tuple[int, int] | None = None  # file, descriptor
+        self._held: dict[str, _Held] = {}
+        self._spares: dict[Path, _Held | None] = {}
+        self._spare_of: dict[int, Path] = {}  # file -> the spare that held it
+        self._spare_names = 0
+        make_searchable(folder)
+        if any(folder.iterdir()):
+            raise RecordingError(f'could not use "{folder}" for crash states: it is not empty')
+        make_searchable(self.image)
+        self._spare_folder.mkdir()
+
+    @property
+    def data_directory(self) -> Path:
+        """The data directory of the image."""
+        return self.image / root_label(0)
+
+    def materialise(self, model: DiskModel, state: CrashState) -> int:
+        """Make the folder hold a crash state; nothing may run in it. Returns how many files were written.
+
+        Raises:
+            RecordingError: a file of the base image or the log cannot be read; a symbolic link leads to a directory
+                that was not recorded, or recovery would make one that leads out of the folder.
+        """
+        paths = {path: number for path, number in model.paths(state.names).items() if path not in LEFT_OUT}
+        self._refuse_fixed_tablespaces()
+        found = self.scan()
+        self._remove_surplus(model, paths, found)
+        prints = model.fingerprints(state)
+        placed: dict[int, str] = {}
+        owners: dict[int, int] = {}
+        written = 0
+        for path, number in paths.items():
+            status, mode = found.get(path), model.modes.get(number, 0)
+            if number in model.links:
+                self._make_link(path, model.links[number], status)
+            elif number not in prints:
+                self._make_directory(path, mode, status)
+            elif number in placed:
+                self._link(placed[number], path, status)
+            else:
+                placed[number] = path
+                if status is not None and status.st_nlink > 1 and owners.setdefault(status.st_ino, number) != number:
+                    self._discard(path, os.lstat(self._at(path)))  # one inode, two files of this state
+                    status = None
+                if not self._is_placed(path, (number, prints[number], model.contract.tear_bytes), status):
+                    status = self._place(path, model.image(state, number), status)
+                    written += 1
+                assert status is not None
+                if stat.S_IMODE(status.st_mode) != (mode or _MODE_UNKNOWN["file"]):
+                    self._at(path).chmod(mode or _MODE_UNKNOWN["file"])
+        return written
+
+    def scan(self) -> Scan:
+        """Return the status of everything in the image, by path as in the recording; a directory before its content."""
+        found: Scan = {}
+        waiting = [""]
+        image = str(self.image)
+        while waiting:
+            prefix = waiting.pop()
+            with os.scandir(f"{image}/{prefix}") as entries:
+                for entry in entries:
+                    path = prefix + entry.name
+                    found[path] = entry.stat(follow_symlinks=False)
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(path + "/")
+        return found
+
+    def held_fingerprint(self, path: str, status: os.stat_result) -> tuple[int, int] | None:
+        """Return number and fingerprint of the file that was written here; None if it has been changed since."""
+        held = self._held.get(path)
+        if held is None or not held.untouched(status):
+            return None
+        return held.image.file, held.image.fingerprint
+
+    # --- names
+
+    def _remove_surplus(self, model: DiskModel, paths: Mapping[str, int], found: Scan) -> None:
+        """Remove what has no place in the state, what is inside before its directory."""
+        for path, status in reversed(list(found.items())):
+            number = paths.get(path)
+            if number is not None and stat.S_IFMT(status.st_mode) == _kind(model, number):
+                continue
+            del found[path]
+            if stat.S_ISDIR(status.st_mode):
+                self._at(path).rmdir()
+            else:
+                self._discard(path, status)
+
+    def _discard(self, path: str, status: os.stat_result) -> None:
+        """Take a name away; keep the file as a spare where it is good for that."""
+        held = self._held.pop(path, None)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1 or len(self._spares) >= SPARES_MAX:
+            self._at(path).unlink()
+            return
+        self._spare_names += 1
+        spare = self._spare_folder / str(self._spare_names)
+        self._at(path).rename(spare)
+        if status.st_size > SPARE_BYTES_MAX:
+            os.truncate(spare, SPARE_BYTES_MAX)
+            held = None
+        if held is not None and not held.untouched(status):
+            held = None
+        self._spares[spare] = held
+        if held is not None:
+            self._spare_of[held.image.file] = spare
+
+    def _make_directory(self, path: str, mode: int, status: os.stat_result | None) -> None:
+        mode = mode or _MODE_UNKNOWN["dir"]
+        if status is None:
+            self._at(path).mkdir()
+            self._user.own(self._at(path))
+        if status is None or stat.S_IMODE(status.st_mode) != mode:
+            self._at(path).chmod(mode)
+
+    def _make_link(self, path: str, content: str, status: os.stat_result | None) -> None:
+        content = self._relocated(path, content)
+        if status is not None:
+            if str(self._at(path).readlink()) == content:
+                return
+            self._at(path).unlink()
+        self._at(path).symlink_to(content)
+
+    def _relocated(self, path: str, content: str) -> str:
+        """Let a link to a recorded directory lead to its copy; it must never lead a server out of the folder."""
+        for root, copy in self._moved.items():
+            if content == root or content.startswith(root + "/"):
+                return copy + content[len(root) :]
+        server_side = content.startswith(SERVER_FOLDER)
+        place = (
+            root_label(0) + "/" + content[len(SERVER_FOLDER) :] if server_side else f"{PurePath(path).parent}/{content}"
+        )
+        if (content.startswith("/") and not server_side) or os.path.normpath(place).split("/")[0] == "..":
+            raise RecordingError(
+                f'cannot rebuild the link "{path}"',
+                detail=f'It leads to "{content}", which is none of the recorded directories.',
+                hint="Record the directories of all tablespaces.",
+            )
+        return content
+
+    def _refuse_fixed_tablespaces(self) -> None:
+        """Recovery makes the link of a tablespace anew, as the WAL has it: to the live directory, whoever recovers."""
+        for operation in self._log.links:
+            content = os.fsdecode(operation.data)
+            if _TABLESPACE.fullmatch(operation.path) and not content.startswith(SERVER_FOLDER):
+                raise RecordingError(
+                    f'cannot recover copies of a recording that makes a tablespace in "{content}"',
+                    detail=f"Recovery makes {operation.path} lead there again, out of the copy.",
+                    hint=f"Make a link in the data directory before, and create the tablespace in {SERVER_FOLDER}LINK.",
+                )
+
+    def _link(self, first: str, path: str, status: os.stat_result | None) -> None:
+        """Make a path one more name of a file."""
+        if status is not None:
+            if status.st_ino == os.lstat(self._at(first)).st_ino:
+                self._held[path] = self._held[first]
+                return
+            self._discard(path, os.lstat(self._at(path)))
+        os.link(self._at(first), self._at(path), follow_symlinks=False)
+        self._held[path] = self._held[first]
+
+    # --- contents
+
+    def _is_placed(self, path: str, content: tuple[int, int, int], status: os.stat_result | None) -> bool:
+        held = self._held.get(path)
+        return status is not None and held is not None and held.content == content and held.untouched(status)
+
+    def _place(self, path: str, image: FileImage, status: os.stat_result | None) -> os.stat_result:
+        """Write what differs of a file; return the status that it had before, for its inode and mode."""
+        held = self._held.pop(path, None)
+        if status is None:
+            held = self._obtain(path, image.file)
+            status = os.lstat(self._at(path))
+        known = held.image if held is not None and held.untouched(status) else None
+        self._write(path, status, image, known)
+        self._held[path] = _Held(image, status.st_ino)
+        return status
+
+    def _obtain(self, path: str, number: int) -> _Held | None:
+        """Give a path a file: the spare that held this one before, else any, else a new one."""
+        if not self._spares:
+            os.close(os.open(self._at(path), os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+            self._user.own(self._at(path))
+            return None
+        spare = self._spare_of.pop(number, None) or next(reversed(self._spares))
+        held = self._spares.pop(spare)
+        if held is not None:
+            self._spare_of.pop(held.image.file, None)
+        spare.rename(self._at(path))
+        return held
+
+    def _write(self, path: str, status: os.stat_result, image: FileImage, held: FileImage | None) -> None:
+        fd = os.open(self._at(path), os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            if held is not None and (held.file, held.unit_bytes) == (image.file, image.unit_bytes):
+                pieces = list(image.changes(held))
+                kept = min(status.st_size, image.size)
+            else:
+                pieces = list(image.pieces())
+                zeros_at_end = bool(pieces) and pieces[-1][2] == ZERO
+                kept = pieces.pop()[0] if zeros_at_end else image.size
+            # Zeros after the end cost nothing to write.
+            if kept < status.st_size:
+                os.ftruncate(fd, kept)
+            if kept != image.size:
+                os.ftruncate(fd, image.size)
+            self._write_pieces(fd, image.file, pieces)
+            os.utime(fd, ns=(STAMP_NS, STAMP_NS))
+        finally:
+            os.close(fd)
+
+    def _write_pieces(self, fd: int, number: int, pieces: Iterable[Piece]) -> None:
+        """Write pieces, those that touch each other in one call."""
+        buffers: list[bytes] = []
+        begin = end = 0
+        for at, length, source, offset in pieces:
+            while length:
+                part = min(length, _WRITE_BYTES)
+                if at != end or end - begin >= _WRITE_BYTES or len(buffers) == _BUFFERS_MAX:
+                    _write_all(fd, buffers, begin)
+                    buffers, begin, end = [], at, at
+                buffers.append(self._bytes(number, source, offset, part))
+                at, end, offset, length = at + part, end + part, offset + part, length - part
+        _write_all(fd, buffers, begin)
+
+    def _bytes(self, number: int, source: int, offset: int, length: int) -> bytes:
+        if source == ZERO:
+            return _ZEROS[:length]
+        if source == BASE:
+            return self.base_bytes(number, offset, length)
+        return self._log.read(source, offset, length)
+
+    def base_bytes(self, number: int, offset: int, length: int) -> bytes:
+        """Return a part of a file of the base image. Raises RecordingError: it is not there."""
+        if self._open_base is None or self._open_base[0] != number:
+            self._close_base()
+            path = self._base_paths[number]
+            try:
+                self._open_base = number, os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError as error:
+                raise RecordingError(f'could not read the base image "{path}": {error.strerror}') from error
+        data = os.pread(self._open_base[1], length, offset)
+        if len(data) != length:
+            raise RecordingError(f'the base image "{self._base_paths[number]}" has become shorter')
+        return data
+
+    def _close_base(self) -> None:
+        if self._open_base is not None:
+            os.close(self._open_base[1])
+            self._open_base = None
+
+    def _at(self, path: str) -> Path:
+        return self.image / path
+
+    def dispose(self) -> None:
+        """Remove the folder and everything in it."""
+        self._close_base()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _kind(model: DiskModel, number: int) -> int:
+    if model.names.is_directory(number):
+        return stat.S_IFDIR
+    return stat.S_IFLNK if number in model.links else stat.S_IFREG
+
+
+def _write_all(fd: int, buffers: list[bytes], at: int) -> None:
+    while buffers:
+        done = os.pwritev(fd, buffers, at)
+        at += done
+        while buffers and done >= len(buffers[0]):
+            done -= len(buffers.pop(0))
+        if buffers:
+            buffers[0] = buffers[0][done:]

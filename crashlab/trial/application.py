@@ -1,0 +1,283 @@
+"""How does an application test its own durability?
+
+It runs its own SQL inside ledgered transactions and names the rows it changed, or has crashlab watch its tables;
+crashlab adds a marker row, notes what the application was told, crashes the server, and judges what came back as in
+any other trial.
+
+Assumes: one crash a trial: what is written afterwards would look like survivors of a loss.
+Choices: a row's expected value is what the server itself shows for it at the end of the transaction, so nothing has
+    to be spelled twice. Rows that no ledgered transaction named are not compared; of a watched table, all rows are.
+"""
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psycopg
+from psycopg.rows import tuple_row
+
+import crashlab
+from crashlab import evidence
+from crashlab.errors import FaultError, UsageProblem
+from crashlab.fault import inject
+from crashlab.history import read_ledger
+from crashlab.ledger import Ack, Indeterminate, Intent, LedgerWriter, Refused, Write
+from crashlab.model import Injection, Recovery, Verdict, WalFacts
+from crashlab.profile import Profile
+from crashlab.recovery import Reading, observe, recover
+from crashlab.seeds import stream
+from crashlab.server import Server
+from crashlab.trial.judged import judge_trial
+from crashlab.trial.live import invariants_before, server_facts, wal_of
+from crashlab.workload.invariants import InvariantWatch
+from crashlab.workload.relations import COMMON_SQL, MARKER_TABLE, InvariantQuery
+from crashlab.workload.run import SETUP_CLIENT
+from crashlab.workload.session import WAL_POSITIONS
+from crashlab.workload.tables import OPENING as CHANGES_OPENING
+from crashlab.workload.tables import Tables
+
+OPENING = f"SELECT pg_current_xact_id()::text::bigint, {WAL_POSITIONS}, {CHANGES_OPENING}"
+LOCK_TIMEOUT = "10s"
+
+
+class ApplicationTrial:
+    """One server, one ledger, one crash, one verdict."""
+
+    def __init__(self, server: Server, profile: Profile, *, seed: int, folder: Path, reproduce: str) -> None:
+        """Start recording on a server that is up.
+
+        Args:
+            profile: its faults are what `crash` injects, and its settings are noted in the evidence.
+            folder: empty; takes the evidence.
+            reproduce: the command that runs this trial again.
+        """
+        self.server = server
+        self.profile = profile
+        self.seed = seed
+        self.folder = folder
+        self.reproduce = reproduce
+        self.injections: list[Injection] = []
+        self._log_position = server.log_position()
+        self._recovery: Recovery | None = None
+        self._wal: WalFacts | None = None
+        self._facts = server_facts(server)
+        with contextlib.closing(server.connect(autocommit=True)) as connection:
+            connection.execute(COMMON_SQL)
+        self.ledger = LedgerWriter(folder / evidence.LEDGER, seed=seed)
+        self._lock = threading.Lock()
+        self.tables = Tables()
+        self._clients: dict[int, int] = {}
+        self._invariants: list[InvariantQuery] = []
+        self._violations: dict[str, str] = {}  # of invariants, before the crash
+
+    @contextlib.contextmanager
+    def transaction(self, connection: psycopg.Connection[Any]) -> Iterator["LedgeredTransaction"]:
+        """Run a block as one transaction and note in the ledger what became of it.
+
+        Leaving the block sends COMMIT; an exception inside rolls back and is passed on. A connection that is lost
+        during COMMIT leaves the transaction indeterminate and raises psycopg.OperationalError.
+
+        Raises:
+            UsageProblem: the connection is not in autocommit mode, or the crash is over.
+        """
+        if not connection.autocommit:
+            raise UsageProblem(
+                "cannot record a transaction: the connection is not in autocommit mode",
+                hint="Connect with autocommit=True; the block itself sends BEGIN and COMMIT.",
+            )
+        if self._recovery is not None:
+            raise UsageProblem("cannot record a transaction: the crash is over", hint="Check first; one crash a test.")
+        with self._ledgered(connection, self._client_of(connection)) as transaction:
+            yield transaction
+
+    @contextlib.contextmanager
+    def _ledgered(self, connection: psycopg.Connection[Any], client: int) -> Iterator["LedgeredTransaction"]:
+        tx = self.ledger.begin(client)
+        connection.execute("BEGIN")
+        transaction = LedgeredTransaction(self, connection, tx, client)
+        try:
+            transaction.open()
+            yield transaction
+            intent = transaction.intent()
+        except BaseException as error:
+            with contextlib.suppress(psycopg.Error):
+                connection.execute("ROLLBACK")
+                self.ledger.record(Refused(tx=tx, client=client, at_ns=time.monotonic_ns(), reason=repr(error)))
+            raise
+        self._commit(connection, intent)
+
+    def watch(self, table: str) -> None:
+        """From now on note every change of a table, so that no row of it need be named; its rows as they are, too.
+
+        Each ledgered transaction that changes it is noted, whoever changes it there: a cascade, a trigger, COPY.
+
+        Raises:
+            UsageProblem: it cannot be followed, see `workload.tables`, or the crash is over.
+        """
+        if self._recovery is not None:
+            raise UsageProblem(f'cannot watch "{table}": the crash is over', hint="Watch before the crash.")
+        with contextlib.closing(self.server.connect(autocommit=True)) as connection:
+            connection.execute(f"SET lock_timeout = '{LOCK_TIMEOUT}'")
+            with self._ledgered(connection, SETUP_CLIENT) as transaction, connection.cursor() as cursor:
+                transaction.writes += self.tables.watch(cursor, table)
+
+    def invariant(self, name: str, sql: str) -> None:
+        """Name a query that returns no rows: now, right before the crash, and after it.
+
+        Where it returns rows before the crash, nothing follows from what it returns afterwards: inconclusive.
+
+        Raises:
+            UsageProblem: the query cannot be run, the name is taken, or the crash is over.
+        """
+        if self._recovery is not None or name in (one.name for one in self._invariants):
+            reason = "the crash is over" if self._recovery is not None else "there is one of that name"
+            raise UsageProblem(f'cannot add invariant "{name}": {reason}')
+        query = InvariantQuery(name, sql, None)
+        with contextlib.closing(self.server.connect(autocommit=True)) as connection:
+            self._look(connection, [query])
+        self._invariants.append(query)
+
+    def _look(self, connection: psycopg.Connection[Any], queries: list[InvariantQuery]) -> None:
+        watch = InvariantWatch(queries)
+        watch.check_first(connection)
+        self._violations = {**watch.violations, **self._violations}
+
+    def crash(self) -> list[Injection]:
+        """Inject the profile's faults one after the other, now; then restart the server and wait for its recovery.
+
+        A server that does not come back is no exception: `verdict` tells.
+
+        Raises:
+            FaultError: it crashed already, the profile names no fault, or a fault has no target.
+            UsageProblem: a table whose rows were noted is not what it was.
+        """
+        if self.injections:
+            raise FaultError("cannot crash the server twice in one test", hint="Use another test for the second crash.")
+        if not self.profile.faults:
+            raise FaultError(f'cannot crash the server: profile "{self.profile.name}" names no fault')
+        with contextlib.closing(self.server.connect(autocommit=True)) as connection:
+            with connection.cursor() as cursor:
+                self.tables.check(cursor)
+            self._look(connection, self._invariants)
+        rng = stream(self.seed, "faults")
+        for fault in self.profile.faults:
+            self.injections.append(inject(self.server, fault, self.ledger, rng))
+        self._wal = wal_of(self.server, self.injections)
+        self._recovery = recover(
+            self.server, restart=not self.server.running(), log_position=self._log_position, overrides={}
+        )
+        return self.injections
+
+    def verdict(self) -> Verdict:
+        """Read the recovered server, save the evidence, judge it. Without a crash the verdict is inconclusive."""
+        self.ledger.close()
+        recovery = self._recovery or Recovery(started=True, ran=False, seconds=0.0)
+        history = read_ledger(self.ledger.path)
+        xids = [xid for xid in history.xid if xid]
+        reading = Reading(relations=list(self.tables.relations), invariants=self._invariants, xids=xids, sequences=())
+        observation = observe(lambda name: self.server.connect(autocommit=True, dbname=name), reading, recovery)
+        before = invariants_before(self._violations)
+        observation = msgspec.structs.replace(observation, wal=self._wal, invariants_before=before)
+        evidence.save(self.folder, evidence.OBSERVATION, observation)
+        evidence.save(self.folder, evidence.TRIAL, self._record())
+        return judge_trial(self.folder)
+
+    def _record(self) -> evidence.TrialRecord:
+        return evidence.TrialRecord(
+            crashlab=crashlab.__version__,
+            profile=self.profile.name,
+            profile_resolved=self.profile.model_dump(mode="json", by_alias=True),
+            trial=0,
+            seed=self.seed,
+            run_seed=self.seed,
+            crash_class=self.profile.crash_class,
+            server=self._facts,
+            acked_min=1,
+            injections=self.injections,
+            seconds={},
+            reproduce=self.reproduce,
+        )
+
+    def _commit(self, connection: psycopg.Connection[Any], intent: Intent) -> None:
+        self.ledger.record(intent)
+        tx, client = intent.tx, intent.client
+        try:
+            status = connection.execute("COMMIT").statusmessage
+        except psycopg.Error as error:
+            reason = str(error).strip()
+            self.ledger.record(Indeterminate(tx=tx, client=client, at_ns=time.monotonic_ns(), reason=reason))
+            raise
+        if status == "COMMIT":
+            self.ledger.record(Ack(tx=tx, client=client, at_ns=time.monotonic_ns()))
+        else:
+            reason = f"COMMIT was answered {status}"
+            self.ledger.record(Refused(tx=tx, client=client, at_ns=time.monotonic_ns(), reason=reason))
+
+    def _client_of(self, connection: psycopg.Connection[Any]) -> int:
+        with self._lock:
+            return self._clients.setdefault(id(connection), len(self._clients) + 1)
+
+
+class LedgeredTransaction:
+    """An open transaction of the application."""
+
+    def __init__(self, trial: ApplicationTrial, connection: psycopg.Connection[Any], tx: int, client: int) -> None:
+        self.tx = tx
+        self._trial = trial
+        self._connection = connection
+        self._client = client
+        self.writes: list[Write] = []  # beside those that are found at its end
+        self._xid = 0
+        self._positions: list[int] = []
+
+    def open(self) -> None:
+        """Write the marker row that tells whether this transaction survived."""
+        with self._connection.cursor(row_factory=tuple_row) as cursor:  # whatever the application's own one is
+            row = cursor.execute(OPENING).fetchone()
+        assert row is not None
+        self._xid, *self._positions, _ = row
+        self._connection.execute(
+            f"INSERT INTO {MARKER_TABLE} VALUES (%s, %s, %s)",
+            (self.tx, self._client, self._xid),
+        )
+
+    def changed(self, table: str, **key: Any) -> None:
+        """Say that this transaction inserted, updated or deleted one row; call it after the change.
+
+        A watched table needs no such word. What a savepoint's rollback undoes is forgotten if it was said inside.
+
+        Args:
+            key: the row's primary key, column by column.
+
+        Raises:
+            UsageProblem: no such table, or these are not its primary key's columns.
+        """
+        with self._connection.cursor(row_factory=tuple_row) as cursor:
+            known = self._trial.tables.find(cursor, table)
+            if set(key) != set(known.columns):
+                raise UsageProblem(
+                    f'cannot find a row of "{table}" by {", ".join(key) or "nothing"}',
+                    detail=f"Its primary key is {', '.join(known.columns)}.",
+                )
+            self._trial.tables.note(cursor, known, known.find(cursor, key))
+
+    def intent(self) -> Intent:
+        """Read the changed rows back as they are now, at the end of the transaction."""
+        with self._connection.cursor(row_factory=tuple_row) as cursor:
+            writes, sync = self._trial.tables.close(cursor)
+        insert_lsn, write_lsn, flush_lsn = self._positions
+        return Intent(
+            tx=self.tx,
+            client=self._client,
+            at_ns=time.monotonic_ns(),
+            sync=sync,
+            xid=self._xid,
+            writes=(*self.writes, *writes),
+            insert_lsn=insert_lsn,
+            write_lsn=write_lsn,
+            flush_lsn=flush_lsn,
+        )

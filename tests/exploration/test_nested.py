@@ -1,0 +1,96 @@
+"""Does a recovery that is cut in its turn come to the same end as one that was left alone?"""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from crashlab import evidence
+from crashlab.campaign import RunRequest, ServerChoice, replay, run_profile
+from crashlab.exploration.explorer import Explorer, candidates
+from crashlab.exploration.nested import few_states_a_point, recoveries_of
+from crashlab.exploration.recording import load
+from crashlab.model import Observation, Outcome, PromiseStatus
+from crashlab.profile import load_profile
+from crashlab.trial.judged import judge_trial
+
+pytestmark = pytest.mark.server
+
+
+def request(out: Path, *overrides: str, trials: int) -> RunRequest:
+    """A request for crashes during recovery, with a short recording that is kept."""
+    return RunRequest(
+        profile=load_profile("crash-during-recovery", overrides=["power_loss.acks=200", *overrides]),
+        seed=11,
+        trials=trials,
+        time_limit_s=None,
+        server=ServerChoice(kind="local"),
+        out=out,
+        keep="all",
+    )
+
+
+def content(observation: Observation) -> dict[str, object]:
+    """Everything that clients can read: transactions, rows, prepared transactions."""
+    assert observation.marker is not None
+    return {
+        "transactions": sorted(row.tx for row in observation.marker.rows),
+        "prepared": observation.prepared,
+        **{read.relation: sorted(read.rows, key=lambda row: row.key) for read in observation.relations},
+    }
+
+
+def test_the_survivors_are_those_of_the_recovery_that_was_not_cut(tmp_path: Path) -> None:
+    """Each crash state, recovered at once and recovered after a second cut, holds the same."""
+    asked = request(tmp_path / "cut", "power_loss.recovery_depth=1", "power_loss.states_per_point=4", trials=8)
+    result = run_profile(asked)
+    assert {trial.verdict.outcome for trial in result.trials} == {Outcome.INTACT}
+    recording = load(asked.out / "recording")
+    direct: dict[str, dict[str, object]] = {}
+    with Explorer(recording, asked.profile, tmp_path / "direct", seed=asked.seed) as explorer:
+        profile, count = few_states_a_point(asked.profile), recoveries_of(asked)
+        for model, candidate in candidates(recording, profile, explorer.log, seed=asked.seed, trials=count):
+            done = explorer.try_state(model, candidate)
+            direct[f"recovery-{candidate.trial:04d}"] = content(evidence.load_observation(done.folder))
+    assert len(direct) == 2
+    replayed_again = 0
+    for trial in result.trials:
+        observation = evidence.load_observation(trial.folder)
+        folder = evidence.load_trial(trial.folder).recording
+        assert folder is not None
+        assert content(observation) == direct[Path(folder).name]
+        assert observation.first_survivors is not None
+        assert content(observation)["transactions"] == observation.first_survivors.transactions
+        assert content(observation)["prepared"] == observation.first_survivors.prepared
+        replayed_again += observation.recovery.redo_start is not None
+    assert replayed_again >= len(result.trials) // 2, "the second cut came after the recovery"
+
+
+def test_two_deep_and_rebuilt(tmp_path: Path) -> None:
+    """A recovery from a recovery that was cut is intact, and one of its states can be made again.
+
+    Asynchronous commits are among what must survive all three recoveries alike; prepared transactions do not, from 17
+    on (tests/power/test_known_bugs.py).
+    """
+    mix = "workload.synchronous_commit={ on = 0.5, off = 0.5 }"
+    overrides = ("power_loss.recovery_depth=2", "power_loss.states_per_point=3", mix)
+    result = run_profile(request(tmp_path / "run", *overrides, trials=3))
+    assert {trial.verdict.promise for trial in result.trials} == {PromiseStatus.KEPT}
+    stored = evidence.load_trial(result.trials[0].folder)
+    assert stored.recording is not None
+    assert stored.recording.count("recovery-") == 2
+    (tmp_path / "again").mkdir()
+    again = replay(result.trials[0].folder, out=tmp_path / "again", server=ServerChoice())
+    assert [trial.verdict.promise for trial in again.trials] == [PromiseStatus.KEPT]
+    observation = evidence.load_observation(result.trials[0].folder)
+    assert content(evidence.load_observation(again.trials[0].folder)) == content(observation)
+    survivors = observation.first_survivors
+    assert survivors is not None
+    outer = load(tmp_path / "run" / "recording" / "recovery-0000")
+    assert survivors == outer.record.first_survivors, "those of the very first crash state"
+    fewer = msgspec.structs.replace(survivors, transactions=survivors.transactions[:-1])
+    accused = msgspec.structs.replace(observation, first_survivors=fewer)
+    evidence.save(result.trials[0].folder, evidence.OBSERVATION, accused)
+    (finding,) = [one for one in judge_trial(result.trials[0].folder).findings if not one.permitted]
+    assert finding.code == "CORRUPT-SURVIVORS-CHANGED"
+    assert finding.evidence["witnesses"][0]["tx"] == survivors.transactions[-1]
