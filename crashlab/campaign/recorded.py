@@ -18,8 +18,14 @@ from crashlab.exploration.recording import Recording
 from crashlab.model import Outcome, PromiseStatus
 from crashlab.profile import Profile
 from crashlab.results import OnPhase, OnTrial, ProfileResult, RunRequest
+from crashlab.trial.setup import TrialPlan
 
 RECORDING_FOLDER = "recording"
+
+
+def plan_of(request: RunRequest) -> TrialPlan:
+    """Return what a request says about each of its trials."""
+    return TrialPlan(profile=request.profile, run_seed=request.seed, server=request.server, keep=request.keep)
 
 
 def record(request: RunRequest) -> Recording:
@@ -28,7 +34,7 @@ def record(request: RunRequest) -> Recording:
     Raises:
         CrashlabError: the environment does not allow it.
     """
-    return recordings.make(request, request.out / RECORDING_FOLDER)
+    return recordings.make(plan_of(request), request.out / RECORDING_FOLDER)
 
 
 def run_recorded(

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from crashlab import evidence
-from crashlab.campaign.recorded import replay_state, run_recorded
+from crashlab.campaign.recorded import plan_of, replay_state, run_recorded
 from crashlab.model import PromiseStatus
 from crashlab.profile import Profile
 from crashlab.results import (
@@ -66,7 +66,7 @@ def _run_trials(
             return
         if on_phase:
             on_phase(f"trial {trial}")
-        done = run_trial(request, trial, make_trial_folder(request.out, trial), spares=spares)
+        done = run_trial(plan_of(request), trial, make_trial_folder(request.out, trial), spares=spares)
         result.trials.append(done)
         result.server = done.server
         if on_trial:

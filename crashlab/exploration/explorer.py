@@ -47,7 +47,7 @@ from crashlab.seeds import stream
 from crashlab.server import ServerSpec
 from crashlab.server.builds import find_build
 from crashlab.trial.judged import judge_trial, result_of
-from crashlab.trial.live import reading_of
+from crashlab.trial.setup import reading_of
 
 
 @dataclass(frozen=True)

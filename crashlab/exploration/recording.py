@@ -35,10 +35,9 @@ from crashlab.recording.base import BaseImage
 from crashlab.recording.iolog import LogPosition
 from crashlab.recording.recorder import Recorder
 from crashlab.recording.replay import self_check
-from crashlab.results import RunRequest
 from crashlab.seeds import derive
 from crashlab.server import Server, create_server
-from crashlab.trial.live import invariants_before, make_workload, server_facts, server_spec
+from crashlab.trial.setup import TrialPlan, invariants_before, make_workload, server_facts, server_spec
 from crashlab.workload.databases import make_places
 from crashlab.workload.relations import Relation
 from crashlab.workload.run import Workload
@@ -136,19 +135,19 @@ def forget_data(recording: Recording) -> None:
         log.unlink()
 
 
-def make(request: RunRequest, folder: Path) -> Recording:
+def make(plan: TrialPlan, folder: Path) -> Recording:
     """Run a profile's workload once under the recorder.
 
     Raises:
         CrashlabError: no server, no compiler for the recorder, folder not writable.
     """
-    profile = request.profile
+    profile = plan.profile
     assert profile.power_loss is not None
-    seed = derive(request.seed, profile.name, "recording")
+    seed = derive(plan.run_seed, profile.name, "recording")
     folder.mkdir(parents=True)
     seconds: dict[str, float] = {}
     begun = time.monotonic()
-    with create_server(server_spec(request)) as server:
+    with create_server(server_spec(profile, plan.server)) as server:
         position = _Position()
         ledger = LedgerWriter(folder / evidence.LEDGER, seed=seed, io_position=position)
         try:
@@ -177,7 +176,7 @@ def make(request: RunRequest, folder: Path) -> Recording:
         crashlab=crashlab.__version__,
         profile=profile.name,
         profile_resolved=profile.model_dump(mode="json", by_alias=True),
-        run_seed=request.seed,
+        run_seed=plan.run_seed,
         seed=seed,
         server=facts,
         first_bytes=first_bytes,

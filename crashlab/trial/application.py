@@ -32,7 +32,8 @@ from crashlab.recovery import Reading, observe, recover
 from crashlab.seeds import stream
 from crashlab.server import Server
 from crashlab.trial.judged import judge_trial
-from crashlab.trial.live import invariants_before, server_facts, wal_of
+from crashlab.trial.live import wal_of
+from crashlab.trial.setup import invariants_before, server_facts
 from crashlab.workload.invariants import InvariantWatch
 from crashlab.workload.relations import COMMON_SQL, MARKER_TABLE, InvariantQuery
 from crashlab.workload.run import SETUP_CLIENT

@@ -6,7 +6,7 @@ Assumes: the caller gave an empty folder. Everything the trial learns is in that
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,27 +17,22 @@ from crashlab import evidence
 from crashlab.errors import FaultError
 from crashlab.fault import inject
 from crashlab.fault.when import wait_until_due
-from crashlab.history import History, read_ledger
+from crashlab.history import read_ledger
 from crashlab.ledger import LedgerWriter
-from crashlab.model import Injection, Invariant, Observation, PromiseStatus, WalFacts
+from crashlab.model import Injection, Observation, PromiseStatus, WalFacts
 from crashlab.profile import Profile
-from crashlab.recovery import Reading, observe, recover
+from crashlab.recovery import observe, recover
 from crashlab.recovery.checksums import add_checksums
 from crashlab.recovery.wal import WAL_FILES, read_wal
-from crashlab.results import RunRequest, TrialResult
+from crashlab.results import TrialResult, replay_command
 from crashlab.seeds import stream, trial_seed
-from crashlab.server import Server, ServerSpec, SpareDirectories, create_server
+from crashlab.server import Server, SpareDirectories, create_server
 from crashlab.trial.judged import judge_trial, result_of
-from crashlab.workload.databases import Databases
-from crashlab.workload.relations import NO_ROWS, InvariantQuery, Relation
-from crashlab.workload.run import Workload, invariants_of, relations_of
-from crashlab.workload.session import Mix
-from crashlab.workload.sql import Application, Variable
+from crashlab.trial.setup import TrialPlan, invariants_before, make_workload, reading_of, server_facts, server_spec
+from crashlab.workload.run import Workload
 
 FAULT_TIMEOUT_S = 60.0
 SESSIONS_END_TIMEOUT_S = 20.0
-INVARIANTS_EVERY_MS = 50.0
-RECORDED_INVARIANTS_EVERY_MS = 500.0  # a look may set hint bits and prune pages: writes that are no transaction's
 
 BeforeRecovery = Callable[[Server], None]
 
@@ -61,23 +56,8 @@ class _Clock:
             self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - begun, 4)
 
 
-def server_spec(request: RunRequest) -> ServerSpec:
-    """Return the server that a request needs."""
-    profile = request.profile
-    kind = request.server.kind
-    if kind == "auto" and profile.server.kinds == ["container"]:
-        kind = "container"
-    return ServerSpec(
-        kind=kind,
-        image=request.server.image,
-        pg_bindir=request.server.pg_bindir,
-        initdb=tuple(profile.server.initdb),
-        settings=dict(profile.server.settings),
-    )
-
-
 def run_trial(
-    request: RunRequest,
+    plan: TrialPlan,
     trial: int,
     folder: Path,
     *,
@@ -95,14 +75,14 @@ def run_trial(
     """
     clock = _Clock()
     with clock.phase("prepare"):
-        server = create_server(server_spec(request), spares=spares)
+        server = create_server(server_spec(plan.profile, plan.server), spares=spares)
     keep = False
     try:
         with clock.phase("start"):
             server.start()
-        _crash_and_observe(request, trial, folder, server, clock, before_recovery)
+        _crash_and_observe(plan, trial, folder, server, clock, before_recovery)
         verdict = judge_trial(folder)
-        keep = request.keep == "all" or (request.keep == "failed" and verdict.promise is PromiseStatus.BROKEN)
+        keep = plan.keep == "all" or (plan.keep == "failed" and verdict.promise is PromiseStatus.BROKEN)
     finally:
         try:
             evidence.save_text(folder, evidence.SERVER_LOG, server.log_since(0))
@@ -112,7 +92,7 @@ def run_trial(
 
 
 def _crash_and_observe(
-    request: RunRequest,
+    plan: TrialPlan,
     trial: int,
     folder: Path,
     server: Server,
@@ -120,8 +100,8 @@ def _crash_and_observe(
     before_recovery: BeforeRecovery | None,
 ) -> None:
     """Run the workload, inject the faults, recover, read; leave the evidence in `folder`."""
-    profile = request.profile
-    seed = trial_seed(request.seed, profile.name, trial)
+    profile = plan.profile
+    seed = trial_seed(plan.run_seed, profile.name, trial)
     facts = server_facts(server)
     ledger = LedgerWriter(folder / evidence.LEDGER, seed=seed)
     workload = make_workload(profile, server, ledger, seed)
@@ -159,14 +139,14 @@ def _crash_and_observe(
         profile_resolved=profile.model_dump(mode="json", by_alias=True),
         trial=trial,
         seed=seed,
-        run_seed=request.seed,
+        run_seed=plan.run_seed,
         crash_class=profile.crash_class,
         server=facts,
         acked_min=profile.workload.acked_min,
         injections=injections,
         seconds=clock.with_total(),
         workload_errors=errors + workload.errors,
-        reproduce=reproduce_command(request, trial),
+        reproduce=replay_command(folder),
     )
     _save(folder, record, observation)
 
@@ -181,54 +161,6 @@ def wal_of(server: Server, injections: list[Injection]) -> WalFacts | None:
         return None
     with server.files_at_rest(WAL_FILES) as files:
         return read_wal(files)
-
-
-def server_facts(server: Server) -> evidence.ServerFacts:
-    """Return what a running server says about itself.
-
-    Raises:
-        ServerError: a setting that was asked for is not in force.
-    """
-    return evidence.ServerFacts(
-        kind=server.kind,
-        version=str(server.version),
-        version_num=server.version.num,
-        source=server.source,
-        initdb=list(server.initdb),
-        requested=dict(server.settings),
-        settings=server.read_settings(),
-    )
-
-
-def make_workload(profile: Profile, server: Server, ledger: LedgerWriter, seed: int) -> Workload:
-    """Return a profile's workload on a server, not started."""
-    plan = profile.workload
-    return Workload(
-        lambda: server.connect(autocommit=True),
-        ledger,
-        kinds=list(plan.kinds),
-        clients=plan.clients,
-        mix=Mix(
-            synchronous_commit={str(mode): share for mode, share in plan.synchronous_commit.items()},
-            two_phase=plan.two_phase,
-            rollbacks=plan.rollbacks,
-            savepoints=plan.savepoints,
-            errors=plan.errors,
-            read_only=plan.read_only,
-        ),
-        seed=seed,
-        every_ms={
-            statement: every_ms
-            for statement, every_ms in (("CHECKPOINT", plan.checkpoint_every_ms), ("VACUUM", plan.vacuum_every_ms))
-            if every_ms is not None
-        },
-        databases=Databases(lambda name: server.connect(autocommit=True, dbname=name), plan.databases)
-        if plan.databases
-        else None,
-        application=application_of(profile),
-        invariants=user_invariants(profile),
-        invariants_every_ms=INVARIANTS_EVERY_MS if profile.power_loss is None else RECORDED_INVARIANTS_EVERY_MS,
-    )
 
 
 def _inject_all(
@@ -254,51 +186,6 @@ def _end_sessions(workload: Workload, injections: list[Injection], errors: list[
     end = workload.join if crashed else workload.finish
     if not end(timeout_s=SESSIONS_END_TIMEOUT_S):
         errors.append(f"sessions were still at work {SESSIONS_END_TIMEOUT_S:g} s after the last fault")
-
-
-def application_of(profile: Profile) -> Application | None:
-    """Return what the kind "sql" runs."""
-    plan = profile.workload.sql
-    if plan is None:
-        return None
-    variables = {
-        name: Variable(
-            between=(one.between[0], one.between[1]) if one.between else None, choice=tuple(one.choice or ())
-        )
-        for name, one in plan.variables.items()
-    }
-    transactions = tuple((one.sql, one.weight) for one in plan.transactions)
-    return Application(plan.setup, transactions, tuple(plan.tables), variables)
-
-
-def user_invariants(profile: Profile) -> list[InvariantQuery]:
-    """Return the profile's own invariants."""
-    return [InvariantQuery(invariant.name, invariant.sql, None) for invariant in profile.invariants]
-
-
-def invariants_before(violations: Mapping[str, str]) -> list[Invariant]:
-    """Return as evidence which of a user's invariants did not hold before the crash."""
-    return [Invariant(name=name, expected=NO_ROWS, observed=observed) for name, observed in violations.items()]
-
-
-def reading_of(profile: Profile, history: History, tables: Sequence[Relation]) -> Reading:
-    """Return what is to be read: every relation, and the fate of every transaction that was given an xid.
-
-    Args:
-        tables: the user's own ledgered tables.
-    """
-    plan = profile.workload
-    return Reading(
-        relations=[*relations_of(plan.kinds), *tables],
-        invariants=[*invariants_of(plan.kinds), *user_invariants(profile)],
-        xids=[xid for xid in history.xid if xid],
-        databases=bool(plan.databases),
-    )
-
-
-def reproduce_command(request: RunRequest, trial: int) -> str:
-    """Return the command that runs this trial again, whether or not its folder is still there."""
-    return f"crashlab replay {request.out / f'trial-{trial:04d}'}"
 
 
 def _save(folder: Path, record: evidence.TrialRecord, observation: Observation) -> None:

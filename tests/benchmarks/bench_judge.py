@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 from crashlab import evidence
+from crashlab.campaign.recorded import plan_of
 from crashlab.history import read_ledger
 from crashlab.model import PromiseStatus
 from crashlab.oracle import judge
@@ -49,7 +50,7 @@ def one_trial(acks: int, sync: str, out: Path) -> float:
     )
     trial.FAULT_TIMEOUT_S = 3600.0
     begun = time.monotonic()
-    result = trial.run_trial(request, 0, out)
+    result = trial.run_trial(plan_of(request), 0, out)
     seconds = time.monotonic() - begun
     assert result.verdict.promise is PromiseStatus.KEPT, result.verdict.findings
     assert result.verdict.counts.acked >= acks, result.verdict.counts

@@ -24,6 +24,7 @@ from pathlib import Path
 import psycopg
 
 from crashlab.campaign import RunRequest, ServerChoice
+from crashlab.campaign.recorded import plan_of
 from crashlab.disk.model import DiskModel
 from crashlab.exploration import recording as recordings
 from crashlab.exploration.explorer import Candidate, Explorer, candidates
@@ -53,7 +54,7 @@ def record(home: Path) -> tuple[Recording, Profile]:
     request = RunRequest(
         profile=profile, seed=1, trials=1, time_limit_s=None, server=choice, out=home / "out", keep="none"
     )
-    recording = recordings.make(request, home / "recording")
+    recording = recordings.make(plan_of(request), home / "recording")
     assert not recording.record.differences, recording.record.differences
     return recording, profile
 

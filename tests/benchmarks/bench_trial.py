@@ -24,6 +24,7 @@ from typing import Any
 import psycopg
 
 from crashlab.campaign import RunRequest, ServerChoice
+from crashlab.campaign.recorded import plan_of
 from crashlab.profile import load_profile
 from crashlab.server import ServerSpec, create_server
 from crashlab.trial.live import run_trial
@@ -175,7 +176,7 @@ def whole_trial(kind: str, number: int) -> tuple[float, float]:
         choice = ServerChoice(kind=kind, image=IMAGE if kind == "container" else None)  # type: ignore[arg-type]
         request = RunRequest(profile=PROFILE, seed=1, trials=1, time_limit_s=None, server=choice, out=out, keep="none")
         begun = time.monotonic()
-        result = run_trial(request, number, out)
+        result = run_trial(plan_of(request), number, out)
         assert result.verdict.outcome == "intact", result.verdict
         return time.monotonic() - begun, sum(result.seconds[check] for check in CHECKS)
     finally:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from crashlab import evidence
+from crashlab.campaign.recorded import plan_of
 from crashlab.exploration import recording
 from crashlab.exploration.explorer import Explorer, candidates
 from crashlab.history import ACKED, read_ledger
@@ -43,7 +44,7 @@ def test_what_the_wal_says_is_what_recovery_brings(tmp_path: Path, disk: str) ->
         out=tmp_path,
         keep="none",
     )
-    recorded = recording.make(request, tmp_path / "recording")
+    recorded = recording.make(plan_of(request), tmp_path / "recording")
     possible = {"not written"} if disk == "process" else {"not written", "not durable", "behind a hole"}
     fates: set[str] = set()
     flushes = 0

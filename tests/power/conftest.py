@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from crashlab.campaign import RunRequest, ServerChoice, TrialResult
+from crashlab.campaign.recorded import plan_of
 from crashlab.profile import load_profile
 from crashlab.trial.live import BeforeRecovery, run_trial
 from tests.overrides import kill_after
@@ -33,6 +34,6 @@ def run_one(tmp_path: Path) -> RunOne:
         )
         folder = tmp_path / f"{profile}-{trial}"
         folder.mkdir()
-        return run_trial(request, trial, folder, before_recovery=before_recovery)
+        return run_trial(plan_of(request), trial, folder, before_recovery=before_recovery)
 
     return run

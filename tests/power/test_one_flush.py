@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from crashlab.campaign.recorded import plan_of
 from crashlab.disk.model import CrashState, DiskModel
 from crashlab.disk.states import everything, nothing_extra
 from crashlab.exploration import recording
@@ -47,7 +48,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recording:
     out = tmp_path_factory.mktemp("one-flush")
     choice = ServerChoice(kind="local")
     request = RunRequest(profile=profile(), seed=3, trials=1, time_limit_s=None, server=choice, out=out, keep="all")
-    made = recording.make(request, out / "recording")
+    made = recording.make(plan_of(request), out / "recording")
     if not (Path(made.record.server.source) / "pg_waldump").exists():
         pytest.skip(f"no pg_waldump beside the server in {made.record.server.source}")
     return made

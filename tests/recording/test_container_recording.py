@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from crashlab.campaign.recorded import plan_of
 from crashlab.campaign.run import run_profile
 from crashlab.disk.contract import disk_contract
 from crashlab.disk.model import DiskModel
@@ -82,7 +83,7 @@ def temporary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def recording(temporary: Path, tmp_path_factory: pytest.TempPathFactory) -> Recording:
     """A recording of power-loss, made in a container."""
     folder = tmp_path_factory.mktemp("recordings") / "recording"
-    return recordings.make(request("power-loss", folder.parent, 0), folder)
+    return recordings.make(plan_of(request("power-loss", folder.parent, 0)), folder)
 
 
 @pytest.mark.container

@@ -8,6 +8,7 @@ import pytest
 
 from crashlab import evidence
 from crashlab.campaign import RunRequest, ServerChoice, judge_folder, replay, run_profile
+from crashlab.campaign.recorded import plan_of
 from crashlab.errors import EvidenceError, ServerError
 from crashlab.model import Outcome, PromiseStatus
 from crashlab.profile import load_profile
@@ -120,7 +121,7 @@ def test_a_server_that_does_not_allow_the_workload_is_an_error_with_a_hint(
 ) -> None:
     """Not a bug of crashlab, and nothing that a trial could say anything about."""
     with pytest.raises(ServerError, match=says) as caught:
-        run_trial(request(tmp_path, "kill9-all", "clients=8", override), 0, tmp_path)
+        run_trial(plan_of(request(tmp_path, "kill9-all", "clients=8", override)), 0, tmp_path)
     assert caught.value.hint
 
 
@@ -179,5 +180,5 @@ def test_a_full_disk_is_a_clear_error_and_leaves_no_server(tmp_path: Path) -> No
     """What cannot be written is named, and the server is gone all the same."""
     (tmp_path / evidence.SERVER_LOG).symlink_to("/dev/full")
     with pytest.raises(EvidenceError, match=r"could not write evidence .*server.log.*No space left on device"):
-        run_trial(request(tmp_path, "kill9-all"), 0, tmp_path)
+        run_trial(plan_of(request(tmp_path, "kill9-all")), 0, tmp_path)
     assert not registry._alive

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from crashlab.campaign import RunRequest, ServerChoice, TrialResult
+from crashlab.campaign.recorded import plan_of
 from crashlab.fault.roles import titled_processes
 from crashlab.model import Outcome, PromiseStatus
 from crashlab.profile import load_profile
@@ -38,7 +39,7 @@ def run_kinds(
     )
     trial = folder / "trial"
     trial.mkdir()
-    return run_trial(request, 0, trial, before_recovery=damage)
+    return run_trial(plan_of(request), 0, trial, before_recovery=damage)
 
 
 @pytest.mark.parametrize("kind", sorted(set(KINDS) - USER_DEFINED - {"ddl_unlogged"}))

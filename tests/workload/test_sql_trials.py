@@ -7,13 +7,14 @@ import pytest
 
 from crashlab import evidence
 from crashlab.campaign import RunRequest, ServerChoice, TrialResult, judge_folder, run_profile
+from crashlab.campaign.recorded import plan_of
 from crashlab.campaign.run import replay
 from crashlab.errors import ProfileError, UsageProblem
 from crashlab.history import REFUSED, read_ledger
 from crashlab.model import Outcome, PromiseStatus
 from crashlab.profile import load_profile
 from crashlab.server import Server
-from crashlab.trial import live as live_trial
+from crashlab.trial import setup as trial_setup
 from crashlab.trial.live import BeforeRecovery, run_trial
 from tests.overrides import kill_after
 
@@ -109,7 +110,7 @@ def test_damage_is_found_with_its_table_and_key(tmp_path: Path, sql: str, code: 
     )
     if code is not None:
         asked = request(tmp_path, "own-application")
-    result = run_trial(asked, 0, tmp_path, before_recovery=tampered(sql, said))
+    result = run_trial(plan_of(asked), 0, tmp_path, before_recovery=tampered(sql, said))
     found = codes(result)
     if code is None:
         assert (result.verdict.outcome, found) == (Outcome.INTACT, [])
@@ -136,7 +137,7 @@ def test_an_application_that_breaks_its_own_invariant_accuses_nobody(tmp_path: P
 
 def test_the_last_look_before_the_fault_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An application breaks its invariant after the first look, and no other comes in time but that one."""
-    monkeypatch.setattr(live_trial, "INVARIANTS_EVERY_MS", 600_000.0)
+    monkeypatch.setattr(trial_setup, "INVARIANTS_EVERY_MS", 600_000.0)
     never = 'workload.sql.transactions=["UPDATE item SET sold = sold + 1 WHERE id = 1 AND :tx > 60"]'
     (trial,) = run_profile(request(tmp_path, "own-application", never)).trials
     assert (trial.verdict.outcome, trial.verdict.promise) == (Outcome.INCONCLUSIVE, None)
@@ -167,7 +168,7 @@ def test_the_last_look_before_the_fault_is_enough(tmp_path: Path, monkeypatch: p
 def test_a_mistake_in_the_sql_is_an_error_of_the_profile(tmp_path: Path, override: str, error: type, says: str) -> None:
     """Found at set-up, before anything is crashed, with the key and the server's words."""
     with pytest.raises(error) as raised:
-        run_trial(request(tmp_path, "own-application", f"workload.sql.{override}"), 0, tmp_path)
+        run_trial(plan_of(request(tmp_path, "own-application", f"workload.sql.{override}")), 0, tmp_path)
     assert says in str(raised.value)
     assert raised.value.exit_code == 2
 
@@ -184,7 +185,7 @@ def test_a_mistake_in_an_invariant_is_an_error_of_the_profile(tmp_path: Path, sq
     """It cannot be run, or it would change something."""
     asked = request(tmp_path, "own-application", f'invariants=[{{ name = "x", sql = """{sql}""" }}]')
     with pytest.raises(ProfileError) as raised:
-        run_trial(asked, 0, tmp_path)
+        run_trial(plan_of(asked), 0, tmp_path)
     assert says in str(raised.value)
 
 

@@ -1,0 +1,136 @@
+"""How does a profile become a server, a workload, and a list of what is to be read? The same for every kind of trial.
+
+Source: design.md "One way through the house".
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from crashlab import evidence
+from crashlab.history import History
+from crashlab.ledger import LedgerWriter
+from crashlab.model import Invariant
+from crashlab.profile import Profile
+from crashlab.recovery import Reading
+from crashlab.results import Keep, ServerChoice
+from crashlab.server import Server, ServerSpec
+from crashlab.workload.databases import Databases
+from crashlab.workload.relations import NO_ROWS, InvariantQuery, Relation
+from crashlab.workload.run import Workload, invariants_of, relations_of
+from crashlab.workload.session import Mix
+from crashlab.workload.sql import Application, Variable
+
+INVARIANTS_EVERY_MS = 50.0
+RECORDED_INVARIANTS_EVERY_MS = 500.0  # a look may set hint bits and prune pages: writes that are no transaction's
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialPlan:
+    """What all trials of one profile in one run have in common."""
+
+    profile: Profile
+    run_seed: int
+    server: ServerChoice = field(default_factory=ServerChoice)
+    keep: Keep = "failed"  # which trials' data directories stay
+
+
+def server_spec(profile: Profile, choice: ServerChoice) -> ServerSpec:
+    """Return the server that a profile and a choice ask for."""
+    kind = choice.kind
+    if kind == "auto" and profile.server.kinds == ["container"]:
+        kind = "container"
+    return ServerSpec(
+        kind=kind,
+        image=choice.image,
+        pg_bindir=choice.pg_bindir,
+        initdb=tuple(profile.server.initdb),
+        settings=dict(profile.server.settings),
+    )
+
+
+def server_facts(server: Server) -> evidence.ServerFacts:
+    """Return what a running server says about itself.
+
+    Raises:
+        ServerError: a setting that was asked for is not in force.
+    """
+    return evidence.ServerFacts(
+        kind=server.kind,
+        version=str(server.version),
+        version_num=server.version.num,
+        source=server.source,
+        initdb=list(server.initdb),
+        requested=dict(server.settings),
+        settings=server.read_settings(),
+    )
+
+
+def make_workload(profile: Profile, server: Server, ledger: LedgerWriter, seed: int) -> Workload:
+    """Return a profile's workload on a server, not started."""
+    plan = profile.workload
+    return Workload(
+        lambda: server.connect(autocommit=True),
+        ledger,
+        kinds=list(plan.kinds),
+        clients=plan.clients,
+        mix=Mix(
+            synchronous_commit={str(mode): share for mode, share in plan.synchronous_commit.items()},
+            two_phase=plan.two_phase,
+            rollbacks=plan.rollbacks,
+            savepoints=plan.savepoints,
+            errors=plan.errors,
+            read_only=plan.read_only,
+        ),
+        seed=seed,
+        every_ms={
+            statement: every_ms
+            for statement, every_ms in (("CHECKPOINT", plan.checkpoint_every_ms), ("VACUUM", plan.vacuum_every_ms))
+            if every_ms is not None
+        },
+        databases=Databases(lambda name: server.connect(autocommit=True, dbname=name), plan.databases)
+        if plan.databases
+        else None,
+        application=application_of(profile),
+        invariants=user_invariants(profile),
+        invariants_every_ms=INVARIANTS_EVERY_MS if profile.power_loss is None else RECORDED_INVARIANTS_EVERY_MS,
+    )
+
+
+def application_of(profile: Profile) -> Application | None:
+    """Return what the kind "sql" runs."""
+    plan = profile.workload.sql
+    if plan is None:
+        return None
+    variables = {
+        name: Variable(
+            between=(one.between[0], one.between[1]) if one.between else None, choice=tuple(one.choice or ())
+        )
+        for name, one in plan.variables.items()
+    }
+    transactions = tuple((one.sql, one.weight) for one in plan.transactions)
+    return Application(plan.setup, transactions, tuple(plan.tables), variables)
+
+
+def user_invariants(profile: Profile) -> list[InvariantQuery]:
+    """Return the profile's own invariants."""
+    return [InvariantQuery(invariant.name, invariant.sql, None) for invariant in profile.invariants]
+
+
+def invariants_before(violations: Mapping[str, str]) -> list[Invariant]:
+    """Return as evidence which of a user's invariants did not hold before the crash."""
+    return [Invariant(name=name, expected=NO_ROWS, observed=observed) for name, observed in violations.items()]
+
+
+def reading_of(profile: Profile, history: History, tables: Sequence[Relation]) -> Reading:
+    """Return what is to be read: every relation, and the fate of every transaction that was given an xid.
+
+    Args:
+        tables: the user's own ledgered tables.
+    """
+    plan = profile.workload
+    return Reading(
+        relations=[*relations_of(plan.kinds), *tables],
+        invariants=[*invariants_of(plan.kinds), *user_invariants(profile)],
+        xids=[xid for xid in history.xid if xid],
+        databases=bool(plan.databases),
+    )
