@@ -1,7 +1,6 @@
 """What is asked of a campaign, and what does it give back?"""
 
 import shlex
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -23,23 +22,6 @@ class ServerChoice:
     kind: Literal["auto", "local", "container"] = "auto"
     image: str | None = None
     pg_bindir: Path | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunRequest:
-    """One profile, run a number of times."""
-
-    profile: Profile
-    seed: int
-    trials: int
-    time_limit_s: float | None
-    server: ServerChoice
-    out: Path  # this profile's folder; created
-    keep: Keep = "failed"  # which trials' data directories stay
-    fail_fast: bool = False
-    first_trial: int = 0  # for a replay of a later one
-    again: str | None = None  # the command that runs all of this again
-    recording: Path | None = None  # examine this one instead of recording the profile's workload
 
 
 class CrashPoint(msgspec.Struct, frozen=True):
@@ -92,18 +74,19 @@ class RunResult:
     error: CrashlabError | None = None  # the environment ended the run during the last of the profiles
 
 
-OnTrial = Callable[[TrialResult], None]
-OnPhase = Callable[[str], None]
-
-
 def replay_command(folder: Path) -> str:
     """Return the command that runs a stored trial again."""
     return shlex.join(["crashlab", "replay", str(folder)])
 
 
+def trial_name(trial: int) -> str:
+    """Return the name of a trial's folder."""
+    return f"trial-{trial:04d}"
+
+
 def make_trial_folder(out: Path, trial: int) -> Path:
     """Make the folder that takes a trial's evidence. Raises EvidenceError: it exists, or cannot be made."""
-    folder = out / f"trial-{trial:04d}"
+    folder = out / trial_name(trial)
     try:
         folder.mkdir(parents=True)
     except FileExistsError as error:

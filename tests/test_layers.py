@@ -9,12 +9,13 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "crashlab"
 
-BASE = {"errors", "seeds", "model", "duration"}
+BASE = {"errors", "seeds", "model", "duration", "confidence"}
 DATA = BASE | {"ledger", "history", "evidence", "profile", "profile_schema", "layers", "toml_text", "contract"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "seeds": set(),
     "duration": set(),
+    "confidence": set(),
     "model": set(),
     "toml_text": set(),
     "sql_text": set(),
@@ -45,7 +46,7 @@ ALLOWED: dict[str, set[str]] = {
 """A part -> the parts that it may import; a folder is one part."""
 
 IMPURE = {"os", "subprocess", "socket", "time", "random", "pathlib", "shutil", "tempfile", "psycopg", "threading"}
-PURE_PARTS = ("oracle", "contract", "model", "duration", "disk")
+PURE_PARTS = ("oracle", "contract", "model", "duration", "confidence", "disk")
 
 
 def part_of(path: Path) -> str:

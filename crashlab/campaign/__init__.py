@@ -1,26 +1,33 @@
-"""Who runs the trials of a profile, and who judges them again? `run_profile`, `judge_folder`, `replay`, `record`."""
+"""How are many trials run within a budget, by whoever can, and what becomes of them afterwards?"""
 
-from crashlab.campaign.recorded import record
+from crashlab.campaign.events import Handler
+from crashlab.campaign.executor import Executor
+from crashlab.campaign.loop import Campaign, run
+from crashlab.campaign.plan import Asked, Plan, executor_for
 from crashlab.campaign.rejudge import add_missed, judge_folder, judge_run
-from crashlab.campaign.run import replay, run_profile
+from crashlab.campaign.replay import replay
 from crashlab.campaign.runrecord import save_run
-from crashlab.exploration.recording import find as find_recording
-from crashlab.results import ProfileResult, RunRequest, RunResult, ServerChoice, TrialResult
-from crashlab.trial.judged import judge_trial
+from crashlab.results import RunResult
 
 __all__ = [
-    "ProfileResult",
-    "RunRequest",
-    "RunResult",
-    "ServerChoice",
-    "TrialResult",
-    "add_missed",
-    "find_recording",
+    "Asked",
+    "Campaign",
+    "Plan",
+    "executor_for",
     "judge_folder",
     "judge_run",
-    "judge_trial",
-    "record",
     "replay",
-    "run_profile",
+    "run_campaign",
     "save_run",
 ]
+
+
+def run_campaign(campaign: Campaign, executor: Executor, *handlers: Handler) -> RunResult:
+    """Run a campaign, close the executor, and return all that was finished, also by workers that were cut short."""
+    with executor:
+        result = run(campaign, executor, handlers)
+    if result.error is not None or any(one.interrupted for one in result.profiles):
+        folders = {order.job.name: order.job.out for order in campaign.orders}
+        for one in result.profiles:
+            add_missed(one, folders[one.profile.name])
+    return result

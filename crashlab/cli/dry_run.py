@@ -10,7 +10,7 @@ from crashlab.profile import Fault, PowerLoss, Profile
 from crashlab.seeds import trial_seed
 
 if TYPE_CHECKING:
-    from crashlab.cli.plan import Plan
+    from crashlab.campaign import Plan
 
 SHOWN_SEEDS = 5
 
@@ -20,12 +20,15 @@ def print_plan(plan: "Plan") -> None:
     click.echo(f"seed {plan.seed}  server {plan.server.image or plan.server.pg_bindir or plan.server.kind}")
     if plan.time_limit_s is not None:
         click.echo(f"time limit {plan.time_limit_s:g} s, shared by all profiles")
-    for profile in plan.profiles:
+    for profile in (one.profile for one in plan.asked):
         trials = plan.trials_of(profile)
         power_loss = profile.power_loss
-        seeds = [str(trial_seed(plan.seed, profile.name, trial)) for trial in range(min(trials, SHOWN_SEEDS))]
+        seeds = [
+            str(trial_seed(plan.seed, profile.name, trial)) for trial in range(min(trials or SHOWN_SEEDS, SHOWN_SEEDS))
+        ]
         click.echo(f"\n{profile.name}: {profile.description}")
-        click.echo(f"  trials    {trials}, seeds {' '.join(seeds)}{' ...' if trials > SHOWN_SEEDS else ''}")
+        more = " ..." if trials is None or trials > SHOWN_SEEDS else ""
+        click.echo(f"  trials    {trials or f'until {plan.until}'}, seeds {' '.join(seeds)}{more}")
         _section("settings", [f"{name} = {value}" for name, value in profile.server.settings.items()])
         _section("initdb", profile.server.initdb)
         _section("workload", _workload(profile))

@@ -12,7 +12,8 @@ from click.shell_completion import CompletionItem
 from crashlab.cli.out_folder import BASE
 
 if TYPE_CHECKING:
-    from crashlab.campaign import ServerChoice
+    from crashlab.confidence import Until
+    from crashlab.results import ServerChoice
 
 ServerKind = Literal["auto", "local", "container"]
 
@@ -46,6 +47,45 @@ class Duration(click.ParamType[float]):
             self.fail(str(error), param, ctx)
 
 
+class UntilRule(click.ParamType["Until"]):
+    """A rule that ends a run, such as 99%<0.5%."""
+
+    name = "rule"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> "Until":
+        """Read it."""
+        from crashlab.confidence import Until
+
+        try:
+            return value if isinstance(value, Until) else Until.parse(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Workers(click.ParamType[int]):
+    """A number of worker processes; "auto" is None: one a processor."""
+
+    name = "workers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:  # type: ignore[override]
+        """Turn "auto" into None."""
+        if value == "auto" or isinstance(value, int):
+            return None if value == "auto" else value
+        if not str(value).isdigit() or int(value) < 1:
+            self.fail(f"{value!r} is neither a number from 1 on nor auto", param, ctx)
+        return int(value)
+
+
+workers_option = click.option(
+    "-j",
+    "--jobs",
+    "workers",
+    type=Workers(),
+    default="auto",
+    show_default=True,
+    metavar="N|auto",
+    help="Worker processes; auto is one a processor.",
+)
 server_option = click.option(
     "--server",
     type=click.Choice(["auto", "local", "container"]),
@@ -128,7 +168,7 @@ def report_options(command: Callable[..., int]) -> Callable[..., int]:
 
 def server_choice(server: ServerKind, image: str | None, pg_bindir: Path | None) -> "ServerChoice":
     """Return the server that the options ask for. Raises click.UsageError: they contradict each other."""
-    from crashlab.campaign import ServerChoice
+    from crashlab.results import ServerChoice
 
     if image and pg_bindir:
         raise click.UsageError("--image and --pg-bindir exclude each other")

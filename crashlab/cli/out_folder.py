@@ -3,7 +3,7 @@
 Choices:
     A folder is locked with flock while a run writes to it: the lock ends with the process, however it ends.
     Evidence is never overwritten: a folder that holds anything is refused.
-    `.crashlab/latest` points at the newest run that was given no folder.
+    `.crashlab/latest` points at the newest run that was given no folder and has left evidence; a replay is no run.
 """
 
 import contextlib
@@ -84,22 +84,22 @@ def _require_empty(folder: Path) -> None:
 
 
 def _tidy(folder: Path, *, own: bool) -> None:
-    """Remove the empty folders of trials that never began; make a run of our own the latest, or forget it."""
+    """Remove the empty folders of trials that never began, and a folder of our own in which nothing is left."""
     for path in sorted(folder.rglob("*"), reverse=True):
         if path.is_dir() and not path.is_symlink():
             with contextlib.suppress(OSError):  # not empty
                 path.rmdir()
-    if not own:
-        return
-    if any(entry.name != LOCK for entry in folder.iterdir()):
-        _point_latest(folder)
-    else:
+    if own and all(entry.name == LOCK for entry in folder.iterdir()):
         (folder / LOCK).unlink(missing_ok=True)
         folder.rmdir()
 
 
-def _point_latest(folder: Path) -> None:
+def point_latest(folder: Path) -> None:
+    """Make a run's folder the latest one; called again it does nothing."""
     link = BASE / "latest"
+    with contextlib.suppress(OSError):
+        if link.readlink() == Path(folder.name):
+            return
     partial = BASE / f".latest.{os.getpid()}"
     # a convenience: a file system without symbolic links must not end the run
     with contextlib.suppress(OSError):

@@ -2,12 +2,14 @@
 
 import shlex
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from crashlab.cli.options import (
+    Duration,
     ProfileName,
     ServerKind,
     Telling,
@@ -20,9 +22,9 @@ from crashlab.cli.options import (
     server_choice,
     server_option,
     set_option,
+    workers_option,
 )
 from crashlab.cli.out_folder import claimed
-from crashlab.cli.plan import Plan
 from crashlab.cli.reports import Reports
 from crashlab.cli.run import run_plan
 from crashlab.cli.signals import signals_interrupt
@@ -57,35 +59,32 @@ def record(
     out: Path | None,
 ) -> int:
     """Run a server under PROFILE once, write down all that it does to its files, and keep that."""
-    from crashlab import campaign
+    from crashlab.campaign.runner import recording_folder
     from crashlab.cli.show import print_summary
+    from crashlab.exploration.record import make
     from crashlab.profile import load_profile
     from crashlab.seeds import new_seed
+    from crashlab.trial.setup import TrialPlan
 
     wanted = load_profile(profile, overrides)
     if wanted.power_loss is None:
         raise UsageProblem(
             f'cannot record profile "{profile}": it has no [power_loss] table', hint="Try crashlab record power-loss."
         )
-    choice = server_choice(server, image, pg_bindir)
+    plan = TrialPlan(
+        profile=wanted,
+        run_seed=new_seed() if seed is None else seed,
+        server=server_choice(server, image, pg_bindir),
+    )
     with claimed(out) as folder, signals_interrupt():
-        made = campaign.record(
-            campaign.RunRequest(
-                profile=wanted,
-                seed=new_seed() if seed is None else seed,
-                trials=1,
-                time_limit_s=None,
-                server=choice,
-                out=folder / wanted.name,
-            )
-        )
+        made = make(plan, recording_folder(folder / wanted.name, 0))
         print_summary(made)
         click.echo(f"Examine it: {shlex.join(['crashlab', 'explore', str(made.folder)])}")
         return 3 if made.record.differences or made.record.workload_errors else 0
 
 
 @click.command()
-@click.argument("recording", type=click.Path(path_type=Path))
+@click.argument("recordings", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RECORDING...")
 @click.option("--trials", type=click.IntRange(min=1), metavar="N", help="Crash states. [default: the profile's]")
 @click.option("--seed", type=click.IntRange(min=0), metavar="S", help="Root seed. [default: the recording's own]")
 @click.option("--disk", type=click.Choice(DISKS), help="What the disk promises.")
@@ -93,11 +92,13 @@ def record(
 @click.option("--aim", multiple=True, metavar="CLASS", help="Let only these files vary, such as wal or relation.")
 @click.option("--points", type=click.Choice(POINTS), help="Where the power is cut.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key of power_loss.")
+@click.option("--time-limit", type=Duration(), help="Stop after this time, such as 90s or 2m; shared by all.")
+@workers_option
 @report_options
 @out_option
 @fail_fast_option
 def explore(
-    recording: Path,
+    recordings: tuple[Path, ...],
     trials: int | None,
     seed: int | None,
     disk: str | None,
@@ -105,36 +106,49 @@ def explore(
     aim: tuple[str, ...],
     points: str | None,
     overrides: tuple[str, ...],
+    time_limit: float | None,
+    workers: int | None,
     telling: Telling,
     out: Path | None,
     fail_fast: bool,
 ) -> int:
-    """Examine RECORDING again, with another disk, aim or seed; the recorded server does not run again.
+    """Examine each RECORDING again, with another disk, aim or seed; the recorded server does not run again.
 
     RECORDING is a folder of crashlab record, or of a run that kept its recording. Without options the states are
     those that the run itself tried.
     """
-    from crashlab import campaign
+    from crashlab.campaign import Asked, Plan
+    from crashlab.exploration.recording import find
     from crashlab.profile import Profile
+    from crashlab.results import ServerChoice
 
-    stored = campaign.find_recording(recording)
+    stored = [find(path) for path in recordings]
     changes = list(_changes(disk, tear, aim, points, overrides))
-    profile = _changed(Profile.model_validate(stored.record.profile_resolved), changes)
-    seed = stored.record.run_seed if seed is None else seed
+    asked = [
+        Asked(profile=_changed(Profile.model_validate(one.record.profile_resolved), changes), recording=one.folder)
+        for one in stored
+    ]
+    names = [one.profile.name for one in asked]
+    if len(set(names)) < len(names):
+        raise UsageProblem("two recordings are of the same profile", hint="Examine them one after the other.")
+    seeds = {one.record.run_seed for one in stored} if seed is None else {seed}
+    if len(seeds) > 1:
+        raise UsageProblem("the recordings were made with different seeds", hint="Give one for all: --seed.")
+    kinds = {one.record.server.kind for one in stored}
     plan = Plan(
-        profiles=[profile],
-        seed=seed,
+        asked=asked,
+        seed=seeds.pop(),
         trials=trials,
-        time_limit_s=None,
-        server=campaign.ServerChoice(kind="container" if stored.record.server.kind == "container" else "local"),
+        time_limit_s=time_limit,
+        server=ServerChoice(kind="container" if kinds == {"container"} else "local"),
         keep="all",
         fail_fast=fail_fast,
-        again=_again(recording, seed, trials, changes),
-        recording=stored.folder,
+        record_again=False,
     )
+    plan = replace(plan, again=_again(recordings, plan.seed, trials, changes))
     reports = Reports(telling)
     with claimed(out) as folder, signals_interrupt():
-        return run_plan(plan, folder, reports)
+        return run_plan(plan, folder, reports, workers, latest=out is None)
 
 
 @click.command()
@@ -142,10 +156,10 @@ def explore(
 @click.option("--at", type=click.IntRange(min=0), metavar="POINT", help="A crash point: that many operations happened.")
 def show(recording: Path, at: int | None) -> None:
     """Say what RECORDING holds, or with --at what was in flight at one point of it."""
-    from crashlab import campaign
     from crashlab.cli.show import print_point, print_summary
+    from crashlab.exploration.recording import find
 
-    stored = campaign.find_recording(recording)
+    stored = find(recording)
     if at is None:
         print_summary(stored)
     else:
@@ -185,8 +199,8 @@ def _changed(profile: "Profile", changes: list[str]) -> "Profile":
     return change_profile(profile, changes)
 
 
-def _again(recording: Path, seed: int, trials: int | None, changes: list[str]) -> str:
-    words = ["crashlab", "explore", str(recording), "--seed", str(seed)]
+def _again(recordings: tuple[Path, ...], seed: int, trials: int | None, changes: list[str]) -> str:
+    words = ["crashlab", "explore", *map(str, recordings), "--seed", str(seed)]
     if trials:
         words += ["--trials", str(trials)]
     for change in changes:

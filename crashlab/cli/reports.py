@@ -16,7 +16,7 @@ from crashlab.cli.options import Telling
 from crashlab.errors import CrashlabError, EvidenceError
 
 if TYPE_CHECKING:
-    from crashlab.campaign import RunResult
+    from crashlab.results import RunResult
 
 REPORT = "report.json"
 

@@ -1,7 +1,6 @@
 """How does `crashlab run` get from a command line to a report?"""
 
 import shlex
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from crashlab.cli.options import (
     ProfileName,
     ServerKind,
     Telling,
+    UntilRule,
     bindir_option,
     fail_fast_option,
     image_option,
@@ -25,19 +25,18 @@ from crashlab.cli.options import (
     server_choice,
     server_option,
     set_option,
+    workers_option,
 )
-from crashlab.cli.out_folder import claimed
-from crashlab.cli.plan import Plan
+from crashlab.cli.out_folder import claimed, point_latest
 from crashlab.cli.reports import Reports
 from crashlab.cli.signals import signals_interrupt
-from crashlab.errors import CrashlabError, UsageProblem
+from crashlab.errors import UsageProblem
 
 if TYPE_CHECKING:
-    from crashlab.campaign import ProfileResult, RunResult, ServerChoice, TrialResult
+    from crashlab.campaign import Plan
+    from crashlab.confidence import Until
     from crashlab.profile import Profile
-    from crashlab.report.console import Watch
-    from crashlab.results import Keep
-    from crashlab.server import SpareDirectories
+    from crashlab.results import Keep, ServerChoice
 
 
 @click.command()
@@ -46,6 +45,11 @@ if TYPE_CHECKING:
     "--trials", type=click.IntRange(min=1), metavar="N", help="Trials of each profile. [default: the profile's]"
 )
 @click.option("--time-limit", type=Duration(), help="Stop after this time, such as 90s or 2m; shared by all profiles.")
+@click.option(
+    "--until", type=UntilRule(), metavar="RULE", help="Stop when sure, such as 99%<0.5%: fewer than 0.5 % are broken."
+)
+@click.option("--one-recording", is_flag=True, help="Record no second time when a recording has no more states.")
+@workers_option
 @seed_option
 @server_option
 @image_option
@@ -60,6 +64,9 @@ def run(
     profiles: tuple[str, ...],
     trials: int | None,
     time_limit: float | None,
+    until: "Until | None",
+    one_recording: bool,
+    workers: int | None,
     seed: int | None,
     server: ServerKind,
     image: str | None,
@@ -76,6 +83,7 @@ def run(
     PROFILE is a name (see crashlab profiles) or a TOML file. --set takes profile keys, such as workload.clients=8,
     and PostgreSQL settings, such as fsync=off.
     """
+    from crashlab.campaign import Asked, Plan
     from crashlab.profile import expand
     from crashlab.seeds import new_seed
 
@@ -83,13 +91,15 @@ def run(
     wanted = [profile for name in profiles for profile in expand(name, overrides)]
     _require_runnable(wanted, choice)
     plan = Plan(
-        profiles=wanted,
+        asked=[Asked(profile=profile) for profile in wanted],
         seed=new_seed() if seed is None else seed,
         trials=trials,
         time_limit_s=time_limit,
+        until=until,
         server=choice,
         keep=keep,
         fail_fast=fail_fast,
+        record_again=not one_recording,
     )
     if dry_run:
         if telling.json_target or telling.files():
@@ -101,7 +111,7 @@ def run(
     reports = Reports(telling)
     plan = replace(plan, again=_run_again(profiles, overrides, plan))
     with claimed(out) as folder, signals_interrupt():
-        return run_plan(plan, folder, reports)
+        return run_plan(plan, folder, reports, workers, latest=out is None)
 
 
 def _require_runnable(wanted: "list[Profile]", choice: "ServerChoice") -> None:
@@ -119,92 +129,36 @@ def _require_runnable(wanted: "list[Profile]", choice: "ServerChoice") -> None:
             )
 
 
-def run_plan(plan: Plan, folder: Path, reports: Reports) -> int:
-    """Do what was planned, report it, and return the exit code."""
-    return reports.finish(_run_all(plan, folder, reports), folder)
+def run_plan(plan: "Plan", folder: Path, reports: Reports, workers: int | None, *, latest: bool) -> int:
+    """Do what was planned, report it, and return the exit code.
 
+    Args:
+        workers: how many; see `campaign.executor_for`.
+        latest: whether the folder becomes that of the latest run, once there is evidence in it.
+    """
+    from crashlab.campaign import executor_for, run_campaign
+    from crashlab.campaign.events import Event, TrialDone
+    from crashlab.cli.watch import Watch
+    from crashlab.report.console import print_header
 
-def _run_all(plan: Plan, folder: Path, reports: Reports) -> "RunResult":
-    """Run one profile after the other, sharing the time among those that are left."""
-    from crashlab import campaign
-    from crashlab.report.console import Watch, print_header
-    from crashlab.server import SpareDirectories
+    def follow(event: Event) -> None:
+        if latest and isinstance(event, TrialDone):
+            point_latest(folder)
 
     print_header(reports.out, __version__, plan.seed, plan.server.image or plan.server.kind, folder)
-    run = campaign.RunResult(profiles=[], command=plan.again)
-    deadline = None if plan.time_limit_s is None else time.monotonic() + plan.time_limit_s
-    trials = sum(plan.trials_of(profile) for profile in plan.profiles)
-    with SpareDirectories() as spares, Watch(reports.progress, trials) as watch:
-        for position, profile in enumerate(plan.profiles):
-            share_s = _share_s(deadline, len(plan.profiles) - position)
-            watch.begin(profile, plan.trials_of(profile))
-            try:
-                result = _run_one(plan, profile, share_s, folder / profile.name, spares, watch)
-            except CrashlabError as error:
-                result = _partial(plan, profile, watch.finished, f"an error: {error.primary}")
-                run.error = error
-            except KeyboardInterrupt:  # outside of a trial; inside, run_profile returns what it has
-                result = _partial(plan, profile, watch.finished, "interrupt")
-                result.interrupted = True
-            if result.interrupted or run.error:
-                campaign.add_missed(result, folder / profile.name)
-            run.profiles.append(result)
-            if result.interrupted or run.error or (plan.fail_fast and _broken(result)):
-                break
-    return run
+    total = [plan.trials_of(one.profile) for one in plan.asked]
+    with Watch(reports.progress, None if None in total else sum(filter(None, total))) as watch:
+        result = run_campaign(plan.campaign(folder), executor_for(workers), watch.handle, follow)
+    return reports.finish(result, folder)
 
 
-def _share_s(deadline: float | None, profiles_left: int) -> float | None:
-    return None if deadline is None else max(0.0, deadline - time.monotonic()) / profiles_left
-
-
-def _partial(plan: Plan, profile: "Profile", finished: "list[TrialResult]", stopped_by: str) -> "ProfileResult":
-    from crashlab.campaign import ProfileResult
-
-    return ProfileResult(
-        profile=profile,
-        seed=plan.seed,
-        server=finished[-1].server if finished else None,
-        crash_class=profile.crash_class,
-        trials=list(finished),
-        stopped_by=stopped_by,
-    )
-
-
-def _run_one(
-    plan: Plan,
-    profile: "Profile",
-    time_limit_s: float | None,
-    folder: Path,
-    spares: "SpareDirectories",
-    watch: "Watch",
-) -> "ProfileResult":
-    from crashlab import campaign
-
-    request = campaign.RunRequest(
-        profile=profile,
-        seed=plan.seed,
-        trials=plan.trials_of(profile),
-        time_limit_s=time_limit_s,
-        server=plan.server,
-        out=folder,
-        keep=plan.keep,
-        fail_fast=plan.fail_fast,
-        again=plan.again,
-        recording=plan.recording,
-    )
-    return campaign.run_profile(request, spares=spares, on_trial=watch.trial, on_phase=watch.phase)
-
-
-def _broken(result: "ProfileResult") -> bool:
-    return any(trial.verdict.promise == "broken" for trial in result.trials)
-
-
-def _run_again(profiles: Sequence[str], overrides: Sequence[str], plan: Plan) -> str:
+def _run_again(profiles: Sequence[str], overrides: Sequence[str], plan: "Plan") -> str:
     """Return the command that repeats the whole run: the seed decides everything but the server's own timing."""
     words = ["crashlab", "run", *profiles, "--seed", str(plan.seed)]
     if plan.trials:
         words += ["--trials", str(plan.trials)]
+    if plan.until is not None:
+        words += ["--until", str(plan.until)]
     for override in overrides:
         words += ["--set", override]
     if plan.server.image:
@@ -213,4 +167,6 @@ def _run_again(profiles: Sequence[str], overrides: Sequence[str], plan: Plan) ->
         words += ["--pg-bindir", str(plan.server.pg_bindir)]
     elif plan.server.kind != "auto":
         words += ["--server", plan.server.kind]
+    if not plan.record_again:
+        words.append("--one-recording")
     return shlex.join(words)

@@ -61,13 +61,14 @@ def replay(
     DIR-or-ID is a trial's folder, or PROFILE:TRIAL of the latest run, such as async-commit:3.
     """
     from crashlab import campaign
+    from crashlab.results import RunResult
 
     choice = server_choice(server, image, pg_bindir)
     stored = _trial_folder(trial)
     reports = Reports(telling)
     with claimed(out) as folder, signals_interrupt():
         result = campaign.replay(stored, out=folder, server=choice, keep=keep)
-        return reports.finish(campaign.RunResult(profiles=[result]), folder)
+        return reports.finish(RunResult(profiles=[result]), folder)
 
 
 def _trial_folder(trial: str) -> Path:

@@ -1,9 +1,8 @@
 """What would have been lost, had the power been cut at this point of a recording?
 
-One pass over the log carries the disk model along. At each crash point states are drawn, each is made real in a
-worker's directory, recovered by a real server, read and judged with the ledger as it stood at that point: a
-transaction counts as acknowledged only if its ack was noted by then, and cannot exist if its intent came later.
-States that are equal in content are judged once.
+A crash state is made real in a worker's directory, recovered by a real server, read and judged with the ledger as it
+stood at that point: a transaction counts as acknowledged only if its ack was noted by then, and cannot exist if its
+intent came later.
 
 Source: design.md "From state to verdict, fast".
 """
@@ -12,11 +11,7 @@ import dataclasses
 import os
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import chain, islice
 from pathlib import Path, PurePath
-from random import Random
 from types import TracebackType
 from typing import Self
 
@@ -24,238 +19,115 @@ import msgspec
 
 import crashlab
 from crashlab import evidence
-from crashlab.disk.contract import DiskContract, disk_contract
-from crashlab.disk.fileclass import FileClass
+from crashlab.disk.contract import disk_contract
 from crashlab.disk.model import CrashState, DiskModel
-from crashlab.disk.states import draw_state, enumerate_states, everything, losses, nothing_extra
+from crashlab.disk.states import losses, nothing_extra
 from crashlab.disk.tornpages import torn_pages
 from crashlab.errors import RecordingError
-from crashlab.exploration import points
+from crashlab.exploration.addresses import Address, PointStates
+from crashlab.exploration.conditions import Conditions, conditions_of
 from crashlab.exploration.recording import Recording
 from crashlab.exploration.walcut import RecordedWal
+from crashlab.exploration.walk import Walk
 from crashlab.exploration.worker import Worker
 from crashlab.history import ACKED, History, read_ledger
 from crashlab.model import Injection, Observation, Survivors, TornPage
 from crashlab.profile import PowerLoss, Profile
-from crashlab.recording.decoder import Decoder
-from crashlab.recording.logbytes import LogBytes
 from crashlab.recovery import observe, recover
 from crashlab.recovery.restart import copy_settings
 from crashlab.recovery.wal import directory, stopped_cleanly
-from crashlab.results import TrialResult, make_trial_folder
-from crashlab.seeds import stream
+from crashlab.results import TrialResult, replay_command
 from crashlab.server import ServerSpec
 from crashlab.server.builds import find_build
 from crashlab.trial.judged import judge_trial, result_of
 from crashlab.trial.setup import reading_of
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """One crash state, with the number of the trial that it becomes."""
-
-    trial: int
-    state: CrashState
-    io_bytes: int  # length of the log at the crash point
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is known of a recording before its states are drawn."""
-
-    survey: points.Survey
-    contract: DiskContract
-    left_out: points.Flush | None  # the one flush that is swallowed, if the profile asks for that
-
-
-def plan(recording: Recording, power_loss: PowerLoss, seed: int) -> Plan:
-    """Return the disk contract that a profile asks for; when a lying disk begins to lie is seeded.
-
-    Raises:
-        RecordingError: the recording is damaged, or has no flush that could be swallowed.
-    """
-    first_bytes = recording.record.first_bytes
-    survey = points.survey(Decoder(recording.log, recording.base.files), first_bytes)
-    left_out, lies_from = None, None
-    if power_loss.swallow_one:
-        classes = {FileClass(name) for name in power_loss.swallow_one}
-        flushes = points.flushes_of(Decoder(recording.log, recording.base.files), first_bytes, classes)
-        if not flushes:
-            names = ", ".join(power_loss.swallow_one)
-            raise RecordingError(f'cannot swallow a flush of {names}: the recording "{recording.folder}" has none')
-        left_out = stream(seed, "swallowed flush").choice(flushes)
-    if power_loss.disk == "lying":
-        # Early, so that most cuts come after it
-        lies_from = stream(seed, "lying disk").randint(survey.first, (3 * survey.first + survey.end) // 4)
-    contract = disk_contract(
-        power_loss.disk,
-        tear_bytes=power_loss.tear_bytes,
-        ordered_journal=power_loss.ordered_journal,
-        durable_symlinks=power_loss.durable_symlinks,
-        flushes_ignored_from=lies_from,
-        flushes_ignored_for=frozenset(FileClass(name) for name in power_loss.swallow),
-        flush_left_out=left_out.position if left_out else None,
-    )
-    return Plan(survey, contract, left_out)
-
-
-def candidates(
-    recording: Recording, profile: Profile, log: LogBytes, *, seed: int, trials: int
-) -> Iterator[tuple[DiskModel, Candidate]]:
-    """Yield the crash states to try, in the order of the log; the model stands at the state's position.
-
-    The first state of a point is the one in which nothing extra survived, the others are drawn. Fewer than `trials`
-    come if the recording has no more different states to offer.
-    """
-    power_loss = profile.power_loss
-    assert power_loss is not None
-    planned = plan(recording, power_loss, seed)
-    model = DiskModel(recording.base.files, planned.contract)
-    per_point = 1 if power_loss.disk == "process" else power_loss.states_per_point
-    count, rng = -(-trials // per_point), stream(seed, "points")
-    wanted = points.choose_points(planned.survey, power_loss.points, count, rng, planned.left_out)
-    aim = frozenset(FileClass(name) for name in power_loss.aim) or None
-    rng = stream(seed, "states")
-    seen: set[int] = set()
-    trial = 0
-    # The log's tail stands between records: whatever was noted up to first_bytes came before the first crash point
-    io_bytes = recording.record.first_bytes
-    for operation in chain(Decoder(recording.log, recording.base.files), (None,)):
-        if wanted and wanted[0] == model.position:
-            count = -(-(trials - trial) // len(wanted))
-            del wanted[0]
-            for state in _states_here(model, count, rng, aim, seen):
-                if trial == trials:
-                    return
-                yield model, Candidate(trial, _told(model, state, planned.left_out), io_bytes)
-                trial += 1
-        if operation is not None:
-            model.apply(operation)
-            log.note(operation)
-            io_bytes = max(io_bytes, operation.log_end)
-
-
-def _told(model: DiskModel, state: CrashState, left_out: points.Flush | None) -> CrashState:
-    note = f"{state.note}; {losses(model, state)}"
-    if left_out is not None:
-        note += f"; the flush of {left_out.path} that began at operation {left_out.position} was left out"
-    return msgspec.structs.replace(state, note=note)
-
-
-def rebuild(
-    recording: Recording, profile: Profile, log: LogBytes, state: CrashState, *, seed: int
-) -> tuple[DiskModel, int]:
-    """Return the model as it stands at a state's position, and the length of the log there.
-
-    Raises:
-        RecordingError: the recording is shorter than the state's position.
-    """
-    assert profile.power_loss is not None
-    model = DiskModel(recording.base.files, plan(recording, profile.power_loss, seed).contract)
-    io_bytes = 0
-    for operation in Decoder(recording.log, recording.base.files):
-        if model.position == state.position:
-            break
-        model.apply(operation)
-        log.note(operation)
-        io_bytes = operation.log_end
-    if model.position != state.position:
-        raise RecordingError(
-            f'the recording "{recording.folder}" has no operation {state.position}',
-            detail=f"It ends at operation {model.position}.",
-        )
-    return model, max(io_bytes, recording.record.first_bytes)
-
-
-def _states_here(
-    model: DiskModel, count: int, rng: Random, aim: frozenset[FileClass] | None, seen: set[int]
-) -> Iterator[CrashState]:
-    """Yield up to `count` states of this point that are equal to none before."""
-    if model.contract.everything_survives:
-        yield everything(model)
-        return
-    draws = (draw_state(model, rng, aim) for _ in range(2 * count))
-    first = islice(enumerate_states(model, 1, aim), 1)
-    yield from islice(_unseen(chain(first, draws), seen), count)
-
-
-def _unseen(states: Iterator[CrashState], seen: set[int]) -> Iterator[CrashState]:
-    for state in states:
-        if state.fingerprint not in seen:
-            seen.add(state.fingerprint)
-            yield state
-
-
 class Explorer:
-    """A worker that recovers the crash states of one recording and judges them. Use it as a context manager."""
+    """Recovers the crash states of one recording and judges them. Use it as a context manager, in one process."""
 
-    def __init__(self, recording: Recording, profile: Profile, out: Path, *, seed: int | None = None) -> None:
-        """Prepare a worker.
+    def __init__(self, recording: Recording, profile: Profile, *, run_seed: int | None = None) -> None:
+        """Prepare a worker's directory and server.
 
         Args:
-            out: takes one folder a trial.
-            seed: the one that the states are drawn with; None: the recording's own.
+            profile: its table power_loss says how the recording is cut off.
+            run_seed: the one that the states are drawn with; None: that of the recording's own run.
+
+        Raises:
+            RecordingError: the recording is damaged.
         """
-        assert profile.power_loss is not None
         self.recording = recording
         self.profile = profile
-        self.out = out
-        self.seed = recording.record.run_seed if seed is None else seed
+        self.run_seed = recording.record.run_seed if run_seed is None else run_seed
         self._in_recovery = recording.record.ledger_io is not None  # its base image is a crash state
-        self.log = LogBytes(recording.log)
-        facts = recording.record.server
-        settings = dict(facts.requested)
-        folder = Path(tempfile.mkdtemp(prefix="crashlab-states-"))
-        folder.chmod(0o755)
-        if facts.kind == "container":
-            spec = ServerSpec(kind="container", image=facts.source, settings=settings)
-            roots = [PurePath(root) for root in recording.record.roots]
-            self._worker = Worker.container(recording.base, self.log, folder, spec, roots)
-        else:
-            build = find_build(Path(facts.source))
-            assert build is not None
-            spec = ServerSpec(kind="local", settings=settings)
-            self._worker = Worker.local(recording.base, self.log, folder, build, spec)
-        self._wal = RecordedWal(recording, self._worker.images, self.log)
+        # Of several recordings of one run each has its own states
+        self.seed = recording.record.seed if self._in_recovery else self.run_seed
+        self.conditions: Conditions = conditions_of(recording, self.power_loss, self.seed)
+        self.walk = Walk(recording, self.conditions.contract, operations=self.conditions.survey.end)
+        self._states: PointStates | None = None
+        try:
+            self._worker = _worker_for(recording, self.walk)
+        except BaseException:
+            self.walk.close()
+            raise
+        self._wal = RecordedWal(recording, self._worker.images, self.walk.log)
 
-    def try_state(self, model: DiskModel, candidate: Candidate) -> TrialResult:
-        """Make a crash state real, recover it, read it, save what was found, judge it."""
+    @property
+    def power_loss(self) -> PowerLoss:
+        """How the recording is cut off."""
+        assert self.profile.power_loss is not None
+        return self.profile.power_loss
+
+    def state(self, address: Address) -> CrashState | None:
+        """Return the crash state that an address means; None: its point has fewer states.
+
+        Raises:
+            RecordingError: the recording has no such point.
+        """
+        model = self.walk.to(address.position)
+        if self._states is None or self._states.position != address.position:
+            self._states = PointStates(model, self.seed, self.conditions.aim)
+        state = self._states.get(address.number)
+        return None if state is None else _told(model, state, self.conditions)
+
+    def try_state(self, state: CrashState, trial: int, folder: Path) -> TrialResult:
+        """Make a crash state real, recover it, read it, save what was found into an empty folder, judge it."""
         begun = time.monotonic()
         seconds: dict[str, float] = {}
-        folder = make_trial_folder(self.out, candidate.trial)
         worker = self._worker
-        self.make_real(model, candidate)
+        model = self.make_real(state)
         seconds["materialise"] = round(time.monotonic() - begun, 4)
         clean = stopped_cleanly(directory(worker.images.data_directory))
-        history = read_ledger(self.recording.ledger, until_io=self.ledger_io(candidate))
+        history = read_ledger(self.recording.ledger, until_io=self.ledger_io())
         looking = time.monotonic()
-        wal, wal_at_cut = self._wal.look(model, candidate.state, history)
+        wal, wal_at_cut = self._wal.look(model, state, history)
         seconds["wal"] = round(time.monotonic() - looking, 4)
         observation = self._recover_and_look(history, seconds)
-        evidence.save(folder, evidence.STATE, candidate.state)
+        evidence.save(folder, evidence.STATE, state)
         observation = msgspec.structs.replace(
             observation,
             wal=wal,
             wal_at_cut=wal_at_cut,
-            torn_pages=self._torn_pages(model, candidate.state),
+            torn_pages=self._torn_pages(model, state),
             invariants_before=self.recording.record.invariants_before,
             first_survivors=self.recording.record.first_survivors,
         )
         evidence.save(folder, evidence.OBSERVATION, observation)
         seconds["total"] = round(time.monotonic() - begun, 4)
-        evidence.save(folder, evidence.TRIAL, self._record(candidate, folder, seconds, history, clean))
+        receipt = self._receipt(state, history, clean)
+        evidence.save(folder, evidence.TRIAL, self._record(receipt, trial, folder, seconds))
         return result_of(folder, verdict=judge_trial(folder))
 
     def _torn_pages(self, model: DiskModel, state: CrashState) -> list[TornPage]:
         """Return the pages that nothing in the log makes whole again."""
         if self.recording.record.server.settings.get("full_page_writes") != "off":
             return []
-        return torn_pages(model, state, self._worker.images.base_bytes, self.log.read)
+        return torn_pages(model, state, self._worker.images.base_bytes, self.walk.log.read)
 
-    def survivors(self, model: DiskModel, candidate: Candidate) -> Survivors | None:
+    def survivors(self, state: CrashState) -> Survivors | None:
         """Recover a crash state and return who is there; None: that could not be read."""
-        self.make_real(model, candidate)
-        observation = self._recover_and_look(read_ledger(self.recording.ledger, until_io=self.ledger_io(candidate)), {})
+        self.make_real(state)
+        observation = self._recover_and_look(read_ledger(self.recording.ledger, until_io=self.ledger_io()), {})
         run = observation.checks.get("prepared")
         if observation.marker is None or run is None or run.status != "ran":
             return None
@@ -287,15 +159,21 @@ class Explorer:
         finally:
             worker.kill()
 
-    def make_real(self, model: DiskModel, candidate: Candidate) -> Worker:
-        """Make the worker's folder hold a crash state, and return the worker."""
-        self._worker.materialise(model, candidate.state)
+    def make_real(self, state: CrashState) -> DiskModel:
+        """Make the worker's folder hold a crash state; return the model, which stands at the state's point."""
+        model = self.walk.to(state.position)
+        self._worker.materialise(model, state)
+        return model
+
+    @property
+    def worker(self) -> Worker:
+        """The folder that holds the state that was made real last, and the server on it."""
         return self._worker
 
-    def ledger_io(self, candidate: Candidate) -> int:
-        """Return up to which length of the first I/O log the ledger counts."""
+    def ledger_io(self) -> int:
+        """Return up to which length of the first I/O log the ledger counts, where the walk stands."""
         first_crash = self.recording.record.ledger_io
-        return candidate.io_bytes if first_crash is None else first_crash
+        return self.walk.io_bytes if first_crash is None else first_crash
 
     def check_base(self) -> None:
         """Read all of the base image once: states are spared the look at what is still as it was there.
@@ -313,21 +191,17 @@ class Explorer:
                 detail="; ".join(problems[:3]) or observation.died or observation.recovery.tool_fault,
             )
 
-    def _record(
-        self, candidate: Candidate, folder: Path, seconds: dict[str, float], history: History, clean: bool
-    ) -> evidence.TrialRecord:
-        record = self.recording.record
-        power_loss = self.profile.power_loss
-        assert power_loss is not None
-        receipt = Injection(
-            kind="power cut" if power_loss.disk != "process" else "kill",
-            target=f"{power_loss.disk} disk",
+    def _receipt(self, state: CrashState, history: History, clean: bool) -> Injection:
+        record, disk = self.recording.record, self.power_loss.disk
+        return Injection(
+            kind="power cut" if disk != "process" else "kill",
+            target=f"{disk} disk",
             pid=None,
             pids=[],
             confirmed=not record.differences,
             proof=[
-                f"operation {candidate.state.position} of the recording, {candidate.io_bytes} bytes into its log",
-                f"state: {candidate.state.note}",
+                f"operation {state.position} of the recording, {self.walk.io_bytes} bytes into its log",
+                f"state: {state.note}",
                 *(["the recording is that of a recovery: the power had failed before"] if self._in_recovery else []),
                 *(["its control file says that the server had been stopped: no recovery is due"] if clean else []),
                 "; ".join(record.differences) or "the recording passed its self-check",
@@ -338,28 +212,31 @@ class Explorer:
             ledger_position=history.lines,
             at_ns=max(history.end_ns),
         )
+
+    def _record(self, receipt: Injection, trial: int, folder: Path, seconds: dict[str, float]) -> evidence.TrialRecord:
+        record = self.recording.record
         return evidence.TrialRecord(
             crashlab=crashlab.__version__,
             profile=self.profile.name,
             profile_resolved=self.profile.model_dump(mode="json", by_alias=True),
-            trial=candidate.trial,
+            trial=trial,
             seed=record.seed,
-            run_seed=self.seed,
+            run_seed=self.run_seed,
             crash_class=self.profile.crash_class,
             server=record.server,
             acked_min=self.profile.workload.acked_min,
             injections=[receipt],
             seconds=seconds,
             recording=os.path.relpath(self.recording.folder.resolve(), folder.resolve()),
-            crash_io=self.ledger_io(candidate),
+            crash_io=self.ledger_io(),
             workload_errors=record.workload_errors,
-            reproduce=f"crashlab replay {folder}",
+            reproduce=replay_command(folder),
         )
 
     def dispose(self) -> None:
         """Remove the worker and everything it made."""
         self._worker.dispose()
-        self.log.close()
+        self.walk.close()
 
     def __enter__(self) -> Self:
         try:
@@ -374,3 +251,26 @@ class Explorer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.dispose()
+
+
+def _worker_for(recording: Recording, walk: Walk) -> Worker:
+    """Make a folder for the states, and a server of the kind that was recorded."""
+    facts = recording.record.server
+    settings = dict(facts.requested)
+    folder = Path(tempfile.mkdtemp(prefix="crashlab-states-"))
+    folder.chmod(0o755)
+    if facts.kind == "container":
+        spec = ServerSpec(kind="container", image=facts.source, settings=settings)
+        roots = [PurePath(root) for root in recording.record.roots]
+        return Worker.container(recording.base, walk.log, folder, spec, roots)
+    build = find_build(Path(facts.source))
+    assert build is not None
+    return Worker.local(recording.base, walk.log, folder, build, ServerSpec(kind="local", settings=settings))
+
+
+def _told(model: DiskModel, state: CrashState, conditions: Conditions) -> CrashState:
+    note = f"{state.note}; {losses(model, state)}"
+    left_out = conditions.left_out
+    if left_out is not None:
+        note += f"; the flush of {left_out.path} that began at operation {left_out.position} was left out"
+    return msgspec.structs.replace(state, note=note)

@@ -119,7 +119,7 @@ class ImageFolder:
                 that was not recorded, or recovery would make one that leads out of the folder.
         """
         paths = {path: number for path, number in model.paths(state.names).items() if path not in LEFT_OUT}
-        self._refuse_fixed_tablespaces()
+        self._refuse_fixed_tablespaces(model.position)
         found = self.scan()
         self._remove_surplus(model, paths, found)
         prints = model.fingerprints(state)
@@ -234,10 +234,12 @@ class ImageFolder:
             )
         return content
 
-    def _refuse_fixed_tablespaces(self) -> None:
+    def _refuse_fixed_tablespaces(self, position: int) -> None:
         """Recovery makes the link of a tablespace anew, as the WAL has it: to the live directory, whoever recovers."""
         for operation in self._log.links:
             content = os.fsdecode(operation.data)
+            if operation.position >= position:
+                continue
             if _TABLESPACE.fullmatch(operation.path) and not content.startswith(SERVER_FOLDER):
                 raise RecordingError(
                     f'cannot recover copies of a recording that makes a tablespace in "{content}"',

@@ -13,19 +13,20 @@ Source: issue "Power loss", profile crash-during-recovery; postgres-contract.md 
 """
 
 import contextlib
-import dataclasses
 import shutil
 import time
 from pathlib import Path
-from typing import Any
+
+import msgspec
 
 import crashlab
 from crashlab import evidence
-from crashlab.disk.model import DiskModel
+from crashlab.disk.model import CrashState
 from crashlab.disk.operations import Kind, root_label
-from crashlab.exploration import recording as recordings
-from crashlab.exploration.explorer import Candidate, Explorer
-from crashlab.exploration.recording import Recording, RecordingRecord
+from crashlab.exploration import record
+from crashlab.exploration.addresses import Address
+from crashlab.exploration.explorer import Explorer
+from crashlab.exploration.recording import LOG, RECORDING, Recording
 from crashlab.profile import Profile
 from crashlab.recording import base
 from crashlab.recording.decoder import Decoder
@@ -33,68 +34,47 @@ from crashlab.recording.iolog import LogPosition
 from crashlab.recording.replay import self_check
 from crashlab.recovery import recover
 from crashlab.recovery.restart import durable_settings
-from crashlab.results import RunRequest
 from crashlab.seeds import derive
 
 STATES_PER_POINT = 2
 CONTROL = f"{root_label(0)}/global/pg_control"
 
 
-def recoveries_of(request: RunRequest) -> int:
-    """Return how many recoveries are to be recorded, for as many trials as asked for."""
-    assert request.profile.power_loss is not None
-    return -(-request.trials // request.profile.power_loss.states_per_point)
-
-
-def few_states_a_point(profile: Profile) -> Profile:
-    """Return the profile to draw with what is recovered under the recorder: rather from many points."""
-    return _changed(profile, states_per_point=STATES_PER_POINT)
-
-
-def inner_request(request: RunRequest, done: int, *, recoveries: int) -> RunRequest:
-    """Return the request for the crash states of one recorded recovery: one level less, cut anywhere.
+def inner_profile(profile: Profile) -> Profile:
+    """Return the profile by which a recovery is cut that was recorded under this one: one level less, cut anywhere.
 
     A recovery ends with a checkpoint, so what aims at checkpoints goes on doing so.
-
-    Args:
-        done: how many of the request's trials were done before.
-        recoveries: how many recorded ones, this one included, share the rest.
     """
-    assert request.profile.power_loss is not None
-    depth = request.profile.power_loss.recovery_depth - 1
-    points = "checkpoint" if request.profile.power_loss.points == "checkpoint" else "any"
-    profile = request.profile if depth else few_states_a_point(request.profile)
-    return dataclasses.replace(
-        request,
-        profile=_changed(profile, recovery_depth=depth, points=points),
-        trials=-(-(request.trials - done) // recoveries),
-        first_trial=request.first_trial + done,
+    power_loss = profile.power_loss
+    assert power_loss is not None
+    inner = power_loss.model_copy(
+        update={
+            "recovery_depth": power_loss.recovery_depth - 1,
+            "points": "checkpoint" if power_loss.points == "checkpoint" else "any",
+        }
     )
+    return profile.model_copy(update={"power_loss": inner})
 
 
-def _changed(profile: Profile, **update: Any) -> Profile:
-    assert profile.power_loss is not None
-    return profile.model_copy(update={"power_loss": profile.power_loss.model_copy(update=update)})
-
-
-def record_recovery(explorer: Explorer, model: DiskModel, candidate: Candidate) -> Recording:
-    """Recover a crash state under the recorder, into a folder inside that of its own recording.
+def record_recovery(explorer: Explorer, state: CrashState, address: Address, home: Path) -> Recording:
+    """Recover a crash state under the recorder, into a folder of its own below `home`.
 
     Raises:
         RecordingError: it cannot be recorded here.
     """
     parent = explorer.recording
     once = parent.record.ledger_io is None
-    first_survivors = explorer.survivors(model, candidate) if once else parent.record.first_survivors
-    folder = parent.folder / f"recovery-{candidate.trial:04d}"
+    first_survivors = explorer.survivors(state) if once else parent.record.first_survivors
+    folder = home / recovery_name(address)
     folder.mkdir()
-    (folder / evidence.LEDGER).hardlink_to(parent.ledger)
-    worker = explorer.make_real(model, candidate)
+    _share(parent.ledger, folder / evidence.LEDGER)
+    explorer.make_real(state)
+    worker = explorer.worker
     server = worker.server
     roots = [worker.images.image / root_label(index) for index in range(len(parent.base.roots))]
     begun = time.monotonic()
-    home = worker.images.folder.parent
-    image, log = recordings.attach(server, roots, home, folder)
+    away = worker.images.folder.parent
+    image, log = record.attach(server, roots, away, folder)
     log_begin = server.log_position()
     try:
         recover(server, restart=True, log_position=log_begin, overrides=durable_settings(server.version.major))
@@ -103,33 +83,38 @@ def record_recovery(explorer: Explorer, model: DiskModel, candidate: Candidate) 
     finally:
         worker.kill()
         server.environment.clear()
-        shutil.rmtree(home / recordings.RECORDER_FOLDER)
+        shutil.rmtree(away / record.RECORDER_FOLDER)
         evidence.save_text(folder, evidence.SERVER_LOG, server.log_since(log_begin))
-    evidence.move_in(log, folder, recordings.LOG)
-    end_bytes = (folder / recordings.LOG).stat().st_size
+    evidence.move_in(log, folder, LOG)
     recorded = time.monotonic()
-    differences = self_check(image, folder / recordings.LOG)
-    record = RecordingRecord(
+    differences = self_check(image, folder / LOG)
+    made = msgspec.structs.replace(
+        parent.record,
         crashlab=crashlab.__version__,
-        profile=parent.record.profile,
-        profile_resolved=parent.record.profile_resolved,
-        run_seed=parent.record.run_seed,
-        seed=derive(parent.record.seed, folder.name),
-        server=parent.record.server,
-        first_bytes=_after_flushing(image, folder / recordings.LOG),
-        end_bytes=end_bytes,
+        seed=derive(explorer.seed, "recovery", str(address)),
+        first_bytes=_after_flushing(image, folder / LOG),
+        end_bytes=(folder / LOG).stat().st_size,
         roots=[str(server.seen(root)) for root in image.roots],
         base_digest=base.digest(image),
-        ledger_io=explorer.ledger_io(candidate),
+        ledger_io=explorer.ledger_io(),
         first_survivors=first_survivors,
-        differences=[str(difference) for difference in differences[: recordings.DIFFERENCES_MAX]],
-        workload_errors=parent.record.workload_errors,
-        tables=parent.record.tables,
-        invariants_before=parent.record.invariants_before,
+        differences=[str(difference) for difference in differences[: record.DIFFERENCES_MAX]],
         seconds={"record": round(recorded - begun, 4), "self-check": round(time.monotonic() - recorded, 4)},
     )
-    evidence.save(folder, recordings.RECORDING, record)
-    return Recording(folder, record, image)
+    evidence.save(folder, RECORDING, made)
+    return Recording(folder, made, image)
+
+
+def recovery_name(address: Address) -> str:
+    """Return the name of the folder of a recorded recovery."""
+    return f"recovery-{address}"
+
+
+def _share(ledger: Path, target: Path) -> None:
+    try:
+        target.hardlink_to(ledger)
+    except OSError:  # another file system
+        shutil.copyfile(ledger, target)
 
 
 def _after_flushing(image: base.BaseImage, log: Path) -> int:

@@ -1,16 +1,18 @@
 """What does a recording hold, and what was in flight at one point of it?"""
 
+import contextlib
 from collections import Counter
 
 import msgspec
 
 from crashlab.disk.fileclass import FileClass, classify
-from crashlab.disk.model import DiskModel, Pending
+from crashlab.disk.model import Pending
 from crashlab.disk.operations import Kind, Operation
 from crashlab.errors import UsageProblem
 from crashlab.exploration import points
-from crashlab.exploration.explorer import plan
+from crashlab.exploration.conditions import conditions_of
 from crashlab.exploration.recording import Recording
+from crashlab.exploration.walk import Walk
 from crashlab.profile import Profile
 from crashlab.recording.decoder import Decoder
 
@@ -66,18 +68,14 @@ def in_flight(recording: Recording, position: int) -> Pending:
     """
     profile = Profile.model_validate(recording.record.profile_resolved)
     assert profile.power_loss is not None
-    planned = plan(recording, profile.power_loss, recording.record.run_seed)
-    if position > planned.survey.end:
+    conditions = conditions_of(recording, profile.power_loss, recording.record.run_seed)
+    end = conditions.survey.end
+    if position > end:
         raise UsageProblem(
-            f"the recording has no point {position}",
-            hint=f"Points are numbers of operations, 0 to {planned.survey.end}.",
+            f"the recording has no point {position}", hint=f"Points are numbers of operations, 0 to {end}."
         )
-    model = DiskModel(recording.base.files, planned.contract)
-    for operation in Decoder(recording.log, recording.base.files):
-        if model.position == position:
-            break
-        model.apply(operation)
-    return model.pending()
+    with contextlib.closing(Walk(recording, conditions.contract, operations=end)) as walk:
+        return walk.to(position).pending()
 
 
 def _class_of(operation: Operation, operations: Decoder) -> FileClass:

@@ -1,15 +1,14 @@
-"""At which positions of a recording is the power cut?
+"""At which positions of a recording may the power be cut?
 
-Choices: points are drawn from the seed, after the set-up and up to the end. An aim narrows them: to the time between a
-    checkpoint's first flush and its control file, to the moments around flushes, or around switches of the WAL segment.
+Choices: points lie after the set-up and up to the end. An aim narrows them: to the time between a checkpoint's first
+    flush and its control file, to the moments around flushes, or around switches of the WAL segment.
     If one flush is left out, the power is cut before another flush of that file makes up for it.
 
 Source: issue "Power loss", "A workload can aim".
 """
 
 from bisect import bisect_left
-from collections.abc import Collection
-from random import Random
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 import msgspec
@@ -108,21 +107,19 @@ def flushes_of(operations: Decoder, first_bytes: int, classes: Collection[FileCl
     return found
 
 
-def choose_points(found: Survey, aim: Aim, count: int, rng: Random, flush: Flush | None = None) -> list[int]:
-    """Return `count` crash points in ascending order, fewer if there are not as many; each within first .. end.
+def candidates(found: Survey, aim: Aim, flush: Flush | None = None) -> Sequence[int]:
+    """Return the crash points to choose from, ascending, each within first .. end.
 
     An aim that the recording has no moment for gives none.
 
     Args:
         flush: only points at which this one counts.
     """
-    candidates = _candidates(found, aim)
-    if flush is not None:
-        candidates = [point for point in candidates if flush.first <= point <= flush.last]
-    return sorted(rng.sample(candidates, min(count, len(candidates))))
+    aimed = _aimed(found, aim)
+    return aimed if flush is None else [point for point in aimed if flush.first <= point <= flush.last]
 
 
-def _candidates(found: Survey, aim: Aim) -> "range | list[int]":
+def _aimed(found: Survey, aim: Aim) -> Sequence[int]:
     if aim == "end":
         return [found.end]
     if aim == "any":

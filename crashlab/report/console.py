@@ -7,17 +7,13 @@ Quiet is the table and one line for each finding, usual is with its paragraph, v
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
 from crashlab.model import Family
-from crashlab.profile import Profile
 from crashlab.report.story import Length, follow_up, story
 from crashlab.report.summary import (
     EVERY_PROMISE_KEPT,
@@ -43,50 +39,6 @@ def console(*, stderr: bool = False, quiet: bool = False) -> Console:
     plain = Console(stderr=stderr)
     width = None if plain.is_terminal else PLAIN_WIDTH
     return Console(stderr=stderr, width=width, markup=False, highlight=False, emoji=False, quiet=quiet)
-
-
-class Watch:
-    """Progress while trials run; a context manager around the whole run."""
-
-    def __init__(self, target: Console, total: int) -> None:
-        self._console = target
-        self.finished: list[TrialResult] = []  # of the profile that runs
-        self._profile = ""
-        self._of = 0
-        self._bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=target,
-            disable=not target.is_terminal,
-            transient=True,
-        )
-        self._task = self._bar.add_task("", total=total)
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._bar.stop()
-
-    def begin(self, profile: Profile, trials: int) -> None:
-        """Another profile starts."""
-        self.finished = []
-        self._profile, self._of = profile.name, trials
-        self._bar.update(self._task, description=profile.name)
-
-    def phase(self, text: str) -> None:
-        """Something that may take a while starts."""
-        self._bar.update(self._task, description=f"{self._profile}: {text}")
-
-    def trial(self, trial: TrialResult) -> None:
-        """One more trial is judged."""
-        self.finished.append(trial)
-        self._bar.advance(self._task)
-        if not self._console.is_terminal:
-            self._console.print(f"{self._profile} {len(self.finished)}/{self._of}: {trial_line(trial)}", soft_wrap=True)
 
 
 def trial_line(trial: TrialResult) -> str:

@@ -16,14 +16,14 @@ import time
 from pathlib import Path
 
 from crashlab import evidence
-from crashlab.campaign.recorded import plan_of
 from crashlab.history import read_ledger
 from crashlab.model import PromiseStatus
 from crashlab.oracle import judge
 from crashlab.profile import load_profile
-from crashlab.results import RunRequest, ServerChoice
+from crashlab.results import ServerChoice
 from crashlab.trial import live as trial
 from crashlab.trial.judged import contract_of
+from tests.running import RunRequest, plan_of
 
 CLIENTS = 8
 ROUNDS = 3

@@ -23,8 +23,6 @@ from pathlib import Path
 
 import psycopg
 
-from crashlab.campaign import RunRequest, ServerChoice
-from crashlab.campaign.recorded import plan_of
 from crashlab.disk.model import DiskModel
 from crashlab.exploration import recording as recordings
 from crashlab.exploration.explorer import Candidate, Explorer, candidates
@@ -32,9 +30,11 @@ from crashlab.exploration.images import ImageFolder
 from crashlab.exploration.recording import Recording
 from crashlab.profile import Profile, load_profile
 from crashlab.recovery.restart import copy_settings
+from crashlab.results import ServerChoice
 from crashlab.server.base import describe_exit
 from crashlab.server.builds import open_build
 from crashlab.server.privileges import server_user
+from tests.running import RunRequest, plan_of
 
 PROFILE = """
 description = "the benchmark's"

@@ -23,13 +23,13 @@ from typing import Any
 
 import psycopg
 
-from crashlab.campaign import RunRequest, ServerChoice
-from crashlab.campaign.recorded import plan_of
 from crashlab.profile import load_profile
+from crashlab.results import ServerChoice
 from crashlab.server import ServerSpec, create_server
 from crashlab.trial.live import run_trial
 from crashlab.workload.run import Workload
 from crashlab.workload.session import Mix
+from tests.running import RunRequest, plan_of
 
 ACKS = 1000
 PROFILE = load_profile("kill9-all", overrides=[f'faults=[{{kind="kill", target="all", when={{acks={ACKS}}}}}]'])

@@ -6,13 +6,15 @@ import msgspec
 import pytest
 
 from crashlab import evidence
-from crashlab.campaign import RunRequest, ServerChoice, replay, run_profile
-from crashlab.exploration.explorer import Explorer, candidates
-from crashlab.exploration.nested import few_states_a_point, recoveries_of
+from crashlab.campaign import replay
+from crashlab.exploration.addresses import Address
+from crashlab.exploration.explorer import Explorer
 from crashlab.exploration.recording import load
 from crashlab.model import Observation, Outcome, PromiseStatus
 from crashlab.profile import load_profile
+from crashlab.results import ServerChoice, make_trial_folder
 from crashlab.trial.judged import judge_trial
+from tests.running import RunRequest, run_profile
 
 pytestmark = pytest.mark.server
 
@@ -47,11 +49,12 @@ def test_the_survivors_are_those_of_the_recovery_that_was_not_cut(tmp_path: Path
     assert {trial.verdict.outcome for trial in result.trials} == {Outcome.INTACT}
     recording = load(asked.out / "recording")
     direct: dict[str, dict[str, object]] = {}
-    with Explorer(recording, asked.profile, tmp_path / "direct", seed=asked.seed) as explorer:
-        profile, count = few_states_a_point(asked.profile), recoveries_of(asked)
-        for model, candidate in candidates(recording, profile, explorer.log, seed=asked.seed, trials=count):
-            done = explorer.try_state(model, candidate)
-            direct[f"recovery-{candidate.trial:04d}"] = content(evidence.load_observation(done.folder))
+    with Explorer(recording, asked.profile, run_seed=asked.seed) as explorer:
+        for number, folder in enumerate(sorted(recording.folder.glob("recovery-*"))):
+            state = explorer.state(Address(*map(int, folder.name.removeprefix("recovery-").split("."))))
+            assert state is not None
+            done = explorer.try_state(state, number, make_trial_folder(tmp_path / "direct", number))
+            direct[folder.name] = content(evidence.load_observation(done.folder))
     assert len(direct) == 2
     replayed_again = 0
     for trial in result.trials:
@@ -86,7 +89,8 @@ def test_two_deep_and_rebuilt(tmp_path: Path) -> None:
     assert content(evidence.load_observation(again.trials[0].folder)) == content(observation)
     survivors = observation.first_survivors
     assert survivors is not None
-    outer = load(tmp_path / "run" / "recording" / "recovery-0000")
+    (folder,) = (tmp_path / "run" / "recording").glob("recovery-*")
+    outer = load(folder)
     assert survivors == outer.record.first_survivors, "those of the very first crash state"
     fewer = msgspec.structs.replace(survivors, transactions=survivors.transactions[:-1])
     accused = msgspec.structs.replace(observation, first_survivors=fewer)

@@ -2,8 +2,7 @@
 
 from crashlab.disk.fileclass import FileClass
 from crashlab.disk.operations import Kind, Operation
-from crashlab.exploration.points import Flush, Survey, choose_points, flushes_of
-from crashlab.seeds import stream
+from crashlab.exploration.points import Flush, Survey, candidates, flushes_of
 
 PATHS = {1: "pgdata/pg_wal/000000010000000000000001", 2: "pgdata/base/5/1259", 3: "pgdata/pg_wal/xlogtemp.7"}
 
@@ -54,6 +53,6 @@ def test_the_power_is_cut_where_the_flush_counts() -> None:
     """Every point lies between, whatever the aim."""
     survey = Survey(first=3, end=90, flushes=[5, 20, 21, 60])
     flush = Flush(18, PATHS[1], 20, 25)
-    assert choose_points(survey, "any", 50, stream(1, "points"), flush) == list(range(20, 26))
-    assert choose_points(survey, "flush", 50, stream(1, "points"), flush) == [20, 21]
-    assert choose_points(survey, "end", 50, stream(1, "points"), flush) == []
+    assert list(candidates(survey, "any", flush)) == list(range(20, 26))
+    assert candidates(survey, "flush", flush) == [20, 21]
+    assert candidates(survey, "end", flush) == []

@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from crashlab import evidence
-from crashlab.campaign.recorded import plan_of
-from crashlab.exploration import recording
-from crashlab.exploration.explorer import Explorer, candidates
+from crashlab.exploration.explorer import Explorer
+from crashlab.exploration.record import make
 from crashlab.history import ACKED, read_ledger
 from crashlab.model import Observation, Outcome, PromiseStatus
 from crashlab.oracle.wal import lsn
 from crashlab.profile import parse_profile
-from crashlab.results import RunRequest, ServerChoice
+from crashlab.results import ServerChoice, make_trial_folder
+from tests.running import RunRequest, plan_of, states_of
 
 STATES = 24
 ROUNDS = 6
@@ -44,18 +44,18 @@ def test_what_the_wal_says_is_what_recovery_brings(tmp_path: Path, disk: str) ->
         out=tmp_path,
         keep="none",
     )
-    recorded = recording.make(plan_of(request), tmp_path / "recording")
+    recorded = make(plan_of(request), tmp_path / "recording")
     possible = {"not written"} if disk == "process" else {"not written", "not durable", "behind a hole"}
     fates: set[str] = set()
     flushes = 0
     for seed in range(ROUNDS):  # which of them a few states show is up to the server's own timing
-        with Explorer(recorded, chosen, tmp_path / str(seed)) as explorer:
-            for model, candidate in candidates(recorded, chosen, explorer.log, seed=seed, trials=STATES):
-                result = explorer.try_state(model, candidate)
+        with Explorer(recorded, chosen, run_seed=seed) as explorer:
+            for trial, state in enumerate(states_of(explorer, STATES)):
+                result = explorer.try_state(state, trial, make_trial_folder(tmp_path / str(seed), trial))
                 assert result.verdict.outcome in (Outcome.INTACT, Outcome.LOSS), result.verdict.findings
                 assert result.verdict.promise is PromiseStatus.KEPT
                 observation = evidence.load_observation(result.folder)
-                fates |= check(observation, recorded.ledger, candidate.io_bytes)
+                fates |= check(observation, recorded.ledger, explorer.walk.io_bytes)
                 flushes += observation.wal_at_cut is not None and observation.wal_at_cut.last_flush is not None
         if flushes and len(fates) >= min(2, len(possible)):
             break

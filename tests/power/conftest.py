@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from crashlab.campaign import RunRequest, ServerChoice, TrialResult
-from crashlab.campaign.recorded import plan_of
 from crashlab.profile import load_profile
+from crashlab.results import ServerChoice, TrialResult
 from crashlab.trial.live import BeforeRecovery, run_trial
 from tests.overrides import kill_after
+from tests.running import RunRequest, plan_of
 
 RunOne = Callable[..., TrialResult]
 ACKS = 250

@@ -17,11 +17,12 @@ from pathlib import Path
 
 import msgspec
 
-from crashlab.campaign import RunRequest, ServerChoice, TrialResult, run_profile
 from crashlab.errors import CrashlabError
 from crashlab.model import Outcome, PromiseStatus
 from crashlab.profile import Profile, load_profile
+from crashlab.results import ServerChoice, TrialResult
 from crashlab.server.builds import find_build
+from tests.running import RunRequest, run_profile
 
 PROFILES = Path(__file__).parent.parent.parent / "fault_profiles"
 BATCH_TRIALS = {True: 40, False: 10}

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from crashlab.campaign import TrialResult
 from crashlab.model import Outcome
+from crashlab.results import TrialResult
 from crashlab.server import Server
 
 RunOne = Callable[..., TrialResult]

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from crashlab.campaign.recorded import plan_of
-from crashlab.disk.model import CrashState, DiskModel
 from crashlab.disk.states import everything, nothing_extra
-from crashlab.exploration import recording
-from crashlab.exploration.explorer import Candidate, Explorer, candidates, plan, rebuild
+from crashlab.exploration.conditions import conditions_of
+from crashlab.exploration.explorer import Explorer
+from crashlab.exploration.record import make
 from crashlab.exploration.recording import Recording
 from crashlab.model import Outcome, PromiseStatus, Verdict
 from crashlab.profile import Profile, parse_profile
-from crashlab.results import RunRequest, ServerChoice
+from crashlab.results import ServerChoice, make_trial_folder
+from tests.running import RunRequest, plan_of, states_of
 
 pytestmark = pytest.mark.server
 
@@ -48,7 +48,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recording:
     out = tmp_path_factory.mktemp("one-flush")
     choice = ServerChoice(kind="local")
     request = RunRequest(profile=profile(), seed=3, trials=1, time_limit_s=None, server=choice, out=out, keep="all")
-    made = recording.make(plan_of(request), out / "recording")
+    made = make(plan_of(request), out / "recording")
     if not (Path(made.record.server.source) / "pg_waldump").exists():
         pytest.skip(f"no pg_waldump beside the server in {made.record.server.source}")
     return made
@@ -87,43 +87,38 @@ def synchronous_acks(recorded: Recording, io_bytes: int) -> dict[int, int]:
     return acked
 
 
-def look_at(recorded: Recording, at: int, chosen: Profile, out: Path) -> tuple[dict[int, int], dict[int, int]]:
+def look_at(recorded: Recording, at: int, chosen: Profile) -> tuple[dict[int, int], dict[int, int]]:
     """Return the commits in the WAL that was durable in any case at a crash point, and in that which was written."""
-    with Explorer(recorded, chosen, out) as explorer:
-        model, io_bytes = rebuild_at(recorded, chosen, explorer, at)
+    with Explorer(recorded, chosen) as explorer:
+        model = explorer.walk.to(at)
         found = []
         for state in (nothing_extra(model), everything(model)):
-            worker = explorer.make_real(model, Candidate(0, state, io_bytes))
-            found.append(commits(recorded, worker.images.data_directory))
+            explorer.make_real(state)
+            found.append(commits(recorded, explorer.worker.images.data_directory))
     return found[0], found[1]
-
-
-def rebuild_at(recorded: Recording, chosen: Profile, explorer: Explorer, at: int) -> tuple[DiskModel, int]:
-    somewhere = CrashState(at, (), (), 0, "")
-    return rebuild(recorded, chosen, explorer.log, somewhere, seed=0)
 
 
 def test_the_broken_promises_are_the_synchronous_acks_behind_the_flush(recorded: Recording, tmp_path: Path) -> None:
     """In every state they are those whose record pg_waldump does not find; with nothing to spare, all behind it."""
     chosen = profile(swallow_one=["wal"])
     assert chosen.power_loss is not None
-    _, whole = look_at(recorded, plan(recorded, chosen.power_loss, 0).survey.end, profile(), tmp_path / "end")
+    _, whole = look_at(recorded, conditions_of(recorded, chosen.power_loss, 0).survey.end, profile())
     lost_in_all = 0
     for seed in range(SEEDS_MAX):
         if seed >= SEEDS and lost_in_all >= SEEDS:
             break
-        flush = plan(recorded, chosen.power_loss, seed).left_out
+        flush = conditions_of(recorded, chosen.power_loss, seed).left_out
         assert flush is not None
-        before, _ = look_at(recorded, flush.position, profile(), tmp_path / f"before-{seed}")
-        with Explorer(recorded, chosen, tmp_path / str(seed), seed=seed) as explorer:
-            for model, candidate in candidates(recorded, chosen, explorer.log, seed=seed, trials=STATES):
-                worker = explorer.make_real(model, candidate)
-                there = commits(recorded, worker.images.data_directory)
-                promised = synchronous_acks(recorded, candidate.io_bytes)
+        before, _ = look_at(recorded, flush.position, profile())
+        with Explorer(recorded, chosen, run_seed=seed) as explorer:
+            for trial, state in enumerate(states_of(explorer, STATES)):
+                explorer.make_real(state)
+                there = commits(recorded, explorer.worker.images.data_directory)
+                promised = synchronous_acks(recorded, explorer.walk.io_bytes)
                 behind = {tx for tx, xid in promised.items() if xid not in before}
                 gone = {tx for tx, xid in promised.items() if xid not in there}
-                assert gone == behind if candidate.state.note.startswith("nothing that was pending") else gone <= behind
-                result = explorer.try_state(model, candidate)
+                assert gone == behind if state.note.startswith("nothing that was pending") else gone <= behind
+                result = explorer.try_state(state, trial, make_trial_folder(tmp_path / str(seed), trial))
                 assert f"began at operation {flush.position} was left out" in result.injections[0].proof[1]
                 check(result.verdict, {tx: whole[promised[tx]] for tx in gone}, whole, set(before))
                 lost_in_all += len(gone)
@@ -155,11 +150,12 @@ def test_with_that_flush_no_promise_is_broken(recorded: Recording, tmp_path: Pat
     chosen = profile(swallow_one=["wal"])
     assert chosen.power_loss is not None
     for seed in range(SEEDS):
-        flush = plan(recorded, chosen.power_loss, seed).left_out
+        flush = conditions_of(recorded, chosen.power_loss, seed).left_out
         assert flush is not None
-        with Explorer(recorded, profile(), tmp_path / str(seed)) as explorer:
-            model, io_bytes = rebuild_at(recorded, profile(), explorer, flush.last)
+        with Explorer(recorded, profile()) as explorer:
+            model = explorer.walk.to(flush.last)
             for trial, state in enumerate((nothing_extra(model), everything(model))):
-                verdict = explorer.try_state(model, Candidate(trial, state, io_bytes)).verdict
+                folder = make_trial_folder(tmp_path / str(seed), trial)
+                verdict = explorer.try_state(state, trial, folder).verdict
                 assert verdict.promise is PromiseStatus.KEPT
                 assert {finding.code for finding in verdict.findings} <= {"LOSS-ASYNC-WINDOW"}

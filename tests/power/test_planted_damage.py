@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from crashlab.campaign import TrialResult
 from crashlab.model import Outcome, PromiseStatus
+from crashlab.results import TrialResult
 from crashlab.server import Server
 
 PAGE = 8192

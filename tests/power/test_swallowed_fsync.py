@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from crashlab.campaign import RunRequest, ServerChoice, run_profile
 from crashlab.model import Outcome, PromiseStatus
 from crashlab.profile import load_profile
+from crashlab.results import ServerChoice
+from tests.running import RunRequest, run_profile
 
 pytestmark = pytest.mark.server
 

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from crashlab.campaign import ProfileResult, RunRequest, ServerChoice, run_profile
 from crashlab.model import Outcome, PromiseStatus
 from crashlab.oracle.code import SILENT
 from crashlab.oracle.codes import CODES
 from crashlab.profile import load_profile
+from crashlab.results import ProfileResult, ServerChoice
+from tests.running import RunRequest, run_profile
 
 pytestmark = pytest.mark.server
 

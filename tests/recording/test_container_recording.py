@@ -9,14 +9,13 @@ from typing import Any
 
 import psycopg
 import pytest
-
-from crashlab.campaign.recorded import plan_of
 from crashlab.campaign.run import run_profile
+
 from crashlab.disk.contract import disk_contract
 from crashlab.disk.model import DiskModel
 from crashlab.disk.states import everything
 from crashlab.errors import RecordingError, ServerError
-from crashlab.exploration import recording as recordings
+from crashlab.exploration import record
 from crashlab.exploration.recording import Recording
 from crashlab.exploration.worker import Worker
 from crashlab.model import Outcome, PromiseStatus
@@ -25,10 +24,11 @@ from crashlab.recording import iolog
 from crashlab.recording.logbytes import LogBytes
 from crashlab.recording.recorder import Recorder
 from crashlab.recovery.restart import copy_settings
-from crashlab.results import RunRequest, ServerChoice
+from crashlab.results import ServerChoice
 from crashlab.server import ServerSpec, create_server
 from crashlab.server.container import LIST_PROCESSES
 from crashlab.server.statecontainer import StateContainer
+from tests.running import RunRequest, plan_of
 
 IMAGE = "postgres:17"
 CHOICE = ServerChoice(kind="container", image=IMAGE)
@@ -83,7 +83,7 @@ def temporary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def recording(temporary: Path, tmp_path_factory: pytest.TempPathFactory) -> Recording:
     """A recording of power-loss, made in a container."""
     folder = tmp_path_factory.mktemp("recordings") / "recording"
-    return recordings.make(plan_of(request("power-loss", folder.parent, 0)), folder)
+    return record.make(plan_of(request("power-loss", folder.parent, 0)), folder)
 
 
 @pytest.mark.container
@@ -219,7 +219,7 @@ def test_a_log_without_the_server_is_refused(tmp_path: Path) -> None:
         record = iolog.encode(iolog.Record(kind=iolog.START, payload=program))
         log.write_bytes(iolog.header(iolog.PAGE_BYTES + len(record)) + record)
         if is_server:
-            recordings._require_recording(log)
+            record._require_recording(log)
         else:
             with pytest.raises(RecordingError, match="it runs without the recorder"):
-                recordings._require_recording(log)
+                record._require_recording(log)

@@ -12,7 +12,6 @@ import pytest
 from msgspec.structs import replace
 from rich.console import Console
 
-from crashlab.campaign import RunResult
 from crashlab.errors import ServerError
 from crashlab.model import Family, Outcome
 from crashlab.report import html_report, json_report, junit
@@ -20,6 +19,7 @@ from crashlab.report.console import print_closing, print_results
 from crashlab.report.github import annotations
 from crashlab.report.story import Length, printable, story
 from crashlab.report.summary import distinct_findings
+from crashlab.results import RunResult
 from tests.made_results import HOLE, broken, inconclusive, intact, permitted_loss, result, run, trial
 
 RUN = run(

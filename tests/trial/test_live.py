@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 
 from crashlab import evidence
-from crashlab.campaign import RunRequest, ServerChoice, judge_folder, replay, run_profile
-from crashlab.campaign.recorded import plan_of
+from crashlab.campaign import judge_folder, replay
 from crashlab.errors import EvidenceError, ServerError
 from crashlab.model import Outcome, PromiseStatus
 from crashlab.profile import load_profile
 from crashlab.profile_schema import When
-from crashlab.results import ProfileResult
+from crashlab.results import ProfileResult, ServerChoice
 from crashlab.server import registry
 from crashlab.trial.live import run_trial
 from crashlab.workload.register import Register
 from crashlab.workload.relations import InvariantQuery
+from tests.running import RunRequest, plan_of, run_profile
 
 pytestmark = pytest.mark.server
 

@@ -10,15 +10,15 @@ from typing import Any
 import psycopg
 import pytest
 
-from crashlab.campaign import RunRequest, ServerChoice, TrialResult
-from crashlab.campaign.recorded import plan_of
 from crashlab.fault.roles import titled_processes
 from crashlab.model import Outcome, PromiseStatus
 from crashlab.profile import load_profile
+from crashlab.results import ServerChoice, TrialResult
 from crashlab.server import Server
 from crashlab.trial.live import run_trial
 from crashlab.workload.run import KINDS
 from tests.overrides import kill_after
+from tests.running import RunRequest, plan_of
 
 pytestmark = pytest.mark.server
 USER_DEFINED = {"sql"}

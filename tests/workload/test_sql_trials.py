@@ -4,19 +4,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from crashlab.campaign.run import replay
 
 from crashlab import evidence
-from crashlab.campaign import RunRequest, ServerChoice, TrialResult, judge_folder, run_profile
-from crashlab.campaign.recorded import plan_of
-from crashlab.campaign.run import replay
+from crashlab.campaign import judge_folder
 from crashlab.errors import ProfileError, UsageProblem
 from crashlab.history import REFUSED, read_ledger
 from crashlab.model import Outcome, PromiseStatus
 from crashlab.profile import load_profile
+from crashlab.results import ServerChoice, TrialResult
 from crashlab.server import Server
 from crashlab.trial import setup as trial_setup
 from crashlab.trial.live import BeforeRecovery, run_trial
 from tests.overrides import kill_after
+from tests.running import RunRequest, plan_of, run_profile
 
 pytestmark = pytest.mark.server
 

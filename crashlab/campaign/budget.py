@@ -1,0 +1,83 @@
+"""When has a profile been tried enough?"""
+
+import time
+from dataclasses import dataclass
+from enum import Enum
+
+from crashlab.confidence import Until
+from crashlab.model import PromiseStatus
+from crashlab.results import TrialResult
+
+
+class Stop(Enum):
+    """Why no more trials of a profile are begun, in words; the number of trials that were asked for needs none."""
+
+    TIME_LIMIT = "time limit"
+    BROKEN = "first broken promise"
+    DECIDED = "the rule {until}"
+    EXHAUSTED = "a recording with only {done} such crash states"
+    INTERRUPT = "interrupt"
+    ERROR = "an error: {why}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What a run may cost. The time is that of all profiles together."""
+
+    time_limit_s: float | None = None
+    fail_fast: bool = False  # the first broken promise ends the whole run
+    until: Until | None = None
+
+
+class Account:
+    """What one profile has used of its budget."""
+
+    def __init__(self, budget: Budget, trials: int | None) -> None:
+        """Nothing is used yet; None: as many trials as it takes."""
+        self._budget = budget
+        self._trials = trials
+        self._deadline: float | None = None
+        self._broken = 0
+        self.begun = 0  # trials that are done or on their way
+        self.done = 0
+        self.stop: Stop | None = None
+        self._why: str | None = None
+
+    def start(self, share_s: float | None) -> None:
+        """Let the time run."""
+        self._deadline = None if share_s is None else time.monotonic() + share_s
+
+    def note(self, trial: TrialResult) -> None:
+        """Count a trial that is done."""
+        self.done += 1
+        self._broken += trial.verdict.promise is PromiseStatus.BROKEN
+        judged = trial.verdict.promise is not None
+        if self._budget.fail_fast and trial.verdict.promise is PromiseStatus.BROKEN:
+            self.end(Stop.BROKEN)
+        elif self._budget.until is not None and judged and self._budget.until.decided(self._broken, self.done):
+            self.end(Stop.DECIDED)
+
+    def allows(self) -> bool:
+        """Say whether another trial may begin now."""
+        if self.stop is None and self._deadline is not None and time.monotonic() > self._deadline:
+            self.end(Stop.TIME_LIMIT)
+        return self.stop is None and (self._trials is None or self.begun < self._trials)
+
+    @property
+    def complete(self) -> bool:
+        """Whether as many trials are done as were asked for."""
+        return self._trials is not None and self.done >= self._trials
+
+    def end(self, stop: Stop, why: str | None = None) -> None:
+        """Begin no more trials; the first reason counts."""
+        if self.stop is None:
+            self.stop, self._why = stop, why
+
+    def reason(self) -> str | None:
+        """Say why there are fewer trials than asked for; None: there are not."""
+        if self.stop is None or (self.complete and self.stop in (Stop.TIME_LIMIT, Stop.EXHAUSTED)):
+            return None
+        said = self.stop.value.format(done=self.done, until=self._budget.until, why=self._why)
+        counted = self.stop in (Stop.TIME_LIMIT, Stop.INTERRUPT)
+        of = f" of {self._trials}" if self._trials is not None else ""
+        return f"{said}, {self.done}{of} trials" if counted else said

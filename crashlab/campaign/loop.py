@@ -1,0 +1,208 @@
+"""How are all trials of a campaign run within its budget? The one loop, for every kind of trial and every executor.
+
+Choices:
+    Profiles take their turn in the order in which they were asked for. A later one begins when the ones before have
+    nothing to hand out at the moment, so that no worker is idle while a recording is made.
+    The time is shared evenly among the profiles that have not begun.
+    An interrupt or an error of the environment ends the whole run; what was finished is told.
+"""
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from crashlab.campaign.budget import Account, Budget, Stop
+from crashlab.campaign.events import Event, Handler, ProfileBegan, ProfileEnded, RecordedAgain, TaskBegan, TrialDone
+from crashlab.campaign.executor import Done, Executor
+from crashlab.campaign.keep import forget_recordings
+from crashlab.campaign.source import Source
+from crashlab.campaign.task import Job, LiveTask, RecordTask, StateTask, Task
+from crashlab.errors import CrashlabError
+from crashlab.results import ProfileResult, RunResult, TrialResult
+
+POLL_S = 0.5
+"""How late a time limit is noticed while nothing happens."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """One profile, and how much of it is wanted."""
+
+    job: Job
+    trials: int | None  # None: until the budget's rule or the time ends it
+    recording: Path | None = None  # examine this one instead of recording the workload
+    record_again: bool = True  # when a recording has no more states
+    finished: Sequence[TrialResult] = ()  # of an earlier run that is resumed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Campaign:
+    """Everything that one command runs."""
+
+    orders: Sequence[Order]
+    budget: Budget = field(default_factory=Budget)
+    command: str | None = None  # runs all of it again
+
+
+def run(campaign: Campaign, executor: Executor, handlers: Iterable[Handler] = ()) -> RunResult:
+    """Run a campaign; a KeyboardInterrupt or an error of the environment ends it with what was finished.
+
+    Args:
+        executor: entered already; not closed here.
+    """
+    return _Loop(campaign, executor, handlers).run()
+
+
+class _Progress:
+    """One order on its way."""
+
+    def __init__(self, order: Order, budget: Budget) -> None:
+        self.order = order
+        self.name = order.job.name
+        self.account = Account(budget, order.trials)
+        self.source = Source(order.job, given=order.recording, again=order.record_again)
+        self.finished = {trial.trial: trial for trial in order.finished}
+        self.trials: list[TrialResult] = []
+        self.running: set[Task] = set()
+        self.began = False
+        self.ended = False
+
+    def next(self) -> Task | None:
+        """Return a task to hand out now, if there is one; count what an earlier run has done."""
+        while self.account.allows():
+            task = self.source.next()
+            if task is None:
+                if self.source.exhausted:
+                    self.account.end(Stop.EXHAUSTED)
+                return None
+            self.account.begun += isinstance(task, LiveTask | StateTask)
+            known = self.finished.get(task.trial) if isinstance(task, LiveTask | StateTask) else None
+            if known is None:
+                return task
+            self.source.took(task, known)
+            self.note(known)
+        return None
+
+    def note(self, trial: TrialResult) -> None:
+        self.trials.append(trial)
+        self.account.note(trial)
+
+    def over(self) -> bool:
+        """Whether nothing runs and nothing more will."""
+        return not self.running and (not self.account.allows() or self.source.exhausted)
+
+    def result(self) -> ProfileResult:
+        profile = self.order.job.plan.profile
+        trials = sorted(self.trials, key=lambda trial: trial.trial)
+        server = next((trial.server for trial in reversed(trials) if trial.server is not None), None)
+        return ProfileResult(
+            profile=profile,
+            seed=self.order.job.plan.run_seed,
+            server=server,
+            crash_class=profile.crash_class,
+            trials=trials,
+            interrupted=self.account.stop is Stop.INTERRUPT,
+            stopped_by=self.account.reason(),
+        )
+
+
+class _Loop:
+    def __init__(self, campaign: Campaign, executor: Executor, handlers: Iterable[Handler]) -> None:
+        self._campaign = campaign
+        self._executor = executor
+        self._handlers = list(handlers)
+        self._all = [_Progress(order, campaign.budget) for order in campaign.orders]
+        self._by_name = {progress.name: progress for progress in self._all}
+        limit_s = campaign.budget.time_limit_s
+        self._deadline = None if limit_s is None else time.monotonic() + limit_s
+        self._results: dict[str, ProfileResult] = {}
+
+    def run(self) -> RunResult:
+        failure = None
+        self._executor.start([progress.order.job for progress in self._all])
+        try:
+            while not all(progress.ended for progress in self._all):
+                self._hand_out()
+                for done in self._executor.wait(POLL_S) if any(progress.running for progress in self._all) else ():
+                    self._took(done)
+                self._end_those_that_are_over()
+        except KeyboardInterrupt:
+            self._cut_short(Stop.INTERRUPT)
+        except CrashlabError as error:
+            failure = error
+            self._cut_short(Stop.ERROR, error.primary)
+        results = [self._results[progress.name] for progress in self._all if progress.name in self._results]
+        return RunResult(profiles=results, command=self._campaign.command, error=failure)
+
+    def _hand_out(self) -> None:
+        while self._executor.has_room():
+            task = next((task for progress in self._all if (task := self._next_of(progress)) is not None), None)
+            if task is None:
+                return
+            self._by_name[task.job].running.add(task)
+            self._publish(TaskBegan(task))
+            self._executor.submit(task)
+
+    def _next_of(self, progress: _Progress) -> Task | None:
+        if progress.ended:
+            return None
+        if not progress.began:
+            progress.began = True
+            progress.account.start(self._share_s())
+            self._publish(ProfileBegan(progress.name, progress.order.trials))
+        task = progress.next()
+        if isinstance(task, RecordTask) and task.number:
+            self._publish(RecordedAgain(progress.name, len(progress.trials)))
+        return task
+
+    def _share_s(self) -> float | None:
+        """Return the time for a profile that begins now."""
+        waiting = 1 + sum(not progress.began for progress in self._all)
+        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic()) / waiting
+
+    def _took(self, done: Done) -> None:
+        progress = self._by_name[done.task.job]
+        progress.running.discard(done.task)
+        if isinstance(done.outcome, BaseException):
+            raise done.outcome
+        progress.source.took(done.task, done.outcome)
+        if isinstance(done.outcome, TrialResult):
+            progress.note(done.outcome)
+            self._publish(TrialDone(progress.name, done.outcome))
+            if progress.account.stop is Stop.BROKEN:
+                self._stop_all()
+        elif isinstance(done.task, StateTask):
+            progress.account.begun -= 1  # there was no such state
+
+    def _stop_all(self) -> None:
+        """A broken promise ends the whole run: what runs comes to its end, what has not begun never does."""
+        for progress in self._all:
+            progress.account.end(Stop.BROKEN)
+            progress.ended = progress.ended or not progress.began
+
+    def _end_those_that_are_over(self) -> None:
+        for progress in self._all:
+            if progress.began and not progress.ended and progress.over():
+                self._end(progress)
+
+    def _end(self, progress: _Progress) -> None:
+        progress.ended = True
+        result = progress.result()
+        if progress.account.stop is Stop.BROKEN and not result.trials:
+            return
+        order = progress.order
+        if order.recording is None and (progress.account.complete or progress.source.exhausted):
+            forget_recordings(order.job, result, self._campaign.command)
+        self._results[progress.name] = result
+        self._publish(ProfileEnded(result))
+
+    def _cut_short(self, stop: Stop, why: str | None = None) -> None:
+        for progress in self._all:
+            if progress.began and not progress.ended:
+                progress.account.end(stop, why)
+                self._end(progress)
+
+    def _publish(self, event: Event) -> None:
+        for handler in self._handlers:
+            handler(event)

@@ -1,0 +1,77 @@
+"""What was a run asked for, and how does that become a campaign?"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from crashlab.campaign.budget import Budget
+from crashlab.campaign.executor import Executor, InlineExecutor
+from crashlab.campaign.loop import Campaign, Order
+from crashlab.campaign.pool import PoolExecutor
+from crashlab.campaign.task import Job
+from crashlab.confidence import Until
+from crashlab.profile import Profile
+from crashlab.results import Keep, ServerChoice, TrialResult
+from crashlab.trial.setup import TrialPlan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """One profile that is to be run."""
+
+    profile: Profile
+    recording: Path | None = None  # examine this one instead of recording the profile's workload
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything that a run was asked for, resolved: with its folder enough to resume it."""
+
+    asked: Sequence[Asked]
+    seed: int
+    trials: int | None = None  # None: each profile's own number, or, with a rule, as many as it takes
+    time_limit_s: float | None = None
+    until: Until | None = None
+    server: ServerChoice
+    keep: Keep = "failed"
+    fail_fast: bool = False
+    record_again: bool = True  # when a recording has no more states
+    again: str | None = None  # the command that repeats it
+
+    def trials_of(self, profile: Profile) -> int | None:
+        """Return how many trials of a profile are to be run; None: until the rule is sure."""
+        return self.trials or (None if self.until is not None else profile.trials)
+
+    def campaign(self, out: Path, finished: "dict[str, list[TrialResult]] | None" = None) -> Campaign:
+        """Return what is to be run.
+
+        Args:
+            out: takes a folder a profile.
+            finished: the trials that an earlier run has done, by profile.
+        """
+        orders = [
+            Order(
+                job=Job(
+                    plan=TrialPlan(profile=one.profile, run_seed=self.seed, server=self.server, keep=self.keep),
+                    out=out / one.profile.name,
+                ),
+                trials=self.trials_of(one.profile),
+                recording=one.recording,
+                record_again=self.record_again,
+                finished=(finished or {}).get(one.profile.name, ()),
+            )
+            for one in self.asked
+        ]
+        budget = Budget(time_limit_s=self.time_limit_s, fail_fast=self.fail_fast, until=self.until)
+        return Campaign(orders=orders, budget=budget, command=self.again)
+
+
+def executor_for(workers: int | None) -> Executor:
+    """Return who does the work on this machine.
+
+    Args:
+        workers: processes; None: one a processor; 1: this process itself.
+    """
+    size = workers or len(os.sched_getaffinity(0))
+    return InlineExecutor() if size == 1 else PoolExecutor(size)

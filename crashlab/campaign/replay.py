@@ -1,0 +1,56 @@
+"""How is a stored trial run again?
+
+Live: the same profile, seed and kind of server; what the server makes of it depends on its own timing. Of a recording:
+exactly the same crash state, whichever version of crashlab drew it.
+"""
+
+from pathlib import Path
+
+from crashlab import evidence
+from crashlab.disk.model import CrashState
+from crashlab.exploration import recording
+from crashlab.exploration.explorer import Explorer
+from crashlab.profile import Profile
+from crashlab.results import Keep, ProfileResult, ServerChoice, TrialResult, make_trial_folder
+from crashlab.trial.live import run_trial
+from crashlab.trial.setup import TrialPlan
+
+
+def replay(folder: Path, *, out: Path, server: ServerChoice, keep: Keep = "failed") -> ProfileResult:
+    """Run a stored trial again, into a folder below `out`; an interrupt is passed on.
+
+    Raises:
+        EvidenceError: the folder holds no trial, or its recording is gone.
+        CrashlabError: the environment does not allow it.
+    """
+    record = evidence.load_trial(folder)
+    profile = Profile.model_validate(record.profile_resolved)
+    if record.recording is None:
+        if server.kind == "auto" and not server.image and not server.pg_bindir:
+            server = _same_server(record)
+        plan = TrialPlan(profile=profile, run_seed=record.run_seed, server=server, keep=keep)
+        result = run_trial(plan, record.trial, make_trial_folder(out, record.trial))
+    else:
+        result = _replay_state(folder, record, profile, out)
+    return ProfileResult(
+        profile=profile,
+        seed=record.run_seed,
+        server=result.server,
+        crash_class=profile.crash_class,
+        trials=[result],
+    )
+
+
+def _replay_state(folder: Path, record: evidence.TrialRecord, profile: Profile, out: Path) -> TrialResult:
+    assert record.recording is not None
+    recorded = recording.load((folder / record.recording).resolve())
+    state = evidence.load(folder / evidence.STATE, CrashState)
+    with Explorer(recorded, profile, run_seed=record.run_seed) as explorer:
+        return explorer.try_state(state, record.trial, make_trial_folder(out, record.trial))
+
+
+def _same_server(record: evidence.TrialRecord) -> ServerChoice:
+    if record.server.kind == "container":
+        return ServerChoice(kind="container", image=record.server.source)
+    bindir = Path(record.server.source)
+    return ServerChoice(kind="local", pg_bindir=bindir if bindir.is_dir() else None)

@@ -1,0 +1,86 @@
+"""What do n trials say about the next one?
+
+Exact one-sided bounds of a binomial share (Clopper and Pearson, 1934): "0 broken in 300" is "at most 1 % at 95 %".
+Trials of one recording are alike, and a seed is no random sample of all crashes: the bound is about crashes that are
+drawn as these were, and says nothing about others.
+"""
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self
+
+USUAL = 0.95
+_STEPS = 60  # bisections: more than a double holds
+_RULE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*%\s*<\s*(\d+(?:\.\d+)?)\s*%\s*")
+
+
+def upper_bound(broken: int, trials: int, confidence: float = USUAL) -> float:
+    """Return the largest share of broken trials that is compatible with what was seen; 1.0 without any trial.
+
+    Raises:
+        ValueError: more broken than there are trials, or a confidence outside 0 .. 1.
+    """
+    _require(broken, trials, confidence)
+    if broken == trials:
+        return 1.0
+    if broken == 0:
+        return -math.expm1(math.log1p(-confidence) / trials)
+    return _bisect(lambda share: _at_most(broken, trials, share) > 1 - confidence)
+
+
+def lower_bound(broken: int, trials: int, confidence: float = USUAL) -> float:
+    """Return the smallest share of broken trials that is compatible with what was seen. Raises as `upper_bound`."""
+    _require(broken, trials, confidence)
+    return 0.0 if broken == 0 else 1.0 - upper_bound(trials - broken, trials, confidence)
+
+
+@dataclass(frozen=True)
+class Until:
+    """A rule that ends a run: as soon as it is sure, one way or the other, of a share."""
+
+    confidence: float
+    share: float
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read "99%<0.5%": 99 % sure that fewer than 0.5 % are broken. Raises ValueError: it says something else."""
+        match = _RULE.fullmatch(text)
+        if match is None:
+            raise ValueError(f'"{text}" is not a rule such as 99%<0.5%: so sure, that fewer than this share are broken')
+        confidence, share = float(match[1]) / 100, float(match[2]) / 100
+        if not 0 < confidence < 1 or not 0 < share < 1:
+            raise ValueError(f'both percentages of "{text}" must lie between 0 and 100')
+        return cls(confidence, share)
+
+    def __str__(self) -> str:
+        return f"{self.confidence * 100:g}%<{self.share * 100:g}%"
+
+    def decided(self, broken: int, trials: int) -> bool:
+        """Say whether it is sure by now that the share is below, or that it is not."""
+        below = upper_bound(broken, trials, self.confidence) < self.share
+        return below or lower_bound(broken, trials, self.confidence) >= self.share
+
+
+def _require(broken: int, trials: int, confidence: float) -> None:
+    if not 0 <= broken <= trials or not 0 < confidence < 1:
+        raise ValueError(f"no bound for {broken} of {trials} at {confidence}")
+
+
+def _at_most(broken: int, trials: int, share: float) -> float:
+    """Return how likely it is that at most so many of the trials are broken."""
+    log_share, log_rest = math.log(share), math.log1p(-share)
+    whole = math.lgamma(trials + 1)
+    return math.fsum(
+        math.exp(whole - math.lgamma(k + 1) - math.lgamma(trials - k + 1) + k * log_share + (trials - k) * log_rest)
+        for k in range(broken + 1)
+    )
+
+
+def _bisect(too_low: Callable[[float], bool]) -> float:
+    low, high = 0.0, 1.0
+    for _ in range(_STEPS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if too_low(middle) else (low, middle)
+    return high

@@ -1,0 +1,66 @@
+"""On which disk, and at which points, does a profile cut the power of a recording?
+
+Seeded where there is a choice: which one flush is left out, and from when on a lying disk lies.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from crashlab.disk.contract import DiskContract, disk_contract
+from crashlab.disk.fileclass import FileClass
+from crashlab.errors import RecordingError
+from crashlab.exploration import points
+from crashlab.exploration.recording import Recording
+from crashlab.profile import PowerLoss
+from crashlab.recording.decoder import Decoder
+from crashlab.seeds import stream
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What is known of a recording before its states are drawn."""
+
+    survey: points.Survey
+    contract: DiskContract
+    left_out: points.Flush | None  # the one flush that is swallowed, if the profile asks for that
+    points: Sequence[int]  # at which the power may be cut, ascending
+    aim: frozenset[FileClass] | None  # only these files vary; None: all do
+    states_per_point: int
+
+
+def conditions_of(recording: Recording, power_loss: PowerLoss, seed: int) -> Conditions:
+    """Pass over a recording and return under which conditions its states are drawn.
+
+    Raises:
+        RecordingError: the recording is damaged, or has no flush that could be swallowed.
+    """
+    first_bytes = recording.record.first_bytes
+    survey = points.survey(Decoder(recording.log, recording.base.files), first_bytes)
+    left_out, lies_from = None, None
+    if power_loss.swallow_one:
+        classes = {FileClass(name) for name in power_loss.swallow_one}
+        flushes = points.flushes_of(Decoder(recording.log, recording.base.files), first_bytes, classes)
+        if not flushes:
+            names = ", ".join(power_loss.swallow_one)
+            raise RecordingError(f'cannot swallow a flush of {names}: the recording "{recording.folder}" has none')
+        left_out = stream(seed, "swallowed flush").choice(flushes)
+    if power_loss.disk == "lying":
+        # Early, so that most cuts come after it
+        lies_from = stream(seed, "lying disk").randint(survey.first, (3 * survey.first + survey.end) // 4)
+    contract = disk_contract(
+        power_loss.disk,
+        tear_bytes=power_loss.tear_bytes,
+        ordered_journal=power_loss.ordered_journal,
+        durable_symlinks=power_loss.durable_symlinks,
+        flushes_ignored_from=lies_from,
+        flushes_ignored_for=frozenset(FileClass(name) for name in power_loss.swallow),
+        flush_left_out=left_out.position if left_out else None,
+    )
+    return Conditions(
+        survey=survey,
+        contract=contract,
+        left_out=left_out,
+        points=points.candidates(survey, power_loss.points, left_out),
+        aim=frozenset(FileClass(name) for name in power_loss.aim) or None,
+        states_per_point=1 if contract.everything_survives else power_loss.states_per_point,
+    )
