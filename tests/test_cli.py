@@ -6,14 +6,18 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from crashlab import campaign
+from crashlab.campaign.budget import Account
+from crashlab.campaign.executor import InlineExecutor
+from crashlab.campaign.runner import Runner
 from crashlab.cli import cli, invoke
 from crashlab.errors import ServerError
-from tests.made_results import broken, inconclusive, intact, permitted_loss, result
+from tests.made_results import broken, inconclusive, intact, permitted_loss
 
 FAULT = '[[faults]]\nkind = "kill"\ntarget = "all"\nwhen = { acks = 5 }\n'
 
@@ -29,17 +33,19 @@ def told(monkeypatch):
     """Let `run` be answered by results made by hand; they say what is told, not what PostgreSQL does."""
     answers = {}
 
-    def run_profile(request, *, spares, on_trial, on_phase):
-        answer = answers.get(request.profile.name, intact())
+    def answer_by_hand(self, task):
+        job = self._jobs[task.job]
+        answer = answers.get(task.job, intact())
         if isinstance(answer, BaseException):
             raise answer
-        request.out.mkdir(parents=True)
-        (request.out / "evidence").touch()
-        on_trial(answer)
-        answers.setdefault("requests", []).append(request)
-        return result(request.profile.name, answer)
+        if job not in answers.setdefault("jobs", []):
+            answers["jobs"].append(job)
+        job.out.mkdir(parents=True, exist_ok=True)
+        (job.out / "evidence").touch()
+        return replace(answer, trial=task.trial)
 
-    monkeypatch.setattr(campaign, "run_profile", run_profile)
+    monkeypatch.setattr(campaign, "executor_for", lambda workers: InlineExecutor())
+    monkeypatch.setattr(Runner, "run", answer_by_hand)
     return answers
 
 
@@ -117,18 +123,18 @@ def test_a_run_leaves_its_report_beside_the_evidence_and_is_the_latest(told, cap
     out, _ = capfd.readouterr()
     assert "crashlab run quick --seed 7 --trials 1 --set fsync=off" in out
     reports = json.loads(Path(".crashlab/latest/report.json").read_text())
-    assert len(reports) == len(told["requests"]) > 10
-    assert {request.seed for request in told["requests"]} == {7}
-    assert {request.profile.server.settings["fsync"] for request in told["requests"]} == {"off"}
+    assert len(reports) == len(told["jobs"]) > 10
+    assert {job.plan.run_seed for job in told["jobs"]} == {7}
+    assert {job.plan.profile.server.settings["fsync"] for job in told["jobs"]} == {"off"}
     assert "<testsuites" in Path("j.xml").read_text()
 
 
-def test_the_time_limit_is_shared_by_the_profiles(told):
+def test_the_time_limit_is_shared_by_the_profiles(told, monkeypatch):
     """A tour within two minutes gives its last profile time, too."""
+    shares = []
+    monkeypatch.setattr(Account, "start", lambda self, share_s: shares.append(share_s))
     assert invoke(["run", "kill9-all", "kill9-backend", "--time-limit", "2m"]) == 0
-    first, second = told["requests"]
-    assert first.time_limit_s == pytest.approx(60, abs=1)
-    assert second.time_limit_s == pytest.approx(120, abs=1)
+    assert shares == [pytest.approx(60, abs=1), pytest.approx(120, abs=1)]
 
 
 def test_an_error_of_the_environment_keeps_what_was_finished(told, capfd):
@@ -163,19 +169,19 @@ def test_evidence_is_never_overwritten(told, capfd):
     assert invoke(["run", "kill9-all", "--out", "o"]) == 0
     assert invoke(["run", "kill9-all", "--out", "o"]) == 2
     assert "crashlab judge o" in capfd.readouterr().err
-    assert len(told["requests"]) == 1
+    assert len(told["jobs"]) == 1
 
 
 def test_a_folder_in_use_by_another_run_is_refused(told, monkeypatch, capfd):
     """Two runs never write to one folder; when the first has ended, its lock is gone."""
     codes = []
 
-    def run_another(request, **_):
+    def run_another(self, task):
         codes.append(invoke(["run", "kill9-all", "--out", "o"]))
         raise ServerError("could not go on")
 
     with monkeypatch.context() as first_run:
-        first_run.setattr(campaign, "run_profile", run_another)
+        first_run.setattr(Runner, "run", run_another)
         assert invoke(["run", "kill9-all", "--out", "o"]) == 4
     assert codes == [4]
     assert "in use by another run" in capfd.readouterr().err
@@ -205,7 +211,7 @@ def test_dry_run_prints_the_plan_and_starts_nothing(told, capfd):
     ):
         assert expected in first
     assert "contract" in first
-    assert "requests" not in told
+    assert "jobs" not in told
     assert not Path(".crashlab").exists()
 
 
@@ -225,7 +231,7 @@ def test_options_come_from_the_environment_too(told, monkeypatch):
     """CRASHLAB_RUN_SEED is --seed."""
     monkeypatch.setenv("CRASHLAB_RUN_SEED", "99")
     assert invoke(["run", "kill9-all"]) == 0
-    assert told["requests"][0].seed == 99
+    assert told["jobs"][0].plan.run_seed == 99
 
 
 def test_validate_shows_all_mistakes_of_all_files_at_once(capfd):
@@ -289,11 +295,12 @@ def test_help_is_fast_and_complete(flag):
 def test_signals_end_a_run_with_a_report(number, tmp_path):
     """SIGTERM and SIGHUP are treated as Ctrl-C."""
     code = (
-        "import signal, sys, time\nfrom crashlab import campaign\nfrom crashlab.cli import invoke\n"
+        "import signal, sys, time\nfrom crashlab.campaign.runner import Runner\nfrom crashlab.cli import invoke\n"
         "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # under nohup it would stay ignored, as it should
-        "def run_profile(request, **_):\n    request.out.mkdir()\n"
-        "    (request.out / 'begun').touch()\n    time.sleep(60)\n"
-        "campaign.run_profile = run_profile\nsys.exit(invoke(['run', 'kill9-all', '--out', 'o', '--json', 'r.json']))"
+        "def run(self, task):\n    out = self._jobs[task.job].out\n    out.mkdir()\n"
+        "    (out / 'begun').touch()\n    time.sleep(60)\n"
+        "Runner.run = run\nargs = ['run', 'kill9-all', '-j', '1', '--out', 'o', '--json', 'r.json']\n"
+        "sys.exit(invoke(args))"
     )
     process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.DEVNULL)
     try:
