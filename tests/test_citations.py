@@ -59,7 +59,7 @@ def dangling(text: str, pages: Mapping[str, Sections]) -> list[str]:
     """Return what a text cites and is not in the package."""
     wrong = _ISSUE.findall(text)
     for name, section, label in citations(text):
-        page = pages.get(name.removeprefix("crashlab/reference/"))
+        page = pages.get(name.removeprefix("crashlab/").removeprefix("reference/"))
         if page is None:
             if "://" not in name and not any((ROOT / folder / name).is_file() for folder in ("", ".github")):
                 wrong.append(name)
@@ -132,7 +132,7 @@ def missing_places(text: str, root: Path) -> list[str]:
     """Return the files, folders and names in `folder/file.py:name` that do not exist; NAME stands for any."""
     wrong = []
     for place, name in _PLACE.findall(text):
-        if "/" not in place or "NAME" in place:
+        if not ("/" in place or place.endswith(".py")) or "NAME" in place:
             continue
         path = next((folder / place for folder in (root, root / "crashlab") if (folder / place).exists()), None)
         lines = "" if path is None or not name else path.read_text(encoding="utf-8")
@@ -154,9 +154,21 @@ def test_every_place_in_the_guides_exists(path):
     assert missing_places(path.read_text(encoding="utf-8"), ROOT) == []
 
 
-def test_a_place_that_does_not_exist_is_caught():
+@pytest.mark.parametrize(
+    ("place", "exists"),
+    [
+        ("tests/test_citations.py:dangling", True),
+        ("crashlab/disk/", True),
+        ("disk/model.py:DiskModel.apply", True),
+        ("seeds.py:derive", True),
+        ("fault/NAME.py", True),
+        ("nowhere/", False),
+        ("tests/no.py", False),
+        ("no.py", False),
+        ("seeds.py:nobody", False),
+        ("disk/model.py:DiskModel.undo", False),
+    ],
+)
+def test_a_place_that_does_not_exist_is_caught(place, exists):
     """Files, folders, functions, classes and methods; NAME may be any."""
-    innocent = "`tests/test_citations.py:dangling` `crashlab/disk/` `disk/model.py:DiskModel.apply` `fault/NAME.py` `a`"
-    assert missing_places(innocent, ROOT) == []
-    guilty = ["tests/no.py", "disk/model.py:DiskModel.undo", "disk/model.py:nobody", "nowhere/"]
-    assert missing_places(" ".join(f"`{place}`" for place in guilty), ROOT) == guilty
+    assert missing_places(f"see `{place}`, and `a.b`", ROOT) == ([] if exists else [place])
