@@ -3,7 +3,7 @@
 Plain frozen records without behaviour: what was injected, what was observed, what was found. They are what a
 trial's folder holds, so a change here is a change of the evidence schema. `ledger` has the clients' side.
 
-Source: design.md's table of words; postgres-contract.md section 7.
+Source: design.md "Words"; postgres-contract.md section 7.
 """
 
 from enum import StrEnum

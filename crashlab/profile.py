@@ -9,7 +9,7 @@ Choices:
     In `--set`, a bare key that is neither a profile's nor a workload's is the name of a PostgreSQL setting, unless it
     looks like a misspelt key.
 
-Source: issue "The main job", sections Profiles and Bad input.
+Source: design.md "Profiles", "Bad input".
 """
 
 import difflib

@@ -6,7 +6,7 @@ Choices:
     Settings without which a fault has no target are added unless the profile sets them (`Profile._complete`); they
     show in `--dry-run` and in the evidence like any other.
 
-Source: issue "The main job", sections Profiles and Bad input; postgres-contract.md sections 3 and 7.5 (autovacuum).
+Source: design.md "Profiles", "Bad input"; postgres-contract.md sections 3 and 7.5 (autovacuum).
 """
 
 import re

@@ -9,7 +9,7 @@ Assumes: what the first cut left is durable by then.
 Choices: the recovery is recorded with fsync and full_page_writes as the server had them. The pass in which it flushes
     everything that it finds is left out of the crash points: it changes nothing.
 
-Source: issue "Power loss", profile crash-during-recovery; postgres-contract.md section 8.
+Source: design.md "A recorded recovery"; postgres-contract.md section 8.
 """
 
 import contextlib

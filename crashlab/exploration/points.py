@@ -4,7 +4,7 @@ Choices: points lie after the set-up and up to the end. An aim narrows them: to 
     flush and its control file, to the moments around flushes, or around switches of the WAL segment.
     If one flush is left out, the power is cut before another flush of that file makes up for it.
 
-Source: issue "Power loss", "A workload can aim".
+Source: design.md "Crash points".
 """
 
 from bisect import bisect_left

@@ -3,7 +3,7 @@
 A code is stable: reports, profiles and users' scripts name it. Its rank orders findings, worst first, as design.md
 does: a server that does not start, silent corruption, loud corruption, forbidden loss, not looked, permitted loss.
 
-Sources: postgres-contract.md 7.4 (verdicts), 2, 4; design.md (severity).
+Sources: postgres-contract.md 7.4 (verdicts), 2, 4; design.md "Severity".
 """
 
 from crashlab.model import Family

@@ -6,7 +6,7 @@ Choices:
     Promise: broken by anything not permitted; void if something went wrong that is permitted because nothing was
     promised about it; kept otherwise, which includes the loss that asynchronous commit permits.
 
-Sources: design.md (words, severity); house-rules.md 2; postgres-contract.md 7.4.
+Sources: design.md "Words", "Severity"; house-rules.md 2; postgres-contract.md 7.4.
 """
 
 from collections import Counter

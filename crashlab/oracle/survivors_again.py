@@ -8,7 +8,7 @@ Assumes: what the first cut left is durable at the second. Both recoveries repla
     between them, so not even a transaction in doubt may differ.
 Choices: this is named before what WAL and order say of the same transaction: it needs neither to be believed.
 
-Sources: design.md (a recorded recovery); postgres-contract.md 0 (E), 7.2 (O3).
+Sources: design.md "A recorded recovery"; postgres-contract.md 0 (E), 7.2 (O3).
 """
 
 from crashlab.history import History

@@ -59,7 +59,7 @@ class ServerSpec:
 
 @dataclass(frozen=True)
 class Process:
-    """One process of a server; `role` is a word of postgres-contract.md section 3, "postmaster" for the first one."""
+    """One process of a server; `role` is a word of postgres-contract.md section 3; "postmaster" for the first one."""
 
     pid: int  # as seen where the server runs: inside the container for a container
     role: str

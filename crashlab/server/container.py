@@ -13,7 +13,7 @@ are still read; the former counts less than our file, the latter (ALTER SYSTEM) 
 The postmaster is process 1 of the container: a SIGKILL from inside does not reach it, one through Docker does, and
 takes every other process with it at once.
 
-Source of the traps: ecosystem.md section 2.
+Source of the traps: environment.md "Containers".
 """
 
 import contextlib

@@ -3,7 +3,7 @@
 The postmaster is a direct child of this process, reached by a Unix socket only. `pg_ctl` is not used: it would hand
 the postmaster to pid 1 and poll for it every 0.1 s.
 
-Source of the traps: ecosystem.md section 1.4.
+Source of the traps: environment.md "Processes".
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """Which processes belong to a local server, and are they really gone?
 
 A postmaster killed with SIGKILL leaves orphans, and under the machine's pid 1 they may stay zombies for a second and
-block a restart (ecosystem.md section 1.4, measured). So this process becomes their sub-reaper, and reaps those that
+block a restart (environment.md "Processes", measured). So this process becomes their sub-reaper, and reaps those that
 it knows by id: never any child, since a host test process has its own.
 """
 

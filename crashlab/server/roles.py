@@ -3,7 +3,7 @@
 A PostgreSQL process writes its job into its title, "postgres: [cluster_name: ]JOB". The words given back are those of
 pg_stat_activity.backend_type where it has one.
 
-Source: postgres-contract.md section 3 (ps_status.c:init_ps_display, miscinit.c:GetBackendTypeDesc), 14 .. 19.
+Source: postgres-contract.md section 3 (ps_status.c:init_ps_display, miscinit.c:GetBackendTypeDesc); of 14 .. 19.
 """
 
 import re
