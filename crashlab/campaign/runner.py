@@ -60,12 +60,11 @@ class Runner:
         if state is None:
             return NoSuchState()
         if isinstance(task, RecoveryTask):
-            inside = task.recording.is_relative_to(job.out)
-            home = explorer.recording.folder if inside else job.out
-            _forget_partial(home / recovery_name(task.address), RECORDING)
-            if not (home / recovery_name(task.address)).exists():
-                record_recovery(explorer, state, task.address, home)
-            return Recorded(home / recovery_name(task.address))
+            folder = recovery_folder(job, task)
+            _forget_partial(folder, RECORDING)
+            if not folder.exists():
+                record_recovery(explorer, state, task.address, folder)
+            return Recorded(folder)
         return explorer.try_state(state, task.trial, _empty_folder(job.out, task.trial))
 
     def _explorer(self, job: Job, task: StateTask | RecoveryTask) -> Explorer:
@@ -100,6 +99,12 @@ class Runner:
 def recording_folder(out: Path, number: int) -> Path:
     """Return where a job's recording lies."""
     return out / ("recording" if not number else f"recording-{number + 1}")
+
+
+def recovery_folder(job: Job, task: RecoveryTask) -> Path:
+    """Return where a recorded recovery lies: inside its own recording, unless that belongs to another run."""
+    home = task.recording if task.recording.is_relative_to(job.out) else job.out
+    return home / recovery_name(task.address)
 
 
 def _record(job: Job, number: int) -> Path:

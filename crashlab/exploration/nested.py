@@ -56,8 +56,8 @@ def inner_profile(profile: Profile) -> Profile:
     return profile.model_copy(update={"power_loss": inner})
 
 
-def record_recovery(explorer: Explorer, state: CrashState, address: Address, home: Path) -> Recording:
-    """Recover a crash state under the recorder, into a folder of its own below `home`.
+def record_recovery(explorer: Explorer, state: CrashState, address: Address, folder: Path) -> Recording:
+    """Recover a crash state under the recorder, into a folder that is made.
 
     Raises:
         RecordingError: it cannot be recorded here.
@@ -65,8 +65,7 @@ def record_recovery(explorer: Explorer, state: CrashState, address: Address, hom
     parent = explorer.recording
     once = parent.record.ledger_io is None
     first_survivors = explorer.survivors(state) if once else parent.record.first_survivors
-    folder = home / recovery_name(address)
-    folder.mkdir()
+    folder.mkdir(parents=True)
     _share(parent.ledger, folder / evidence.LEDGER)
     explorer.make_real(state)
     worker = explorer.worker
