@@ -1,0 +1,61 @@
+"""Are the bounds on a share of trials those of the binomial distribution, and does the rule stop when it is sure?"""
+
+from fractions import Fraction
+from math import comb
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crashlab.confidence import Until, lower_bound, upper_bound
+
+
+def at_most(broken: int, trials: int, share: float) -> float:
+    """The same in exact arithmetic."""
+    p = Fraction(share)
+    return float(sum(comb(trials, k) * p**k * (1 - p) ** (trials - k) for k in range(broken + 1)))
+
+
+@given(st.integers(1, 60), st.data(), st.sampled_from([0.5, 0.9, 0.95, 0.999]))
+def test_a_share_at_the_bound_gives_so_few_only_as_seldom_as_was_asked(
+    trials: int, data: st.DataObject, confidence: float
+) -> None:
+    """By definition of Clopper and Pearson's bound, from above and from below."""
+    broken = data.draw(st.integers(0, trials))
+    high, low = upper_bound(broken, trials, confidence), lower_bound(broken, trials, confidence)
+    assert 0 <= low <= broken / trials <= high <= 1
+    if broken < trials:
+        assert at_most(broken, trials, high) == pytest.approx(1 - confidence, abs=1e-6)
+    if broken:
+        assert 1 - at_most(broken - 1, trials, low) == pytest.approx(1 - confidence, abs=1e-6)
+
+
+def test_well_known_values() -> None:
+    """The rule of three, and what no trial at all says."""
+    assert upper_bound(0, 300) == pytest.approx(0.00994, abs=5e-5)
+    assert upper_bound(0, 0) == 1.0
+    assert lower_bound(0, 0) == 0.0
+    assert upper_bound(3, 100_000) == pytest.approx(7.754e-5, rel=1e-3)
+
+
+@pytest.mark.parametrize("text", ["99%<0.5%", " 95 % < 1 % "])
+def test_a_rule_is_read_as_it_is_written(text: str) -> None:
+    """Spaces do not matter."""
+    rule = Until.parse(text)
+    assert Until.parse(str(rule)) == rule
+
+
+@pytest.mark.parametrize("text", ["", "99%", "99<1", "100%<1%", "99%<0%", "99%<100%", "-1%<1%", "99%>1%"])
+def test_what_is_no_rule_is_refused(text: str) -> None:
+    """With the form that it should have."""
+    with pytest.raises(ValueError, match="%"):
+        Until.parse(text)
+
+
+def test_a_rule_is_sure_one_way_or_the_other() -> None:
+    """299 sound trials are enough for 95 % and 1 %, 298 are not; many broken ones end it, too."""
+    rule = Until.parse("95%<1%")
+    assert not rule.decided(0, 298)
+    assert rule.decided(0, 299)
+    assert rule.decided(4, 20)
+    assert not rule.decided(1, 100)
