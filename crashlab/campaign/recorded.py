@@ -16,7 +16,7 @@ from crashlab.exploration.explorer import Candidate, Explorer, candidates, rebui
 from crashlab.exploration.nested import few_states_a_point, inner_request, record_recovery, recoveries_of
 from crashlab.exploration.recording import Recording
 from crashlab.model import Outcome, PromiseStatus
-from crashlab.profile import Profile
+from crashlab.profile import stored_profile
 from crashlab.results import OnPhase, OnTrial, ProfileResult, RunRequest
 from crashlab.trial.setup import TrialPlan
 
@@ -68,7 +68,7 @@ def _keep_or_forget(recording: Recording, request: RunRequest, result: ProfileRe
     for position, trial in enumerate(result.trials):
         stored = evidence.load_trial(trial.folder)
         evidence.save(trial.folder, evidence.TRIAL, msgspec.structs.replace(stored, reproduce=again))
-        result.trials[position] = dataclasses.replace(trial, reproduce=again)
+        result.trials[position] = dataclasses.replace(trial, again=again)
 
 
 def explore(
@@ -144,7 +144,7 @@ def replay_state(folder: Path, result: ProfileResult, *, out: Path, on_trial: On
     stored = evidence.load_trial(folder)
     assert stored.recording is not None
     recording = recordings.load((folder / stored.recording).resolve())
-    profile = Profile.model_validate(stored.profile_resolved)
+    profile = stored_profile(stored.profile_resolved).profile
     state = evidence.load(folder / evidence.STATE, CrashState)
     result.server = recording.record.server
     with Explorer(recording, profile, out, seed=stored.run_seed) as explorer:

@@ -7,11 +7,12 @@ from pathlib import Path
 from crashlab import evidence
 from crashlab.campaign.recorded import plan_of, replay_state, run_recorded
 from crashlab.model import PromiseStatus
-from crashlab.profile import Profile
+from crashlab.profile import stored_profile
 from crashlab.results import (
     Keep,
     OnPhase,
     OnTrial,
+    ProfileFacts,
     ProfileResult,
     RunRequest,
     ServerChoice,
@@ -39,7 +40,9 @@ def run_profile(
         CrashlabError: the environment does not allow it; trials finished before keep their evidence.
     """
     profile = request.profile
-    result = ProfileResult(profile=profile, seed=request.seed, server=None, crash_class=profile.crash_class)
+    result = ProfileResult(
+        profile=ProfileFacts.of(profile), seed=request.seed, server=None, crash_class=profile.crash_class
+    )
     try:
         with contextlib.nullcontext(spares) if spares is not None else SpareDirectories() as used:
             if profile.power_loss is not None:
@@ -88,7 +91,7 @@ def replay(
     record = evidence.load_trial(folder)
     if record.recording is not None:
         result = ProfileResult(
-            profile=Profile.model_validate(record.profile_resolved),
+            profile=ProfileFacts.stored(record.profile_resolved, name=record.profile),
             seed=record.run_seed,
             server=record.server,
             crash_class=record.crash_class,
@@ -98,7 +101,7 @@ def replay(
     if server.kind == "auto" and not server.image and not server.pg_bindir:
         server = _same_server(record)
     request = RunRequest(
-        profile=Profile.model_validate(record.profile_resolved),
+        profile=stored_profile(record.profile_resolved).profile,
         seed=record.run_seed,
         trials=1,
         time_limit_s=None,

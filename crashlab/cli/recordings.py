@@ -115,11 +115,11 @@ def explore(
     those that the run itself tried.
     """
     from crashlab import campaign
-    from crashlab.profile import Profile
+    from crashlab.profile import stored_profile
 
     stored = campaign.find_recording(recording)
     changes = list(_changes(disk, tear, aim, points, overrides))
-    profile = _changed(Profile.model_validate(stored.record.profile_resolved), changes)
+    profile = _changed(stored_profile(stored.record.profile_resolved).profile, changes)
     seed = stored.record.run_seed if seed is None else seed
     plan = Plan(
         profiles=[profile],

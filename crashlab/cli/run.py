@@ -160,9 +160,10 @@ def _share_s(deadline: float | None, profiles_left: int) -> float | None:
 
 def _partial(plan: Plan, profile: "Profile", finished: "list[TrialResult]", stopped_by: str) -> "ProfileResult":
     from crashlab.campaign import ProfileResult
+    from crashlab.results import ProfileFacts
 
     return ProfileResult(
-        profile=profile,
+        profile=ProfileFacts.of(profile),
         seed=plan.seed,
         server=finished[-1].server if finished else None,
         crash_class=profile.crash_class,

@@ -22,7 +22,6 @@ from typing import Self
 
 import msgspec
 
-import crashlab
 from crashlab import evidence
 from crashlab.disk.contract import DiskContract, disk_contract
 from crashlab.disk.fileclass import FileClass
@@ -46,8 +45,9 @@ from crashlab.results import TrialResult, make_trial_folder
 from crashlab.seeds import stream
 from crashlab.server import ServerSpec
 from crashlab.server.builds import find_build
-from crashlab.trial.judged import judge_trial, result_of
+from crashlab.trial.judged import result_of
 from crashlab.trial.setup import reading_of
+from crashlab.trial.written import trial_record, write_trial
 
 
 @dataclass(frozen=True)
@@ -216,6 +216,7 @@ class Explorer:
             assert build is not None
             spec = ServerSpec(kind="local", settings=settings)
             self._worker = Worker.local(recording.base, self.log, folder, build, spec)
+        self._log_position = 0  # where the server's log stood before the state that is looked at
         self._wal = RecordedWal(recording, self._worker.images, self.log)
 
     def try_state(self, model: DiskModel, candidate: Candidate) -> TrialResult:
@@ -232,7 +233,6 @@ class Explorer:
         wal, wal_at_cut = self._wal.look(model, candidate.state, history)
         seconds["wal"] = round(time.monotonic() - looking, 4)
         observation = self._recover_and_look(history, seconds)
-        evidence.save(folder, evidence.STATE, candidate.state)
         observation = msgspec.structs.replace(
             observation,
             wal=wal,
@@ -241,10 +241,11 @@ class Explorer:
             invariants_before=self.recording.record.invariants_before,
             first_survivors=self.recording.record.first_survivors,
         )
-        evidence.save(folder, evidence.OBSERVATION, observation)
         seconds["total"] = round(time.monotonic() - begun, 4)
-        evidence.save(folder, evidence.TRIAL, self._record(candidate, folder, seconds, history, clean))
-        return result_of(folder, verdict=judge_trial(folder))
+        record = self._record(candidate, folder, seconds, history, clean, model.contract)
+        log = worker.server.log_since(self._log_position)
+        verdict = write_trial(folder, record, observation, server_log=log, state=candidate.state)
+        return result_of(folder, verdict=verdict)
 
     def _torn_pages(self, model: DiskModel, state: CrashState) -> list[TornPage]:
         """Return the pages that nothing in the log makes whole again."""
@@ -268,7 +269,7 @@ class Explorer:
         """Recover what was materialised, read it, and kill the server."""
         worker = self._worker
         try:
-            position = worker.server.log_position()
+            position = self._log_position = worker.server.log_position()
             settings = copy_settings(worker.server.version.major)
             recovery = recover(worker.server, restart=True, log_position=position, overrides=settings)
             seconds["recovery"] = recovery.seconds
@@ -314,7 +315,13 @@ class Explorer:
             )
 
     def _record(
-        self, candidate: Candidate, folder: Path, seconds: dict[str, float], history: History, clean: bool
+        self,
+        candidate: Candidate,
+        folder: Path,
+        seconds: dict[str, float],
+        history: History,
+        clean: bool,
+        disk: DiskContract,
     ) -> evidence.TrialRecord:
         record = self.recording.record
         power_loss = self.profile.power_loss
@@ -338,22 +345,19 @@ class Explorer:
             ledger_position=history.lines,
             at_ns=max(history.end_ns),
         )
-        return evidence.TrialRecord(
-            crashlab=crashlab.__version__,
-            profile=self.profile.name,
-            profile_resolved=self.profile.model_dump(mode="json", by_alias=True),
+        return trial_record(
+            self.profile,
+            "recorded",
             trial=candidate.trial,
             seed=record.seed,
             run_seed=self.seed,
-            crash_class=self.profile.crash_class,
             server=record.server,
-            acked_min=self.profile.workload.acked_min,
             injections=[receipt],
             seconds=seconds,
             recording=os.path.relpath(self.recording.folder.resolve(), folder.resolve()),
             crash_io=self.ledger_io(candidate),
+            disk_contract=disk,
             workload_errors=record.workload_errors,
-            reproduce=f"crashlab replay {folder}",
         )
 
     def dispose(self) -> None:

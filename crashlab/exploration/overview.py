@@ -11,7 +11,7 @@ from crashlab.errors import UsageProblem
 from crashlab.exploration import points
 from crashlab.exploration.explorer import plan
 from crashlab.exploration.recording import Recording
-from crashlab.profile import Profile
+from crashlab.profile import stored_profile
 from crashlab.recording.decoder import Decoder
 
 _FLUSHES = (Kind.FSYNC_BEGIN, Kind.SYNCFS_BEGIN)
@@ -64,7 +64,7 @@ def in_flight(recording: Recording, position: int) -> Pending:
         UsageProblem: the recording has no such point.
         RecordingError: it is damaged.
     """
-    profile = Profile.model_validate(recording.record.profile_resolved)
+    profile = stored_profile(recording.record.profile_resolved).profile
     assert profile.power_loss is not None
     planned = plan(recording, profile.power_loss, recording.record.run_seed)
     if position > planned.survey.end:
