@@ -10,19 +10,26 @@ One folder a trial:
     verdict.json       the judgement, made from the others and replaceable
     data/              the server's data directory after recovery, if it was kept
 
-Every file but the ledger and the log is written whole or not at all.
+Every file but the ledger and the log is written whole or not at all. Of the evidence trial.json comes last: a folder
+without it holds no trial.
+
+Choices: what the judge needs of the profile stands in the record by itself, so that no key of a profile, new, renamed
+or gone, decides whether an old trial can be judged.
 """
 
 import shutil
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
+from crashlab.disk.contract import DiskContract
 from crashlab.errors import EvidenceError
+from crashlab.evidence_upgrade import upgraded
 from crashlab.model import CrashClass, Injection, Observation, Verdict
 
-SCHEMA = 1
+SCHEMA = 2
+"""Of trial.json; the other files have a number of their own, or have never changed."""
 TRIAL = "trial.json"
 LEDGER = "ledger.jsonl"
 OBSERVATION = "observation.json"
@@ -32,6 +39,7 @@ STATE = "state.json"
 DATA = "data"
 
 T = TypeVar("T")
+TrialKind = Literal["live", "recorded", "application"]
 
 
 class ServerFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,7 +60,9 @@ class TrialRecord(msgspec.Struct, frozen=True, kw_only=True):
     schema: int = SCHEMA
     crashlab: str
     profile: str
-    profile_resolved: dict[str, Any]  # the whole profile after `extends` and `--set`
+    profile_resolved: dict[str, Any]  # the whole profile after `extends` and `--set`, for a replay and for people
+    kind: TrialKind
+    disk: str  # the disk that the promises are held against, see contract.contract_for
     trial: int
     seed: int  # this trial's
     run_seed: int
@@ -63,8 +73,10 @@ class TrialRecord(msgspec.Struct, frozen=True, kw_only=True):
     seconds: dict[str, float]
     recording: str | None = None  # a recorded trial: the recording's folder, as seen from the trial's
     crash_io: int | None = None  # ... and the crash point, in bytes of its I/O log
+    disk_contract: DiskContract | None = None  # ... and the rules by which its state came about; None: older ones
     workload_errors: list[str] = []  # what the clients met that was not a consequence of the fault
-    reproduce: str
+    timed_out: str | None = None  # the trial's time was up: when, in words; nothing that it left can be judged
+    reproduce: str | None = None  # the command that runs it again; None: a replay of this folder, wherever it is
 
 
 def save(folder: Path, name: str, value: Any) -> None:
@@ -122,17 +134,35 @@ def load(path: Path, kind: type[T]) -> T:
             f'could not read evidence "{path}": {error.strerror}',
             hint="Give the folder of one trial, or of a whole run; it holds trial.json.",
         ) from error
+    wanted = _schema_of(kind)
     try:
-        schema = msgspec.json.decode(data, type=_Versioned).schema  # first: another one may look like damage
-        if schema == SCHEMA:
+        schema = msgspec.json.decode(data, type=_Versioned).schema or wanted  # first: another may look like damage
+        if schema == wanted:
             return msgspec.json.decode(data, type=kind)
+        if 0 < schema < wanted:
+            return _older(data, schema, kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise EvidenceError(f'damaged evidence "{path}": {error}') from error
     raise EvidenceError(
-        f'cannot read evidence "{path}": schema {schema} is not {SCHEMA}',
-        hint="A newer crashlab wrote it: judge it with that one." if schema > SCHEMA else None,
+        f'cannot read evidence "{path}": schema {schema} is not {wanted}',
+        hint="A newer crashlab wrote it: judge it with that one." if schema > wanted else None,
     )
 
 
+def _older(data: bytes, schema: int, kind: type[T]) -> T:
+    """Read a file of an older schema. Raises msgspec.DecodeError: it is not what that schema says."""
+    table = msgspec.json.decode(data, type=dict[str, Any])
+    try:
+        table = upgraded(kind.__name__, schema, table)
+    except (LookupError, TypeError, AttributeError) as error:
+        raise msgspec.ValidationError(f"not as schema {schema} has it: {error!r}") from error
+    return msgspec.convert(table, kind)
+
+
+def _schema_of(kind: type[Any]) -> int:
+    """Return the version of a file that today's crashlab writes; 0: it has none, as it has never changed."""
+    return next((field.default for field in msgspec.structs.fields(kind) if field.name == "schema"), 0)
+
+
 class _Versioned(msgspec.Struct):
-    schema: int = SCHEMA  # files without one have never changed
+    schema: int = 0

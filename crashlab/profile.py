@@ -12,12 +12,13 @@ Choices:
 Source: design.md "Profiles", "Bad input".
 """
 
+import copy
 import difflib
 import re
 import tomllib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
@@ -43,6 +44,7 @@ __all__ = [
     "PowerLoss",
     "Profile",
     "ServerSettings",
+    "StoredProfile",
     "When",
     "Workload",
     "change_profile",
@@ -52,6 +54,7 @@ __all__ = [
     "list_profiles",
     "load_profile",
     "parse_profile",
+    "stored_profile",
     "to_toml",
 ]
 
@@ -89,6 +92,41 @@ def load_profile(name_or_path: str, overrides: Sequence[str] = ()) -> Profile:
 def parse_profile(table: dict[str, Any]) -> Profile:
     """Build a profile from what `Profile.table` gave. Raises ProfileError with every mistake."""
     return _validate(Layers(table))
+
+
+class StoredProfile(NamedTuple):
+    """A profile that an older or newer crashlab stored, and what of it means nothing today."""
+
+    profile: Profile
+    ignored: list[str]  # keys, with the tables that they stand in: "workload.kinky"
+
+
+def stored_profile(table: dict[str, Any]) -> StoredProfile:
+    """Build a profile from what evidence holds, to run it again: unknown keys are left out, missing ones have defaults.
+
+    Raises:
+        ProfileError: a value means nothing today; the detail has every mistake.
+    """
+    values = copy.deepcopy(table)
+    values.setdefault("name", "stored")
+    values.setdefault("description", values["name"])
+    ignored: list[str] = []
+    while True:
+        try:
+            return StoredProfile(Profile.model_validate(values), ignored)
+        except ValidationError as error:
+            unknown = [item["loc"] for item in error.errors() if item["type"] == "extra_forbidden"]
+            if not unknown:
+                raise _profile_error(Layers(values), error) from None
+        for path in unknown:
+            _remove(values, path)
+            ignored.append(".".join(str(part) for part in path))
+
+
+def _remove(table: Any, path: KeyPath) -> None:
+    for part in path[:-1]:
+        table = table[part]
+    del table[path[-1]]
 
 
 def change_profile(profile: Profile, overrides: Sequence[str]) -> Profile:

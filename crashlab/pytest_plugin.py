@@ -96,17 +96,17 @@ def crashlab_profile(request: pytest.FixtureRequest) -> Profile:
 @pytest.fixture
 def crash_server(request: pytest.FixtureRequest, crashlab_profile: Profile) -> Iterator[Server]:
     """A disposable server that is up, with the profile's settings; gone after the test."""
-    from crashlab.server import ServerSpec, create_server
+    from crashlab.results import ServerChoice
+    from crashlab.server import create_server
+    from crashlab.trial.setup import server_spec
 
     config = request.config
-    spec = ServerSpec(
+    choice = ServerChoice(
         kind=config.getoption("--crashlab-server"),
         image=config.getoption("--crashlab-image"),
         pg_bindir=config.getoption("--crashlab-pg-bindir"),
-        initdb=tuple(crashlab_profile.server.initdb),
-        settings=dict(crashlab_profile.server.settings),
     )
-    with create_server(spec) as server:
+    with create_server(server_spec(crashlab_profile, choice)) as server:
         server.start()
         yield server
 

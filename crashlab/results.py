@@ -1,9 +1,14 @@
-"""What is asked of a campaign, and what does it give back?"""
+"""What is asked of a campaign, and what does it give back?
 
+Choices: a result knows its profile as plain facts. They come from evidence as well as from a profile, and nothing of
+them is held against what a profile may say today.
+"""
+
+import re
 import shlex
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal
+from pathlib import Path, PurePath
+from typing import Any, Literal, Self
 
 import msgspec
 
@@ -22,6 +27,49 @@ class ServerChoice:
     kind: Literal["auto", "local", "container"] = "auto"
     image: str | None = None
     pg_bindir: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What a profile expects, as it says it."""
+
+    outcomes: list[str]
+    promise: list[str]
+    note: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfileFacts:
+    """What reports tell of a profile, also of one that no crashlab of today would load."""
+
+    name: str
+    description: str
+    expect: Expected
+    resolved: dict[str, Any]  # the whole profile after `extends` and `--set`
+
+    @classmethod
+    def of(cls, profile: Profile) -> Self:
+        """Return the facts of a profile."""
+        return cls.stored(profile.model_dump(mode="json", by_alias=True))
+
+    @classmethod
+    def stored(cls, resolved: dict[str, Any], *, name: str | None = None) -> Self:
+        """Return the facts that evidence holds; what an older profile did not say is as it was meant then.
+
+        Args:
+            name: where the table has none.
+        """
+        expect = resolved.get("expect") or {}
+        return cls(
+            name=resolved.get("name") or name or "",
+            description=resolved.get("description") or "",
+            expect=Expected(
+                outcomes=expect.get("outcomes") or ["intact"],
+                promise=expect.get("promise") or ["kept"],
+                note=expect.get("note") or "",
+            ),
+            resolved=resolved,
+        )
 
 
 class CrashPoint(msgspec.Struct, frozen=True):
@@ -45,18 +93,23 @@ class TrialResult:
     seconds: dict[str, float]
     folder: Path
     kept_data: Path | None
-    reproduce: str
+    again: str | None = None  # the command that runs it again; None: a replay of its folder
     server: ServerFacts | None = None
     state: CrashPoint | None = None  # None: a live trial
     contract: Contract | None = None  # what was promised to its clients
     error: str | None = None  # the trial could not be run to its end; the verdict is inconclusive
+
+    @property
+    def reproduce(self) -> str:
+        """The command that runs this trial again, from where its folder is now."""
+        return self.again or replay_command(self.folder)
 
 
 @dataclass(kw_only=True)
 class ProfileResult:
     """Every trial of one profile so far."""
 
-    profile: Profile
+    profile: ProfileFacts
     seed: int
     server: ServerFacts | None
     crash_class: CrashClass
@@ -80,8 +133,20 @@ def replay_command(folder: Path) -> str:
 
 
 def trial_name(trial: int) -> str:
-    """Return the name of a trial's folder."""
+    """Return the name of a trial's folder; `trial_order` sorts them, whatever the number of digits."""
     return f"trial-{trial:04d}"
+
+
+def trial_order(folder: PurePath) -> list[tuple[str, int]]:
+    """Return what to sort folders of trials by: names as they are, trials by their number."""
+    numbered = (_TRIAL_NAME.fullmatch(part) for part in folder.parts)
+    return [
+        (part, -1) if match is None else (match[1], int(match[2]))
+        for part, match in zip(folder.parts, numbered, strict=True)
+    ]
+
+
+_TRIAL_NAME = re.compile(r"(trial-)(\d+)")
 
 
 def make_trial_folder(out: Path, trial: int) -> Path:

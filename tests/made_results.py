@@ -17,7 +17,7 @@ from crashlab.model import (
     Verdict,
 )
 from crashlab.profile import load_profile
-from crashlab.results import ProfileResult, RunResult, TrialResult, replay_command
+from crashlab.results import ProfileFacts, ProfileResult, RunResult, TrialResult, trial_name
 
 FACTS = ServerFacts(
     kind="local",
@@ -73,7 +73,7 @@ def trial(
     window: AsyncWindow | None = None,
 ) -> TrialResult:
     """A trial with the given judgement, 812 acknowledged transactions and a kill of everything."""
-    folder = Path(f"out/profile/trial-{number:04d}")
+    folder = Path("out/profile") / trial_name(number)
     return TrialResult(
         trial=number,
         seed=1000 + number,
@@ -88,7 +88,6 @@ def trial(
         seconds={"total": 0.7},
         folder=folder,
         kept_data=None,
-        reproduce=replay_command(folder),
         server=FACTS,
         contract=contract_for(FACTS.settings, CrashClass.PROCESS_CRASH),
         error=error,
@@ -126,7 +125,7 @@ def result(
 ) -> ProfileResult:
     """The trials of a shipped profile."""
     return ProfileResult(
-        profile=load_profile(profile),
+        profile=ProfileFacts.of(load_profile(profile)),
         seed=42,
         server=FACTS if trials else None,
         crash_class=CrashClass.PROCESS_CRASH,

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from crashlab import campaign
+from crashlab import campaign, evidence
 from crashlab.campaign.runrecord import CAMPAIGN
 from crashlab.cli import invoke
 from crashlab.errors import ServerError
@@ -70,8 +70,15 @@ def test_a_recorded_run_and_what_came_of_it_are_judged_alike(capfd):
     assert invoke([*args, "--out", "gone", "--keep", "none"]) == 0
     assert invoke(["explore", "kept", "--disk", "lying", "--points", "end", "--trials", "3", "--out", "explored"]) == 0
     assert invoke(["replay", "kept/power-loss-async/trial-0001", "--out", "replayed"]) == 0
-    for name in ("kept", "gone", "explored", "replayed"):
+    for name, disk in (("kept", "linux"), ("gone", "linux"), ("explored", "lying"), ("replayed", "linux")):
         assert_judged_alike(Path(name), 0)
+        for file in Path(name).rglob(evidence.TRIAL):
+            record = evidence.load_trial(file.parent)
+            assert (record.kind, record.disk) == ("recorded", disk)
+            assert record.disk_contract is not None
+            assert (record.disk_contract.name, record.disk_contract.ordered_journal) == (disk, True)
+            assert (record.disk_contract.flushes_ignored_from is not None) == (disk == "lying")
+            assert "database system" in (file.parent / evidence.SERVER_LOG).read_text()
 
 
 def test_a_run_stopped_by_its_time_limit_is_judged_alike():

@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from crashlab.duration import format_ms, parse_ms
 from crashlab.errors import ProfileError
 from crashlab.model import Outcome, PromiseStatus
-from crashlab.profile import Profile, expand, list_profiles, load_profile, parse_profile, to_toml
+from crashlab.profile import (
+    Profile,
+    expand,
+    list_profiles,
+    load_profile,
+    parse_profile,
+    stored_profile,
+    to_toml,
+)
 
 SHIPPED = Path(__file__).parent.parent / "fault_profiles"
 FAULT = '[[faults]]\nkind = "kill"\ntarget = "all"\nwhen = { acks = 5 }\n'
@@ -300,6 +308,25 @@ def test_a_target_brings_the_settings_without_which_it_does_not_exist(target, ne
     assert load_profile("kill9-all", [f"faults.0.target={target}"]).server.settings == needed
     own = load_profile("kill9-all", [f"faults.0.target={target}", "autovacuum_naptime=5d"])
     assert own.server.settings["autovacuum_naptime"] == "5d"
+
+
+def test_a_stored_profile_loads_whatever_keys_came_and_went_since():
+    """Unknown keys are left out and named, missing ones have defaults; a value without a meaning is still an error."""
+    whole = load_profile("own-application")
+    table = whole.model_dump(mode="json", by_alias=True)
+    assert stored_profile(table) == (whole, [])
+    table["quantum"] = {"foam": 1}
+    table["workload"]["kinky"] = True
+    table["workload"]["sql"]["transactions"][1]["odd"] = 1
+    table["faults"][0]["when"]["moon"] = "full"
+    del table["description"], table["workload"]["rollbacks"], table["invariants"]
+    before = repr(table)
+    profile, ignored = stored_profile(table)
+    assert sorted(ignored) == ["faults.0.when.moon", "quantum", "workload.kinky", "workload.sql.transactions.1.odd"]
+    assert profile == whole.model_copy(update={"description": "own-application", "invariants": []})
+    assert repr(table) == before
+    with pytest.raises(ProfileError, match=r"crash_class"):
+        stored_profile(table | {"crash_class": "meteor"})
 
 
 def test_every_shipped_profile_loads_and_opens_with_what_it_is_about():

@@ -180,6 +180,51 @@ def test_orders(crash_server, crash_ledger):
     result.assert_outcomes(passed=1)
 
 
+@pytest.mark.container
+def test_a_profile_for_containers_gets_one(pytester: pytest.Pytester) -> None:
+    """Without a word about the server: a local one could not be crashed as this profile asks."""
+    pytester.makepyfile(
+        APPLICATION
+        + """
+@pytest.mark.crashlab("kill9-container")
+def test_orders(crash_server, crash_ledger):
+    assert crash_server.kind == "container"
+    fill(crash_server, crash_ledger)
+    crash_ledger.crash()
+    assert crash_ledger.check().outcome == "intact"
+"""
+    )
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    result.assert_outcomes(passed=1)
+
+
+def test_a_test_leaves_what_every_trial_leaves_and_keeps_its_server(pytester: pytest.Pytester) -> None:
+    """Its kind and the server's log with the recovery; the checksums say why they were not looked at."""
+    pytester.makepyfile(
+        APPLICATION
+        + """
+from crashlab import evidence
+
+def test_orders(crash_server, crash_ledger):
+    fill(crash_server, crash_ledger)
+    crash_ledger.crash()
+    for again in range(2):
+        crash_ledger.check()
+        folder = crash_ledger.trial.folder
+        record = evidence.load_trial(folder)
+        assert (record.kind, record.disk) == ("application", "linux")
+        assert record.reproduce.startswith("pytest ")
+        assert "automatic recovery in progress" in (folder / evidence.SERVER_LOG).read_text()
+        run = evidence.load_observation(folder).checks["checksums"]
+        assert (run.status, run.detail) == ("skipped", "needs a clean stop, and the server goes on")
+        with crash_server.connect(autocommit=True) as connection:
+            assert connection.execute("SELECT count(*) FROM orders").fetchone() == (19,)
+"""
+    )
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    result.assert_outcomes(passed=1)
+
+
 def test_a_test_that_never_crashed_fails(pytester: pytest.Pytester) -> None:
     """Not run is not passed."""
     pytester.makepyfile(

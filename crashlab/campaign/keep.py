@@ -32,7 +32,7 @@ def forget_recordings(job: Job, result: ProfileResult, command: str | None) -> N
     for position, trial in enumerate(result.trials):
         stored = evidence.load_trial(trial.folder)
         evidence.save(trial.folder, evidence.TRIAL, msgspec.structs.replace(stored, reproduce=again))
-        result.trials[position] = dataclasses.replace(trial, reproduce=again)
+        result.trials[position] = dataclasses.replace(trial, again=again)
 
 
 def _made(out: Path) -> list[Path]:

@@ -19,7 +19,7 @@ from crashlab.campaign.keep import forget_recordings
 from crashlab.campaign.source import Source
 from crashlab.campaign.task import Job, LiveTask, RecordTask, StateTask, Task
 from crashlab.errors import CrashlabError
-from crashlab.results import ProfileResult, RunResult, TrialResult
+from crashlab.results import ProfileFacts, ProfileResult, RunResult, TrialResult
 
 POLL_S = 0.5
 """How late a time limit is noticed while nothing happens."""
@@ -61,7 +61,7 @@ class _Progress:
         self.order = order
         self.name = order.job.name
         self.account = Account(budget, order.trials)
-        self.source = Source(order.job, given=order.recording, again=order.record_again)
+        self.source = Source(order.job, wanted=order.trials, given=order.recording, again=order.record_again)
         self.finished = {trial.trial: trial for trial in order.finished}
         self.trials: list[TrialResult] = []
         self.running: set[Task] = set()
@@ -97,7 +97,7 @@ class _Progress:
         trials = sorted(self.trials, key=lambda trial: trial.trial)
         server = next((trial.server for trial in reversed(trials) if trial.server is not None), None)
         return ProfileResult(
-            profile=profile,
+            profile=ProfileFacts.of(profile),
             seed=self.order.job.plan.run_seed,
             server=server,
             crash_class=profile.crash_class,

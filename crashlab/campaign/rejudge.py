@@ -7,8 +7,7 @@ from pathlib import Path
 
 from crashlab import evidence
 from crashlab.campaign.runrecord import load_run
-from crashlab.profile import Profile
-from crashlab.results import ProfileResult, RunResult
+from crashlab.results import ProfileFacts, ProfileResult, RunResult
 from crashlab.trial.judged import folders_below, result_of, trial_folders
 
 
@@ -36,7 +35,7 @@ def judge_run(path: Path) -> RunResult:
         result = stored.get(record.profile) or others.get((record.profile, record.run_seed))
         if result is None:
             result = others[record.profile, record.run_seed] = ProfileResult(
-                profile=Profile.model_validate(record.profile_resolved),
+                profile=ProfileFacts.stored(record.profile_resolved, name=record.profile),
                 seed=record.run_seed,
                 server=record.server,
                 crash_class=record.crash_class,

@@ -10,8 +10,8 @@ from crashlab import evidence
 from crashlab.disk.model import CrashState
 from crashlab.exploration import recording
 from crashlab.exploration.explorer import Explorer
-from crashlab.profile import Profile
-from crashlab.results import Keep, ProfileResult, ServerChoice, TrialResult, make_trial_folder
+from crashlab.profile import Profile, stored_profile
+from crashlab.results import Keep, ProfileFacts, ProfileResult, ServerChoice, TrialResult, make_trial_folder
 from crashlab.trial.live import run_trial
 from crashlab.trial.setup import TrialPlan
 
@@ -24,7 +24,7 @@ def replay(folder: Path, *, out: Path, server: ServerChoice, keep: Keep = "faile
         CrashlabError: the environment does not allow it.
     """
     record = evidence.load_trial(folder)
-    profile = Profile.model_validate(record.profile_resolved)
+    profile = stored_profile(record.profile_resolved).profile
     if record.recording is None:
         if server.kind == "auto" and not server.image and not server.pg_bindir:
             server = _same_server(record)
@@ -33,7 +33,7 @@ def replay(folder: Path, *, out: Path, server: ServerChoice, keep: Keep = "faile
     else:
         result = _replay_state(folder, record, profile, out)
     return ProfileResult(
-        profile=profile,
+        profile=ProfileFacts.stored(record.profile_resolved, name=record.profile),
         seed=record.run_seed,
         server=result.server,
         crash_class=profile.crash_class,
@@ -45,7 +45,7 @@ def _replay_state(folder: Path, record: evidence.TrialRecord, profile: Profile, 
     assert record.recording is not None
     recorded = recording.load((folder / record.recording).resolve())
     state = evidence.load(folder / evidence.STATE, CrashState)
-    with Explorer(recorded, profile, run_seed=record.run_seed) as explorer:
+    with Explorer(recorded, profile, run_seed=record.run_seed, contract=record.disk_contract) as explorer:
         return explorer.try_state(state, record.trial, make_trial_folder(out, record.trial))
 
 

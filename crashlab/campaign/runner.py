@@ -77,7 +77,8 @@ class Runner:
             for _ in range(task.level):
                 profile = inner_profile(profile)
             opened = recording.load(self._local(task.recording))
-            explorer = Explorer(opened, profile, run_seed=job.plan.run_seed).__enter__()
+            plan = job.plan
+            explorer = Explorer(opened, profile, run_seed=plan.run_seed, timeout_s=plan.timeout_s).__enter__()
         self._explorers[key] = explorer  # the last one is the one used last
         return explorer
 

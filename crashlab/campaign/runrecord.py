@@ -15,9 +15,9 @@ import crashlab
 from crashlab import evidence
 from crashlab.errors import CrashlabError
 from crashlab.model import CrashClass
-from crashlab.profile import Profile
-from crashlab.results import ProfileResult, RunResult
+from crashlab.results import ProfileFacts, ProfileResult, RunResult
 
+SCHEMA = 1
 CAMPAIGN = "campaign.json"
 
 
@@ -43,7 +43,7 @@ class ErrorRecord(msgspec.Struct, frozen=True, kw_only=True):
 class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A run, without its trials."""
 
-    schema: int = evidence.SCHEMA
+    schema: int = SCHEMA
     crashlab: str
     command: str | None
     profiles: list[ProfileRecord]
@@ -81,7 +81,7 @@ def load_run(folder: Path) -> RunResult | None:
 
 def _profile_record(result: ProfileResult) -> ProfileRecord:
     return ProfileRecord(
-        profile=result.profile.model_dump(mode="json", by_alias=True),
+        profile=result.profile.resolved,
         seed=result.seed,
         crash_class=result.crash_class,
         server=result.server,
@@ -92,7 +92,7 @@ def _profile_record(result: ProfileResult) -> ProfileRecord:
 
 def _profile_result(record: ProfileRecord) -> ProfileResult:
     return ProfileResult(
-        profile=Profile.model_validate(record.profile),
+        profile=ProfileFacts.stored(record.profile),
         seed=record.seed,
         server=record.server,
         crash_class=record.crash_class,

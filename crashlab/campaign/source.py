@@ -26,19 +26,21 @@ Tasks = Generator[Task | None, None, None]
 class Source:
     """The tasks of one job. Tell it what became of each."""
 
-    def __init__(self, job: Job, *, given: Path | None = None, again: bool = True) -> None:
+    def __init__(self, job: Job, *, wanted: int | None = None, given: Path | None = None, again: bool = True) -> None:
         """Begin with the first task.
 
         Args:
+            wanted: so many trials will be asked for; it decides what is recorded ahead of need, and nothing else.
             given: examine this recording instead of making one.
             again: record once more when a recording has no more states.
         """
         self._job = job
+        self._wanted = wanted
         self._given = given
         self._again = again and given is None
         self._outcomes: dict[Task, Outcome] = {}  # of tasks that others wait for
         self._waiting: set[Task] = set()
-        self._trials = count()
+        self._trials = 0  # numbered so far
         self._found = 0  # crash states that there were
         self._tasks = self._live() if job.plan.profile.power_loss is None else self._recorded()
         self.exhausted = False  # there are no more tasks, and never will be
@@ -63,8 +65,12 @@ class Source:
             self._outcomes[task] = outcome
 
     def _live(self) -> Tasks:
-        for trial in self._trials:
-            yield LiveTask(self._job.name, trial)
+        while True:
+            yield LiveTask(self._job.name, self._number())
+
+    def _number(self) -> int:
+        self._trials += 1
+        return self._trials - 1
 
     def _recorded(self) -> Tasks:
         if self._given is not None:
@@ -104,7 +110,7 @@ class Source:
                 yield from self._recoveries(folder, level, islice(lap, recoveries), share)
             else:
                 for address in islice(lap, limit):
-                    yield StateTask(self._job.name, next(self._trials), folder, level, address)
+                    yield StateTask(self._job.name, self._number(), folder, level, address)
             if limit is not None:
                 return
             while any(isinstance(task, StateTask) for task in self._waiting):
@@ -116,6 +122,8 @@ class Source:
         """Record recoveries, each while the states of the one before are tried."""
         begun: list[RecoveryTask] = []
         for address in addresses:
+            if begun and self._wanted is not None and self._trials + share >= self._wanted:
+                yield from self._inside(begun.pop(0), share)
             begun.append(RecoveryTask(self._job.name, folder, level, address))
             yield begun[-1]
             if len(begun) > 1:

@@ -119,13 +119,13 @@ def explore(
     """
     from crashlab.campaign import Asked, Plan
     from crashlab.exploration.recording import find
-    from crashlab.profile import Profile
+    from crashlab.profile import stored_profile
     from crashlab.results import ServerChoice
 
     stored = [find(path) for path in recordings]
     changes = list(_changes(disk, tear, aim, points, overrides))
     asked = [
-        Asked(profile=_changed(Profile.model_validate(one.record.profile_resolved), changes), recording=one.folder)
+        Asked(profile=_changed(stored_profile(one.record.profile_resolved).profile, changes), recording=one.folder)
         for one in stored
     ]
     names = [one.profile.name for one in asked]

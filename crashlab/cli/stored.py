@@ -73,11 +73,12 @@ def replay(
 
 def _trial_folder(trial: str) -> Path:
     """Resolve a folder, or PROFILE:TRIAL below the latest run, before the link moves on to the replay itself."""
+    from crashlab.results import trial_name
     from crashlab.trial.judged import trial_folders
 
     profile, colon, number = trial.rpartition(":")
     if colon and number.isdigit() and not Path(trial).exists():
-        folder = BASE / "latest" / profile / f"trial-{int(number):04d}"
+        folder = BASE / "latest" / profile / trial_name(int(number))
         if not folder.is_dir():
             raise UsageProblem(
                 f'unknown trial "{trial}"',

@@ -17,9 +17,8 @@ from typing import Self
 
 import msgspec
 
-import crashlab
 from crashlab import evidence
-from crashlab.disk.contract import disk_contract
+from crashlab.disk.contract import DiskContract, disk_contract
 from crashlab.disk.model import CrashState, DiskModel
 from crashlab.disk.states import losses, nothing_extra
 from crashlab.disk.tornpages import torn_pages
@@ -31,27 +30,39 @@ from crashlab.exploration.walcut import RecordedWal
 from crashlab.exploration.walk import Walk
 from crashlab.exploration.worker import Worker
 from crashlab.history import ACKED, History, read_ledger
-from crashlab.model import Injection, Observation, Survivors, TornPage
+from crashlab.model import Injection, Observation, Recovery, Survivors, TornPage
 from crashlab.profile import PowerLoss, Profile
 from crashlab.recovery import observe, recover
 from crashlab.recovery.restart import copy_settings
 from crashlab.recovery.wal import directory, stopped_cleanly
-from crashlab.results import TrialResult, replay_command
+from crashlab.results import TrialResult
 from crashlab.server import ServerSpec
 from crashlab.server.builds import find_build
-from crashlab.trial.judged import judge_trial, result_of
+from crashlab.trial.judged import result_of
+from crashlab.trial.limit import TrialLimit
 from crashlab.trial.setup import reading_of
+from crashlab.trial.written import trial_record, write_trial
 
 
 class Explorer:
     """Recovers the crash states of one recording and judges them. Use it as a context manager, in one process."""
 
-    def __init__(self, recording: Recording, profile: Profile, *, run_seed: int | None = None) -> None:
+    def __init__(
+        self,
+        recording: Recording,
+        profile: Profile,
+        *,
+        run_seed: int | None = None,
+        contract: DiskContract | None = None,
+        timeout_s: float | None = None,
+    ) -> None:
         """Prepare a worker's directory and server.
 
         Args:
             profile: its table power_loss says how the recording is cut off.
             run_seed: the one that the states are drawn with; None: that of the recording's own run.
+            contract: the disk, as evidence has it; None: as profile and seed say.
+            timeout_s: for the recovery and the reading of one state.
 
         Raises:
             RecordingError: the recording is damaged.
@@ -59,10 +70,13 @@ class Explorer:
         self.recording = recording
         self.profile = profile
         self.run_seed = recording.record.run_seed if run_seed is None else run_seed
+        self._timeout_s = timeout_s
+        self._log_position = 0  # where the server's log stood before the state that is looked at
         self._in_recovery = recording.record.ledger_io is not None  # its base image is a crash state
         # Of several recordings of one run each has its own states
         self.seed = recording.record.seed if self._in_recovery else self.run_seed
-        self.conditions: Conditions = conditions_of(recording, self.power_loss, self.seed)
+        conditions = conditions_of(recording, self.power_loss, self.seed)
+        self.conditions = conditions if contract is None else dataclasses.replace(conditions, contract=contract)
         self.walk = Walk(recording, self.conditions.contract, operations=self.conditions.survey.end)
         self._states: PointStates | None = None
         try:
@@ -94,16 +108,14 @@ class Explorer:
         """Make a crash state real, recover it, read it, save what was found into an empty folder, judge it."""
         begun = time.monotonic()
         seconds: dict[str, float] = {}
-        worker = self._worker
         model = self.make_real(state)
         seconds["materialise"] = round(time.monotonic() - begun, 4)
-        clean = stopped_cleanly(directory(worker.images.data_directory))
+        clean = stopped_cleanly(directory(self._worker.images.data_directory))
         history = read_ledger(self.recording.ledger, until_io=self.ledger_io())
         looking = time.monotonic()
         wal, wal_at_cut = self._wal.look(model, state, history)
         seconds["wal"] = round(time.monotonic() - looking, 4)
-        observation = self._recover_and_look(history, seconds)
-        evidence.save(folder, evidence.STATE, state)
+        observation, timed_out = self._look_in_time(history, seconds)
         observation = msgspec.structs.replace(
             observation,
             wal=wal,
@@ -112,11 +124,21 @@ class Explorer:
             invariants_before=self.recording.record.invariants_before,
             first_survivors=self.recording.record.first_survivors,
         )
-        evidence.save(folder, evidence.OBSERVATION, observation)
         seconds["total"] = round(time.monotonic() - begun, 4)
-        receipt = self._receipt(state, history, clean)
-        evidence.save(folder, evidence.TRIAL, self._record(receipt, trial, folder, seconds))
-        return result_of(folder, verdict=judge_trial(folder))
+        record = self._record(self._receipt(state, history, clean), trial, folder, seconds, timed_out)
+        log = self._worker.server.log_since(self._log_position)
+        return result_of(folder, verdict=write_trial(folder, record, observation, server_log=log, state=state))
+
+    def _look_in_time(self, history: History, seconds: dict[str, float]) -> tuple[Observation, str | None]:
+        """Recover and read; return what was found, and the phase in which the time was up, if it was."""
+        with TrialLimit(self._timeout_s, self._worker.kill) as limit:
+            limit.phase = "while a crash state was recovered and read"
+            try:
+                return self._recover_and_look(history, seconds), limit.reached
+            except Exception:  # whatever a killed server leads to
+                if limit.reached is None:
+                    raise
+        return Observation(recovery=Recovery(started=False, ran=False, seconds=0.0)), limit.reached
 
     def _torn_pages(self, model: DiskModel, state: CrashState) -> list[TornPage]:
         """Return the pages that nothing in the log makes whole again."""
@@ -140,7 +162,7 @@ class Explorer:
         """Recover what was materialised, read it, and kill the server."""
         worker = self._worker
         try:
-            position = worker.server.log_position()
+            position = self._log_position = worker.server.log_position()
             settings = copy_settings(worker.server.version.major)
             recovery = recover(worker.server, restart=True, log_position=position, overrides=settings)
             seconds["recovery"] = recovery.seconds
@@ -213,24 +235,24 @@ class Explorer:
             at_ns=max(history.end_ns),
         )
 
-    def _record(self, receipt: Injection, trial: int, folder: Path, seconds: dict[str, float]) -> evidence.TrialRecord:
+    def _record(
+        self, receipt: Injection, trial: int, folder: Path, seconds: dict[str, float], timed_out: str | None
+    ) -> evidence.TrialRecord:
         record = self.recording.record
-        return evidence.TrialRecord(
-            crashlab=crashlab.__version__,
-            profile=self.profile.name,
-            profile_resolved=self.profile.model_dump(mode="json", by_alias=True),
+        return trial_record(
+            self.profile,
+            "recorded",
             trial=trial,
             seed=record.seed,
             run_seed=self.run_seed,
-            crash_class=self.profile.crash_class,
             server=record.server,
-            acked_min=self.profile.workload.acked_min,
             injections=[receipt],
             seconds=seconds,
             recording=os.path.relpath(self.recording.folder.resolve(), folder.resolve()),
             crash_io=self.ledger_io(),
+            disk_contract=self.conditions.contract,
             workload_errors=record.workload_errors,
-            reproduce=replay_command(folder),
+            timed_out=timed_out,
         )
 
     def dispose(self) -> None:

@@ -13,7 +13,7 @@ from crashlab.exploration import points
 from crashlab.exploration.conditions import conditions_of
 from crashlab.exploration.recording import Recording
 from crashlab.exploration.walk import Walk
-from crashlab.profile import Profile
+from crashlab.profile import stored_profile
 from crashlab.recording.decoder import Decoder
 
 _FLUSHES = (Kind.FSYNC_BEGIN, Kind.SYNCFS_BEGIN)
@@ -66,7 +66,7 @@ def in_flight(recording: Recording, position: int) -> Pending:
         UsageProblem: the recording has no such point.
         RecordingError: it is damaged.
     """
-    profile = Profile.model_validate(recording.record.profile_resolved)
+    profile = stored_profile(recording.record.profile_resolved).profile
     assert profile.power_loss is not None
     conditions = conditions_of(recording, profile.power_loss, recording.record.run_seed)
     end = conditions.survey.end

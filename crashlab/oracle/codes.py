@@ -192,6 +192,14 @@ _TABLE = (
         "A client met an error that the fault does not explain, so the ledger may not mean what it says.",
         "Remove the cause of the error, then run the trial again.",
     ),
+    _inconclusive(
+        "TRIAL-TIMEOUT",
+        "the trial took longer than it was given",
+        "The time limit of a single trial was reached, so crashlab killed the server, whatever it was doing. Nothing "
+        "that is missing afterwards says anything about the database.",
+        "Give each trial more time, or look at server.log for what held it up: a statement that sleeps or waits for a "
+        "lock holds up the end of the workload.",
+    ),
     _note(
         "LEDGER-TRUNCATED",
         "the ledger's last line is cut short",

@@ -3,6 +3,7 @@
 Choices:
     Damage that was witnessed stays witnessed, even if another check did not look or the receipt is missing. A clean
     result or a permitted loss counts only if everything was looked at; otherwise the trial is inconclusive.
+    A trial that its time limit cut short is inconclusive whatever it left: the tool itself killed the server.
     Promise: broken by anything not permitted; void if something went wrong that is permitted because nothing was
     promised about it; kept otherwise, which includes the loss that asynchronous commit permits.
 
@@ -50,6 +51,7 @@ def judge(
     *,
     acked_min: int,
     workload_errors: Sequence[str] = (),
+    timed_out: str | None = None,
 ) -> Verdict:
     """Judge one trial; pure.
 
@@ -59,9 +61,12 @@ def judge(
         observation: what the recovered server holds.
         acked_min: fewer acknowledged writes of the workload make the trial inconclusive.
         workload_errors: what the clients met that no fault explains.
+        timed_out: the trial's time was up: when, in words.
     """
     case = Case(history, contract, injections, observation)
     findings = Findings(case)
+    if timed_out is not None:
+        return _not_ended(findings, timed_out, history, observation)
     check_run(findings, history, injections, acked_min, workload_errors)
     presence: Presence | None = None
     commit_log: CommitLog | None = None
@@ -96,6 +101,17 @@ def judge(
         findings=found,
         counts=_count(history, observation, presence, losses.forbidden),
         window=losses.window,
+    )
+
+
+def _not_ended(findings: Findings, timed_out: str, history: History, observation: Observation) -> Verdict:
+    """Say that the trial was cut short, and nothing else: the tool killed its server, so a gap is no proof."""
+    findings.add("INCONCLUSIVE-TRIAL-TIMEOUT", "trial", f"The time for this trial was up {timed_out}.", when=timed_out)
+    return Verdict(
+        outcome=Outcome.INCONCLUSIVE,
+        promise=None,
+        findings=findings.finish(lambda place, witness: []),
+        counts=_count(history, observation, None, 0),
     )
 
 

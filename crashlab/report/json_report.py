@@ -58,7 +58,6 @@ def _profile(result: ProfileResult, command: str | None) -> dict[str, Any]:
 def _trial(trial: TrialResult) -> dict[str, Any]:
     verdict = trial.verdict
     folder = trial.folder.resolve()
-    moving = trial.reproduce == replay_command(trial.folder)
     return {
         "trial": trial.trial,
         "seed": trial.seed,
@@ -76,5 +75,5 @@ def _trial(trial: TrialResult) -> dict[str, Any]:
         "folder": str(folder),
         "kept_data": str(trial.kept_data.resolve()) if trial.kept_data else None,
         "error": trial.error,
-        "reproduce": replay_command(folder) if moving else trial.reproduce,
+        "reproduce": trial.again or replay_command(folder),
     }

@@ -64,7 +64,7 @@ def tally(result: ProfileResult) -> Tally:
 
 def unexpected(result: ProfileResult) -> list[Outcome]:
     """Return the outcomes of judged trials that the profile does not expect, one a trial."""
-    expected = {*result.profile.expect.outcomes, Outcome.INCONCLUSIVE}
+    expected: set[str] = {*result.profile.expect.outcomes, Outcome.INCONCLUSIVE}
     return [trial.verdict.outcome for trial in result.trials if trial.verdict.outcome not in expected]
 
 

@@ -20,20 +20,20 @@ import msgspec
 import psycopg
 from psycopg.rows import tuple_row
 
-import crashlab
 from crashlab import evidence
 from crashlab.errors import FaultError, UsageProblem
 from crashlab.fault import inject
 from crashlab.history import read_ledger
-from crashlab.ledger import Ack, Indeterminate, Intent, LedgerWriter, Refused, Write
+from crashlab.ledger import Intent, LedgerWriter, Refused, Write
 from crashlab.model import Injection, Recovery, Verdict, WalFacts
 from crashlab.profile import Profile
 from crashlab.recovery import Reading, observe, recover
 from crashlab.seeds import stream
 from crashlab.server import Server
-from crashlab.trial.judged import judge_trial
 from crashlab.trial.live import wal_of
 from crashlab.trial.setup import invariants_before, server_facts
+from crashlab.trial.written import trial_record, write_trial
+from crashlab.workload.commit import decide
 from crashlab.workload.invariants import InvariantWatch
 from crashlab.workload.relations import COMMON_SQL, MARKER_TABLE, InvariantQuery
 from crashlab.workload.run import SETUP_CLIENT
@@ -79,8 +79,9 @@ class ApplicationTrial:
     def transaction(self, connection: psycopg.Connection[Any]) -> Iterator["LedgeredTransaction"]:
         """Run a block as one transaction and note in the ledger what became of it.
 
-        Leaving the block sends COMMIT; an exception inside rolls back and is passed on. A connection that is lost
-        during COMMIT leaves the transaction indeterminate and raises psycopg.OperationalError.
+        Leaving the block sends COMMIT; an exception inside rolls back and is passed on. So is what COMMIT itself
+        raises: an error of the server's, such as a serialization failure or a deferred constraint, says that nothing
+        was committed; a lost connection leaves that open.
 
         Raises:
             UsageProblem: the connection is not in autocommit mode, or the crash is over.
@@ -109,7 +110,7 @@ class ApplicationTrial:
                 connection.execute("ROLLBACK")
                 self.ledger.record(Refused(tx=tx, client=client, at_ns=time.monotonic_ns(), reason=repr(error)))
             raise
-        self._commit(connection, intent)
+        decide(connection, self.ledger, intent)
 
     def watch(self, table: str) -> None:
         """From now on note every change of a table, so that no row of it need be named; its rows as they are, too.
@@ -183,40 +184,19 @@ class ApplicationTrial:
         observation = observe(lambda name: self.server.connect(autocommit=True, dbname=name), reading, recovery)
         before = invariants_before(self._violations)
         observation = msgspec.structs.replace(observation, wal=self._wal, invariants_before=before)
-        evidence.save(self.folder, evidence.OBSERVATION, observation)
-        evidence.save(self.folder, evidence.TRIAL, self._record())
-        return judge_trial(self.folder)
-
-    def _record(self) -> evidence.TrialRecord:
-        return evidence.TrialRecord(
-            crashlab=crashlab.__version__,
-            profile=self.profile.name,
-            profile_resolved=self.profile.model_dump(mode="json", by_alias=True),
+        record = trial_record(
+            self.profile,
+            "application",
             trial=0,
             seed=self.seed,
             run_seed=self.seed,
-            crash_class=self.profile.crash_class,
             server=self._facts,
             acked_min=1,
             injections=self.injections,
             seconds={},
             reproduce=self.reproduce,
         )
-
-    def _commit(self, connection: psycopg.Connection[Any], intent: Intent) -> None:
-        self.ledger.record(intent)
-        tx, client = intent.tx, intent.client
-        try:
-            status = connection.execute("COMMIT").statusmessage
-        except psycopg.Error as error:
-            reason = str(error).strip()
-            self.ledger.record(Indeterminate(tx=tx, client=client, at_ns=time.monotonic_ns(), reason=reason))
-            raise
-        if status == "COMMIT":
-            self.ledger.record(Ack(tx=tx, client=client, at_ns=time.monotonic_ns()))
-        else:
-            reason = f"COMMIT was answered {status}"
-            self.ledger.record(Refused(tx=tx, client=client, at_ns=time.monotonic_ns(), reason=reason))
+        return write_trial(self.folder, record, observation, server_log=self.server.log_since(0))
 
     def _client_of(self, connection: psycopg.Connection[Any]) -> int:
         with self._lock:

@@ -14,8 +14,7 @@ from crashlab.errors import EvidenceError
 from crashlab.history import read_ledger
 from crashlab.model import Contract, Verdict
 from crashlab.oracle import judge
-from crashlab.profile import PowerLoss
-from crashlab.results import CrashPoint, TrialResult, replay_command
+from crashlab.results import CrashPoint, TrialResult, trial_order
 
 _RECORDING, _BASE = "recording.json", "base"
 """A recording's record, and its folder with whole data directories; `exploration` stands above this module."""
@@ -28,13 +27,8 @@ def contract_of(record: evidence.TrialRecord) -> Contract:
         record.crash_class,
         version_num=record.server.version_num,
         bounded_window=all(injection.bounds_window for injection in record.injections),
-        disk=_disk(record),
+        disk=record.disk,
     )
-
-
-def _disk(record: evidence.TrialRecord) -> str:
-    power_loss = record.profile_resolved.get("power_loss")
-    return "linux" if power_loss is None else PowerLoss.model_validate(power_loss).promised_disk
 
 
 def judge_trial(folder: Path) -> Verdict:
@@ -55,6 +49,7 @@ def judge_trial(folder: Path) -> Verdict:
         evidence.load_observation(folder),
         acked_min=record.acked_min,
         workload_errors=record.workload_errors,
+        timed_out=record.timed_out,
     )
     evidence.save(folder, evidence.VERDICT, verdict)
     return verdict
@@ -66,7 +61,7 @@ def trial_folders(path: Path) -> list[Path]:
     Raises:
         EvidenceError: there is none.
     """
-    found = sorted(folders_below(path))
+    found = sorted(folders_below(path), key=trial_order)
     if not found:
         raise EvidenceError(
             f'no evidence of a trial in "{path}"',
@@ -93,7 +88,6 @@ def result_of(folder: Path, *, verdict: Verdict | None = None) -> TrialResult:
     """
     record = evidence.load_trial(folder)
     data = folder / evidence.DATA
-    replayable = record.reproduce.startswith("crashlab replay ")  # where the folder is now, if it was moved
     return TrialResult(
         trial=record.trial,
         seed=record.seed,
@@ -102,7 +96,7 @@ def result_of(folder: Path, *, verdict: Verdict | None = None) -> TrialResult:
         seconds=record.seconds,
         folder=folder,
         kept_data=data if data.exists() else None,
-        reproduce=replay_command(folder) if replayable else record.reproduce,
+        again=record.reproduce,
         server=record.server,
         state=evidence.load(folder / evidence.STATE, CrashPoint) if record.recording is not None else None,
         contract=contract_of(record),

@@ -12,27 +12,44 @@ from pathlib import Path
 
 import msgspec
 
-import crashlab
 from crashlab import evidence
 from crashlab.errors import FaultError
 from crashlab.fault import inject
 from crashlab.fault.when import wait_until_due
 from crashlab.history import read_ledger
 from crashlab.ledger import LedgerWriter
-from crashlab.model import Injection, Observation, PromiseStatus, WalFacts
-from crashlab.profile import Profile
+from crashlab.model import Injection, Observation, PromiseStatus, Recovery, Verdict, WalFacts
 from crashlab.recovery import observe, recover
 from crashlab.recovery.checksums import add_checksums
 from crashlab.recovery.wal import WAL_FILES, read_wal
-from crashlab.results import TrialResult, replay_command
+from crashlab.results import TrialResult
 from crashlab.seeds import stream, trial_seed
 from crashlab.server import Server, SpareDirectories, create_server
-from crashlab.trial.judged import judge_trial, result_of
-from crashlab.trial.setup import TrialPlan, invariants_before, make_workload, reading_of, server_facts, server_spec
+from crashlab.trial.judged import result_of
+from crashlab.trial.limit import TrialLimit
+from crashlab.trial.setup import (
+    TrialPlan,
+    invariants_before,
+    make_workload,
+    reading_of,
+    server_facts,
+    server_spec,
+    wanted_facts,
+)
+from crashlab.trial.written import trial_record, write_trial
 from crashlab.workload.run import Workload
 
 FAULT_TIMEOUT_S = 60.0
 SESSIONS_END_TIMEOUT_S = 20.0
+_TOLD = {
+    "start": "while the server started",
+    "workload": "while the workload ran",
+    "read ledger": "while the ledger was read",
+    "recovery": "while the server recovered",
+    "observe": "while the recovered server was read",
+    "checksums": "while the checksums were looked at",
+}
+"""Phase -> the words for it."""
 
 BeforeRecovery = Callable[[Server], None]
 
@@ -48,12 +65,112 @@ class _Clock:
         return {**self.seconds, "total": round(time.monotonic() - self.begun, 4)}
 
     @contextlib.contextmanager
-    def phase(self, name: str) -> Iterator[None]:
+    def phase(self, name: str, limit: TrialLimit | None = None) -> Iterator[None]:
+        if limit is not None:
+            limit.enter(_TOLD[name])
         begun = time.monotonic()
         try:
             yield
         finally:
             self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - begun, 4)
+
+
+class _Live:
+    """One live trial under way: what it has learnt so far, also if its time is up in the middle."""
+
+    def __init__(self, plan: TrialPlan, trial: int, folder: Path, server: Server, clock: _Clock) -> None:
+        self.plan = plan
+        self.trial = trial
+        self.folder = folder
+        self.server = server
+        self.clock = clock
+        self.seed = trial_seed(plan.run_seed, plan.profile.name, trial)
+        self.facts = wanted_facts(server)
+        self.injections: list[Injection] = []
+        self.errors: list[str] = []
+        self.observation = Observation(recovery=Recovery(started=False, ran=False, seconds=0.0))
+        self._workload: Workload | None = None
+        self.ledger = LedgerWriter(folder / evidence.LEDGER, seed=self.seed)
+
+    def go(self, limit: TrialLimit, before_recovery: BeforeRecovery | None) -> None:
+        """Start the server, run the workload, inject the faults, recover, read. Raises TimeUp."""
+        try:
+            with self.clock.phase("start", limit):
+                self.server.start()
+            self.facts = server_facts(self.server)
+            log_position = self.server.log_position()
+            with self.clock.phase("workload", limit):
+                workload = self._crash(limit)
+        finally:
+            self.ledger.close()
+        limit.check()
+        if before_recovery is not None:
+            before_recovery(self.server)
+        self._read(limit, workload, log_position, look_at_wal=before_recovery is None)
+        limit.check()
+
+    def _crash(self, limit: TrialLimit) -> Workload:
+        workload = self._workload = make_workload(self.plan.profile, self.server, self.ledger, self.seed)
+        workload.set_up()
+        workload.start()
+        self._inject_all(workload, limit)
+        self._end_sessions(workload)
+        return workload
+
+    def _read(self, limit: TrialLimit, workload: Workload, log_position: int, *, look_at_wal: bool) -> None:
+        with self.clock.phase("read ledger", limit):
+            history = read_ledger(self.ledger.path)
+        wal = wal_of(self.server, self.injections) if look_at_wal else None
+        with self.clock.phase("recovery", limit):
+            recovery = recover(self.server, restart=not self.server.running(), log_position=log_position)
+        with self.clock.phase("observe", limit):
+            observation = observe(
+                lambda name: self.server.connect(autocommit=True, dbname=name),
+                reading_of(self.plan.profile, history, workload.tables),
+                recovery,
+            )
+        with self.clock.phase("checksums", limit):
+            observation = add_checksums(self.server, observation)
+        before = invariants_before(workload.violations)
+        self.observation = msgspec.structs.replace(observation, wal=wal, invariants_before=before)
+
+    def _inject_all(self, workload: Workload, limit: TrialLimit) -> None:
+        rng = stream(self.seed, "faults")
+        for fault in self.plan.profile.faults:
+            timeout_s = min(FAULT_TIMEOUT_S, limit.left_s())
+            try:
+                wait_until_due(fault.when, self.ledger, rng, running=lambda: workload.running, timeout_s=timeout_s)
+            except (
+                FaultError
+            ) as error:  # nothing was injected: not a mistake of the user's, but nothing to judge either
+                self.errors.append(error.primary)
+                break
+            if fault.kind != "stop":
+                workload.expect_crash()
+            self.injections.append(inject(self.server, fault, self.ledger, rng))
+
+    def _end_sessions(self, workload: Workload) -> None:
+        """After a crash each session ends with its connection; otherwise they are told to stop."""
+        crashed = any(injection.crashes_server for injection in self.injections)
+        end = workload.join if crashed else workload.finish
+        if not end(timeout_s=SESSIONS_END_TIMEOUT_S):
+            self.errors.append(f"sessions were still at work {SESSIONS_END_TIMEOUT_S:g} s after the last fault")
+
+    def write(self, timed_out: str | None) -> Verdict:
+        """Save everything, and judge it."""
+        record = trial_record(
+            self.plan.profile,
+            "live",
+            trial=self.trial,
+            seed=self.seed,
+            run_seed=self.plan.run_seed,
+            server=self.facts,
+            injections=self.injections,
+            seconds=self.clock.with_total(),
+            workload_errors=self.errors + (self._workload.errors if self._workload else []),
+            timed_out=timed_out,
+        )
+        return write_trial(self.folder, record, self.observation, server_log=self.server.log_since(0))
 
 
 def run_trial(
@@ -77,78 +194,24 @@ def run_trial(
     with clock.phase("prepare"):
         server = create_server(server_spec(plan.profile, plan.server), spares=spares)
     keep = False
+    verdict: Verdict | None = None
     try:
-        with clock.phase("start"):
-            server.start()
-        _crash_and_observe(plan, trial, folder, server, clock, before_recovery)
-        verdict = judge_trial(folder)
+        live = _Live(plan, trial, folder, server, clock)
+        with TrialLimit(plan.timeout_s, server.kill_all) as limit:
+            try:
+                live.go(limit, before_recovery)
+            except Exception:  # TimeUp, or whatever a killed server leads to
+                if limit.reached is None:
+                    raise
+        verdict = live.write(limit.reached)
         keep = plan.keep == "all" or (plan.keep == "failed" and verdict.promise is PromiseStatus.BROKEN)
     finally:
         try:
-            evidence.save_text(folder, evidence.SERVER_LOG, server.log_since(0))
+            if verdict is None:  # what ended the trial may be told there
+                evidence.save_text(folder, evidence.SERVER_LOG, server.log_since(0))
         finally:
             server.dispose(keep_data_to=folder / evidence.DATA if keep and server.data_directory else None)
     return result_of(folder, verdict=verdict)
-
-
-def _crash_and_observe(
-    plan: TrialPlan,
-    trial: int,
-    folder: Path,
-    server: Server,
-    clock: _Clock,
-    before_recovery: BeforeRecovery | None,
-) -> None:
-    """Run the workload, inject the faults, recover, read; leave the evidence in `folder`."""
-    profile = plan.profile
-    seed = trial_seed(plan.run_seed, profile.name, trial)
-    facts = server_facts(server)
-    ledger = LedgerWriter(folder / evidence.LEDGER, seed=seed)
-    workload = make_workload(profile, server, ledger, seed)
-    log_position = server.log_position()
-    injections: list[Injection] = []
-    errors: list[str] = []
-    try:
-        with clock.phase("workload"):
-            workload.set_up()
-            workload.start()
-            injections = _inject_all(profile, server, workload, ledger, seed, errors)
-            _end_sessions(workload, injections, errors)
-    finally:
-        ledger.close()
-    if before_recovery is not None:
-        before_recovery(server)
-    with clock.phase("read ledger"):
-        history = read_ledger(ledger.path)
-    wal = wal_of(server, injections) if before_recovery is None else None
-    with clock.phase("recovery"):
-        recovery = recover(server, restart=not server.running(), log_position=log_position)
-    with clock.phase("observe"):
-        observation = observe(
-            lambda name: server.connect(autocommit=True, dbname=name),
-            reading_of(profile, history, workload.tables),
-            recovery,
-        )
-    with clock.phase("checksums"):
-        observation = add_checksums(server, observation)
-    before = invariants_before(workload.violations)
-    observation = msgspec.structs.replace(observation, wal=wal, invariants_before=before)
-    record = evidence.TrialRecord(
-        crashlab=crashlab.__version__,
-        profile=profile.name,
-        profile_resolved=profile.model_dump(mode="json", by_alias=True),
-        trial=trial,
-        seed=seed,
-        run_seed=plan.run_seed,
-        crash_class=profile.crash_class,
-        server=facts,
-        acked_min=profile.workload.acked_min,
-        injections=injections,
-        seconds=clock.with_total(),
-        workload_errors=errors + workload.errors,
-        reproduce=replay_command(folder),
-    )
-    _save(folder, record, observation)
 
 
 def wal_of(server: Server, injections: list[Injection]) -> WalFacts | None:
@@ -161,33 +224,3 @@ def wal_of(server: Server, injections: list[Injection]) -> WalFacts | None:
         return None
     with server.files_at_rest(WAL_FILES) as files:
         return read_wal(files)
-
-
-def _inject_all(
-    profile: Profile, server: Server, workload: Workload, ledger: LedgerWriter, seed: int, errors: list[str]
-) -> list[Injection]:
-    rng = stream(seed, "faults")
-    injections = []
-    for fault in profile.faults:
-        try:
-            wait_until_due(fault.when, ledger, rng, running=lambda: workload.running, timeout_s=FAULT_TIMEOUT_S)
-        except FaultError as error:  # nothing was injected: not a mistake of the user's, but nothing to judge either
-            errors.append(error.primary)
-            break
-        if fault.kind != "stop":
-            workload.expect_crash()
-        injections.append(inject(server, fault, ledger, rng))
-    return injections
-
-
-def _end_sessions(workload: Workload, injections: list[Injection], errors: list[str]) -> None:
-    """After a crash each session ends with its connection; otherwise they are told to stop."""
-    crashed = any(injection.crashes_server for injection in injections)
-    end = workload.join if crashed else workload.finish
-    if not end(timeout_s=SESSIONS_END_TIMEOUT_S):
-        errors.append(f"sessions were still at work {SESSIONS_END_TIMEOUT_S:g} s after the last fault")
-
-
-def _save(folder: Path, record: evidence.TrialRecord, observation: Observation) -> None:
-    evidence.save(folder, evidence.OBSERVATION, observation)
-    evidence.save(folder, evidence.TRIAL, record)

@@ -6,6 +6,8 @@ Source: design.md "One way through the house".
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from crashlab import evidence
 from crashlab.history import History
 from crashlab.ledger import LedgerWriter
@@ -32,6 +34,7 @@ class TrialPlan:
     run_seed: int
     server: ServerChoice = field(default_factory=ServerChoice)
     keep: Keep = "failed"  # which trials' data directories stay
+    timeout_s: float | None = None  # for one trial, from its server's first start on
 
 
 def server_spec(profile: Profile, choice: ServerChoice) -> ServerSpec:
@@ -54,6 +57,11 @@ def server_facts(server: Server) -> evidence.ServerFacts:
     Raises:
         ServerError: a setting that was asked for is not in force.
     """
+    return msgspec.structs.replace(wanted_facts(server), settings=server.read_settings())
+
+
+def wanted_facts(server: Server) -> evidence.ServerFacts:
+    """Return what is known of a server that has not said anything yet: its settings are those that were asked for."""
     return evidence.ServerFacts(
         kind=server.kind,
         version=str(server.version),
@@ -61,7 +69,7 @@ def server_facts(server: Server) -> evidence.ServerFacts:
         source=server.source,
         initdb=list(server.initdb),
         requested=dict(server.settings),
-        settings=server.read_settings(),
+        settings=dict(server.settings),
     )
 
 

@@ -13,11 +13,12 @@ from typing import Any
 import psycopg
 
 from crashlab.errors import ServerError
-from crashlab.ledger import Ack, Intent, LedgerWriter
+from crashlab.ledger import Intent, LedgerWriter
 from crashlab.seeds import stream
 from crashlab.workload.append import Append
 from crashlab.workload.beside import Beside
 from crashlab.workload.booking import Booking
+from crashlab.workload.commit import decide
 from crashlab.workload.copy_in import CopyIn
 from crashlab.workload.databases import Databases
 from crashlab.workload.ddl import Ddl, UnloggedDdl
@@ -159,9 +160,9 @@ class Workload:
                 writes.extend(initial)
             cursor.execute(f"INSERT INTO {MARKER_TABLE} VALUES (%s, %s, %s)", (tx, SETUP_CLIENT, xid))
             now = time.monotonic_ns()
-            self._ledger.record(Intent(tx=tx, client=SETUP_CLIENT, at_ns=now, xid=xid, writes=tuple(writes)))
-            cursor.execute("COMMIT")
-            self._ledger.record(Ack(tx=tx, client=SETUP_CLIENT, at_ns=time.monotonic_ns()))
+            intent = Intent(tx=tx, client=SETUP_CLIENT, at_ns=now, xid=xid, writes=tuple(writes))
+            if not decide(connection, self._ledger, intent):
+                raise ServerError("could not set up the workload: its COMMIT was answered ROLLBACK")
             self._own.check_first(connection)
             if self._watch is not None:
                 self._watch.check_first(connection)

@@ -1,9 +1,8 @@
 """What does one client do, and what does it write into the ledger about it?
 
 Choices:
-    The client notes an intent before it sends COMMIT and an ack after the command tag COMMIT arrived. A COMMIT
-    answered ROLLBACK is refused. Any exception between the two is indeterminate, whatever it says.
-    A serialization failure is refused, too: the server raises it before it writes the commit record.
+    A transaction is ended as `commit` says. One that is refused is no reason to stop: a serialization failure at any
+    time, and at its end whatever an application has to expect.
     A connection lost before COMMIT was sent leaves the transaction unsent: it must be absent.
     A session ends with its connection: after a crash nobody writes until the recovered server has been read.
 
@@ -18,9 +17,11 @@ from typing import Any, Literal
 
 import psycopg
 
-from crashlab.ledger import Ack, Indeterminate, Intent, LedgerWriter, Prepared, Refused, Write
+from crashlab.ledger import Intent, LedgerWriter, Refused, Write
+from crashlab.workload.commit import decide, first_line, lost, refused
 from crashlab.workload.kind import Kind, TransactionRefused
 from crashlab.workload.relations import MARKER_TABLE, PART, SEQUENCE
+from crashlab.workload.sql import REFUSALS
 
 Style = Literal["plain", "read only", "rollback", "error", "savepoint", "two-phase"]
 
@@ -80,7 +81,7 @@ class Session:
         self.mix = mix
         self.rng = rng
         self.tx = 0
-        self.deciding = False  # an intent is noted and its answer has not arrived
+        self.deciding = False  # `decide` has noted an intent, and notes what comes of it
 
     def transact(self) -> bool:
         """Run one transaction; return False when the connection is gone.
@@ -100,15 +101,21 @@ class Session:
                     self._write(cursor, style, sync)
         except TransactionRefused as error:
             self._refuse(str(error), error.sqlstate)
-        except psycopg.errors.SerializationFailure as error:
-            self._refuse(_first_line(error), error.sqlstate)
         except psycopg.Error as error:
-            if self.deciding:
-                self._note(Indeterminate, reason=_first_line(error))
-            if _lost(self.connection, error):
+            if lost(self.connection, error):
                 return False
-            raise
+            if self.deciding:
+                return self._goes_on(error)
+            if not isinstance(error, psycopg.errors.SerializationFailure):
+                raise
+            self._refuse(first_line(error), error.sqlstate)
         return True
+
+    def _goes_on(self, error: psycopg.Error) -> bool:
+        """Let the session go on after a refusal that an application has to expect. Raises what it has not."""
+        if refused(self.connection, error) and (error.sqlstate or "").startswith(REFUSALS):
+            return True
+        raise error
 
     def _write(self, cursor: psycopg.Cursor[Any], style: Style, sync: str) -> None:
         cursor.execute(OPENING, (sync,))
@@ -122,7 +129,7 @@ class Session:
         cursor.execute(f"INSERT INTO {MARKER_TABLE} VALUES (%s, %s, %s)", (self.tx, self.client, xid))
         if style == "rollback":
             cursor.execute("ROLLBACK")
-            self._note(Refused, reason="rolled back by the client")
+            self._note_refused("rolled back by the client", None)
             return
         if style == "error":
             self._fail_a_statement(cursor)
@@ -145,26 +152,17 @@ class Session:
         if style == "two-phase":
             self._two_phase(cursor, intent)
         else:
-            self._commit(cursor, intent)
+            self._decide(intent)
 
-    def _commit(self, cursor: psycopg.Cursor[Any], intent: Intent) -> None:
-        self._intend(intent)
-        cursor.execute("COMMIT")
+    def _decide(self, intent: Intent) -> bool:
+        self.deciding = True
+        done = decide(self.connection, self.ledger, intent)
         self.deciding = False
-        if cursor.statusmessage == "COMMIT":
-            self._note(Ack)
-        else:
-            self._note(Refused, reason=f"COMMIT was answered {cursor.statusmessage}")
+        return done
 
     def _two_phase(self, cursor: psycopg.Cursor[Any], intent: Intent) -> None:
-        self._intend(intent)
-        cursor.execute(f"PREPARE TRANSACTION '{intent.gid}'")
-        if cursor.statusmessage != "PREPARE TRANSACTION":
-            self.deciding = False
-            self._note(Refused, reason=f"PREPARE TRANSACTION was answered {cursor.statusmessage}")
+        if not self._decide(intent):
             return
-        self.deciding = False
-        self._note(Prepared)
         # Stay undecided for a while now and then: a crash has to meet prepared transactions, not only pass them
         if self.rng.random() < 0.25:
             cursor.execute("SELECT pg_sleep(%s)", (self.rng.uniform(0.001, 0.02),))
@@ -172,14 +170,11 @@ class Session:
         action: Literal["commit prepared", "rollback prepared"] = (
             "rollback prepared" if rolls_back else "commit prepared"
         )
-        self._intend(Intent(tx=self.tx, client=self.client, at_ns=time.monotonic_ns(), action=action, gid=intent.gid))
-        cursor.execute(f"{action.upper()} '{intent.gid}'")
-        self.deciding = False
-        self._note(Ack, tag=cursor.statusmessage or "")
+        self._decide(Intent(tx=self.tx, client=self.client, at_ns=time.monotonic_ns(), action=action, gid=intent.gid))
 
     def _read_only(self, cursor: psycopg.Cursor[Any]) -> None:
         cursor.execute(f"SELECT count(*) FROM {MARKER_TABLE} WHERE client = %s", (self.client,))
-        self._commit(cursor, Intent(tx=self.tx, client=self.client, at_ns=time.monotonic_ns()))
+        self._decide(Intent(tx=self.tx, client=self.client, at_ns=time.monotonic_ns()))
 
     def _savepoint_parts(self, cursor: psycopg.Cursor[Any], discarded: list[Write]) -> list[Write]:
         """Write one to three parts, each in a savepoint; roll back some of them, after an error now and then."""
@@ -208,23 +203,10 @@ class Session:
         raise AssertionError("1 / 0 did not fail")
 
     def _refuse(self, reason: str, sqlstate: str | None) -> None:
-        self._note(Refused, reason=reason, sqlstate=sqlstate)
+        self._note_refused(reason, sqlstate)
         with contextlib.suppress(psycopg.OperationalError):  # the next BEGIN finds out
             self.connection.execute("ROLLBACK")
 
-    def _intend(self, intent: Intent) -> None:
-        self.ledger.record(intent)
-        self.deciding = True
-
-    def _note(self, kind: type[Ack | Prepared | Refused | Indeterminate], **more: Any) -> None:
-        self.ledger.record(kind(tx=self.tx, client=self.client, at_ns=time.monotonic_ns(), **more))
-
-
-def _lost(connection: psycopg.Connection[Any], error: psycopg.Error) -> bool:
-    # A FATAL message (57P01, 57P02) can arrive before libpq notices the end of the connection
-    farewell = (error.sqlstate or "").startswith(("57P", "08"))
-    return farewell or connection.broken or connection.closed
-
-
-def _first_line(error: psycopg.Error) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    def _note_refused(self, reason: str, sqlstate: str | None) -> None:
+        now = time.monotonic_ns()
+        self.ledger.record(Refused(tx=self.tx, client=self.client, at_ns=now, reason=reason, sqlstate=sqlstate))

@@ -56,6 +56,7 @@ INCONCLUSIVE = {
     "INCONCLUSIVE-TOO-FEW-ACKS": lambda story, a: story.judge(story.left(a), acked_min=2),
     "INCONCLUSIVE-CHECK-NOT-RUN": check_skipped,
     "INCONCLUSIVE-TOOL-FAULT": tool_fault,
+    "INCONCLUSIVE-TRIAL-TIMEOUT": lambda story, a: story.judge(story.left(a), timed_out="after 5 s, at work"),
     "INCONCLUSIVE-WORKLOAD-ERROR": lambda story, a: story.judge(story.left(a), workload_errors=["deadlock"]),
     "INCONCLUSIVE-INVARIANT-BEFORE": lambda story, a: story.judge(
         story.left(a, invariants=[SOLD], invariants_before=[SOLD])
@@ -71,6 +72,18 @@ def test_what_was_not_tested_is_inconclusive(code):
     assert codes(verdict) == [code]
     assert (verdict.outcome, verdict.promise) == (Outcome.INCONCLUSIVE, None)
     assert story.judge(story.left(a), acked_min=1).outcome is Outcome.INTACT
+
+
+def test_a_trial_that_was_cut_short_accuses_nobody():
+    """Whatever is missing or wrong then: the tool itself killed the server, and that is all that the verdict says."""
+    story, a = story_of_one()
+    empty = replace(story.left().relations[0], rows=[])
+    for left in (story.left(), story.left(a, relations=[empty]), story.left(a, died="server closed the connection")):
+        assert story.judge(left, injections=()).promise is not PromiseStatus.KEPT
+        verdict = story.judge(left, injections=(), acked_min=9, timed_out="after 5 s, while the server was read")
+        assert codes(verdict) == ["INCONCLUSIVE-TRIAL-TIMEOUT"]
+        assert (verdict.outcome, verdict.promise, verdict.counts.lost) == (Outcome.INCONCLUSIVE, None, 0)
+        assert "after 5 s, while the server was read" in verdict.findings[0].explanation
 
 
 def test_an_invariant_is_corruption_only_if_it_held_before():

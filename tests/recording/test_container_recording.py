@@ -9,7 +9,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from crashlab.campaign.run import run_profile
 
 from crashlab.disk.contract import disk_contract
 from crashlab.disk.model import DiskModel
@@ -28,7 +27,7 @@ from crashlab.results import ServerChoice
 from crashlab.server import ServerSpec, create_server
 from crashlab.server.container import LIST_PROCESSES
 from crashlab.server.statecontainer import StateContainer
-from tests.running import RunRequest, plan_of
+from tests.running import RunRequest, plan_of, run_profile
 
 IMAGE = "postgres:17"
 CHOICE = ServerChoice(kind="container", image=IMAGE)

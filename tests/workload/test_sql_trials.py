@@ -4,10 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from crashlab.campaign.run import replay
 
 from crashlab import evidence
-from crashlab.campaign import judge_folder
+from crashlab.campaign import judge_folder, replay
 from crashlab.errors import ProfileError, UsageProblem
 from crashlab.history import REFUSED, read_ledger
 from crashlab.model import Outcome, PromiseStatus

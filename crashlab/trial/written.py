@@ -1,0 +1,91 @@
+"""What is written down about a trial, and in which order? The same for live, recorded and application trials.
+
+Choices:
+    First what the recovered server holds, its log and the crash state, then trial.json: a folder with that file holds
+    everything that a judge needs. Then the verdict, made from these files alone, as `crashlab judge` makes it.
+    The checksums of all files need a server that is stopped. A live trial is over by then. A test of an application may
+    go on with its server, and a recorded state is only one of many on the same folder: there the observation says that
+    they were skipped, and why.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import crashlab
+from crashlab import evidence
+from crashlab.disk.contract import DiskContract
+from crashlab.model import Injection, Observation, Verdict
+from crashlab.profile import Profile
+from crashlab.trial.judged import judge_trial
+
+
+def trial_record(
+    profile: Profile,
+    kind: evidence.TrialKind,
+    *,
+    trial: int,
+    seed: int,
+    run_seed: int,
+    server: evidence.ServerFacts,
+    injections: list[Injection],
+    seconds: dict[str, float],
+    acked_min: int | None = None,
+    workload_errors: list[str] | None = None,
+    timed_out: str | None = None,
+    recording: str | None = None,
+    crash_io: int | None = None,
+    disk_contract: DiskContract | None = None,
+    reproduce: str | None = None,
+) -> evidence.TrialRecord:
+    """Return the record of a trial: what its profile promises and asks for, and what the trial itself was.
+
+    Args:
+        acked_min: None: as the profile says.
+        reproduce: None: a replay of the trial's own folder.
+    """
+    return evidence.TrialRecord(
+        crashlab=crashlab.__version__,
+        profile=profile.name,
+        profile_resolved=profile.model_dump(mode="json", by_alias=True),
+        kind=kind,
+        disk="linux" if profile.power_loss is None else profile.power_loss.promised_disk,
+        trial=trial,
+        seed=seed,
+        run_seed=run_seed,
+        crash_class=profile.crash_class,
+        server=server,
+        acked_min=profile.workload.acked_min if acked_min is None else acked_min,
+        injections=injections,
+        seconds=seconds,
+        recording=recording,
+        crash_io=crash_io,
+        disk_contract=disk_contract,
+        workload_errors=workload_errors or [],
+        timed_out=timed_out,
+        reproduce=reproduce,
+    )
+
+
+def write_trial(
+    folder: Path,
+    record: evidence.TrialRecord,
+    observation: Observation,
+    *,
+    server_log: str,
+    state: Any = None,
+) -> Verdict:
+    """Write everything that a trial leaves but its ledger, which is there already; judge it, and return the verdict.
+
+    Args:
+        server_log: what the server said, from before the fault on.
+        state: a recorded trial's crash state.
+
+    Raises:
+        EvidenceError: the folder cannot be written.
+    """
+    evidence.save_text(folder, evidence.SERVER_LOG, server_log)
+    if state is not None:
+        evidence.save(folder, evidence.STATE, state)
+    evidence.save(folder, evidence.OBSERVATION, observation)
+    evidence.save(folder, evidence.TRIAL, record)
+    return judge_trial(folder)
