@@ -77,6 +77,7 @@ class CrashPoint(msgspec.Struct, frozen=True):
 
     position: int  # so many operations of the recording had happened
     note: str
+    fingerprint: int = 0  # equal only for equal images
 
     def __str__(self) -> str:
         return f"operation {self.position} of the recording; {self.note}"
@@ -116,6 +117,8 @@ class ProfileResult:
     trials: list[TrialResult] = field(default_factory=list)
     interrupted: bool = False
     stopped_by: str | None = None  # why fewer trials than asked for were run
+    complete: bool = False  # as many as asked for, or as there are: there is nothing to resume
+    seconds: float = 0.0  # from the first task to the last, of all runs that were needed
 
 
 @dataclass(kw_only=True)

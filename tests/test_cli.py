@@ -44,7 +44,7 @@ def told(monkeypatch):
         (job.out / "evidence").touch()
         return replace(answer, trial=task.trial)
 
-    monkeypatch.setattr(campaign, "executor_for", lambda workers: InlineExecutor())
+    monkeypatch.setattr(campaign, "executor_for", lambda *_: InlineExecutor())
     monkeypatch.setattr(Runner, "run", answer_by_hand)
     return answers
 

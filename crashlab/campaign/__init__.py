@@ -4,20 +4,26 @@ from crashlab.campaign.events import Handler
 from crashlab.campaign.executor import Executor
 from crashlab.campaign.loop import Campaign, run
 from crashlab.campaign.plan import Asked, Plan, executor_for
-from crashlab.campaign.rejudge import add_missed, judge_folder, judge_run
+from crashlab.campaign.rejudge import add_missed, done_so_far, judge_folder, judge_run
 from crashlab.campaign.replay import replay
-from crashlab.campaign.runrecord import save_run
+from crashlab.campaign.runrecord import load_plan, save_plan, save_run
+from crashlab.campaign.store import Store, reindex
 from crashlab.results import RunResult
 
 __all__ = [
     "Asked",
     "Campaign",
     "Plan",
+    "Store",
+    "done_so_far",
     "executor_for",
     "judge_folder",
     "judge_run",
+    "load_plan",
+    "reindex",
     "replay",
     "run_campaign",
+    "save_plan",
     "save_run",
 ]
 

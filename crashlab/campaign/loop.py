@@ -33,7 +33,7 @@ class Order:
     trials: int | None  # None: until the budget's rule or the time ends it
     recording: Path | None = None  # examine this one instead of recording the workload
     record_again: bool = True  # when a recording has no more states
-    finished: Sequence[TrialResult] = ()  # of an earlier run that is resumed
+    earlier: ProfileResult | None = None  # what a run has done that is resumed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,22 +62,23 @@ class _Progress:
         self.name = order.job.name
         self.account = Account(budget, order.trials)
         self.source = Source(order.job, wanted=order.trials, given=order.recording, again=order.record_again)
-        self.finished = {trial.trial: trial for trial in order.finished}
+        self.earlier = {trial.trial: trial for trial in order.earlier.trials} if order.earlier is not None else {}
         self.trials: list[TrialResult] = []
         self.running: set[Task] = set()
         self.began = False
         self.ended = False
+        self.begun_s = 0.0
 
     def next(self) -> Task | None:
         """Return a task to hand out now, if there is one; count what an earlier run has done."""
-        while self.account.allows():
+        while self.account.allows() and not self.done_before():
             task = self.source.next()
             if task is None:
                 if self.source.exhausted:
                     self.account.end(Stop.EXHAUSTED)
                 return None
             self.account.begun += isinstance(task, LiveTask | StateTask)
-            known = self.finished.get(task.trial) if isinstance(task, LiveTask | StateTask) else None
+            known = self.earlier.get(task.trial) if isinstance(task, LiveTask | StateTask) else None
             if known is None:
                 return task
             self.source.took(task, known)
@@ -90,9 +91,16 @@ class _Progress:
 
     def over(self) -> bool:
         """Whether nothing runs and nothing more will."""
-        return not self.running and (not self.account.allows() or self.source.exhausted)
+        return not self.running and (self.done_before() or not self.account.allows() or self.source.exhausted)
+
+    def done_before(self) -> bool:
+        """Whether an earlier run has left nothing to do."""
+        return self.order.earlier is not None and self.order.earlier.complete
 
     def result(self) -> ProfileResult:
+        earlier = self.order.earlier
+        if earlier is not None and earlier.complete:
+            return earlier
         profile = self.order.job.plan.profile
         trials = sorted(self.trials, key=lambda trial: trial.trial)
         server = next((trial.server for trial in reversed(trials) if trial.server is not None), None)
@@ -104,6 +112,8 @@ class _Progress:
             trials=trials,
             interrupted=self.account.stop is Stop.INTERRUPT,
             stopped_by=self.account.reason(),
+            complete=self.account.complete or self.account.stop in (Stop.EXHAUSTED, Stop.DECIDED),
+            seconds=round(time.monotonic() - self.begun_s + (earlier.seconds if earlier is not None else 0.0), 3),
         )
 
 
@@ -149,6 +159,7 @@ class _Loop:
             return None
         if not progress.began:
             progress.began = True
+            progress.begun_s = time.monotonic()
             progress.account.start(self._share_s())
             self._publish(ProfileBegan(progress.name, progress.order.trials))
         task = progress.next()
@@ -192,7 +203,7 @@ class _Loop:
         if progress.account.stop is Stop.BROKEN and not result.trials:
             return
         order = progress.order
-        if order.recording is None and (progress.account.complete or progress.source.exhausted):
+        if order.recording is None and result.complete and result is not order.earlier:
             forget_recordings(order.job, result, self._campaign.command)
         self._results[progress.name] = result
         self._publish(ProfileEnded(result))

@@ -1,7 +1,7 @@
 """What was a run asked for, and how does that become a campaign?"""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from crashlab.campaign.pool import PoolExecutor
 from crashlab.campaign.task import Job
 from crashlab.confidence import Until
 from crashlab.profile import Profile
-from crashlab.results import Keep, ServerChoice, TrialResult
+from crashlab.results import Keep, ProfileResult, ServerChoice
 from crashlab.trial.setup import TrialPlan
 
 
@@ -37,29 +37,36 @@ class Plan:
     keep: Keep = "failed"
     fail_fast: bool = False
     record_again: bool = True  # when a recording has no more states
+    trial_timeout_s: float | None = None  # for one trial
     again: str | None = None  # the command that repeats it
 
     def trials_of(self, profile: Profile) -> int | None:
         """Return how many trials of a profile are to be run; None: until the rule is sure."""
         return self.trials or (None if self.until is not None else profile.trials)
 
-    def campaign(self, out: Path, finished: "dict[str, list[TrialResult]] | None" = None) -> Campaign:
+    def campaign(self, out: Path, earlier: Mapping[str, ProfileResult] | None = None) -> Campaign:
         """Return what is to be run.
 
         Args:
             out: takes a folder a profile.
-            finished: the trials that an earlier run has done, by profile.
+            earlier: what an earlier run has done, by profile.
         """
         orders = [
             Order(
                 job=Job(
-                    plan=TrialPlan(profile=one.profile, run_seed=self.seed, server=self.server, keep=self.keep),
+                    plan=TrialPlan(
+                        profile=one.profile,
+                        run_seed=self.seed,
+                        server=self.server,
+                        keep=self.keep,
+                        timeout_s=self.trial_timeout_s,
+                    ),
                     out=out / one.profile.name,
                 ),
                 trials=self.trials_of(one.profile),
                 recording=one.recording,
                 record_again=self.record_again,
-                finished=(finished or {}).get(one.profile.name, ()),
+                earlier=(earlier or {}).get(one.profile.name),
             )
             for one in self.asked
         ]
@@ -67,11 +74,19 @@ class Plan:
         return Campaign(orders=orders, budget=budget, command=self.again)
 
 
-def executor_for(workers: int | None) -> Executor:
-    """Return who does the work on this machine.
+def executor_for(workers: int | None, scheduler: str | None = None) -> Executor:
+    """Return who does the work.
 
     Args:
-        workers: processes; None: one a processor; 1: this process itself.
+        workers: processes of this machine; None: one a processor; 1: this process itself.
+        scheduler: address of a dask scheduler, whose workers do it instead.
+
+    Raises:
+        UsageProblem, ServerError: there is no such scheduler, or no dask.
     """
+    if scheduler is not None:
+        from crashlab.campaign.dask_executor import DaskExecutor
+
+        return DaskExecutor(scheduler)
     size = workers or len(os.sched_getaffinity(0))
     return InlineExecutor() if size == 1 else PoolExecutor(size)

@@ -5,9 +5,10 @@ Judging a whole run again gives its JSON report again, byte for byte, as long as
 
 from pathlib import Path
 
+import crashlab
 from crashlab import evidence
 from crashlab.campaign.runrecord import load_run
-from crashlab.results import ProfileFacts, ProfileResult, RunResult
+from crashlab.results import ProfileFacts, ProfileResult, RunResult, trial_order
 from crashlab.trial.judged import folders_below, result_of, trial_folders
 
 
@@ -45,6 +46,30 @@ def judge_run(path: Path) -> RunResult:
     for result in run.profiles:
         result.trials.sort(key=lambda trial: trial.trial)
     return run
+
+
+def done_so_far(folder: Path) -> dict[str, ProfileResult]:
+    """Return what a run has done by now, by profile, to go on from there.
+
+    Choices: verdicts that this release made are taken as they are; of 2,000 trials to judge each again takes a while.
+
+    Raises:
+        EvidenceError: some of the evidence is damaged.
+    """
+    run = load_run(folder)
+    found = {result.profile.name: result for result in run.profiles} if run is not None else {}
+    for trial in sorted(folders_below(folder), key=trial_order):
+        record = evidence.load_trial(trial)
+        if record.profile not in found:
+            found[record.profile] = ProfileResult(
+                profile=ProfileFacts.stored(record.profile_resolved, name=record.profile),
+                seed=record.run_seed,
+                server=record.server,
+                crash_class=record.crash_class,
+            )
+        known = record.crashlab == crashlab.__version__ and (trial / evidence.VERDICT).is_file()
+        found[record.profile].trials.append(result_of(trial, verdict=evidence.load_verdict(trial) if known else None))
+    return found
 
 
 def judge_folder(path: Path) -> list[ProfileResult]:

@@ -1,11 +1,14 @@
 """Which facts about a run does no trial's evidence hold?
 
-The order of the profiles, why fewer trials were run than asked for, an interrupt, an error of the environment, the
-command. They lie in `campaign.json` in the run's folder, so that the whole run can be judged again and told as it was.
+What was asked for, the order of the profiles, why fewer trials were run than asked for, an interrupt, an error of the
+environment, the command. They lie in `campaign.json` in the run's folder, so that a run that was cut short can be
+resumed, and the whole run can be judged again and told as it was.
 
-Choices: a run that was killed has no such file, and neither has one of an older release; its trials say enough.
+Choices: what was asked for is there from the beginning; what came of it when the run has ended. A run that was killed
+    says nothing about that: its trials say enough. A run of an older release has no such file.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +16,39 @@ import msgspec
 
 import crashlab
 from crashlab import evidence
-from crashlab.errors import CrashlabError
+from crashlab.campaign.plan import Asked, Plan
+from crashlab.confidence import Until
+from crashlab.errors import CrashlabError, EvidenceError
 from crashlab.model import CrashClass
-from crashlab.results import ProfileFacts, ProfileResult, RunResult
+from crashlab.profile import stored_profile
+from crashlab.results import Keep, ProfileFacts, ProfileResult, RunResult, ServerChoice
 
 SCHEMA = 1
 CAMPAIGN = "campaign.json"
+
+
+class AskedRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One profile that is to be run."""
+
+    profile: dict[str, Any]  # the whole profile after `extends` and `--set`
+    recording: str | None = None
+
+
+class PlanRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run was asked for."""
+
+    asked: list[AskedRecord]
+    seed: int
+    trials: int | None
+    time_limit_s: float | None
+    until: str | None
+    server: str
+    image: str | None
+    pg_bindir: str | None
+    keep: Keep
+    fail_fast: bool
+    record_again: bool
+    trial_timeout_s: float | None
 
 
 class ProfileRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,6 +60,8 @@ class ProfileRecord(msgspec.Struct, frozen=True, kw_only=True):
     server: evidence.ServerFacts | None
     interrupted: bool
     stopped_by: str | None
+    complete: bool = False
+    seconds: float = 0.0
 
 
 class ErrorRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,11 +78,17 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     schema: int = SCHEMA
     crashlab: str
     command: str | None
-    profiles: list[ProfileRecord]
+    profiles: list[ProfileRecord]  # empty as long as the run goes on, and for ever if it was killed
     error: ErrorRecord | None
+    plan: PlanRecord | None = None  # None: of an older release
 
 
-def save_run(folder: Path, run: RunResult) -> None:
+def save_plan(folder: Path, plan: Plan) -> None:
+    """Write what is asked for, before anything is run. Raises EvidenceError: the folder cannot be written."""
+    save_run(folder, RunResult(profiles=[], command=plan.again), plan)
+
+
+def save_run(folder: Path, run: RunResult, plan: Plan | None = None) -> None:
     """Write what a run knows beside its trials. Raises EvidenceError: the folder cannot be written."""
     error = run.error
     record = RunRecord(
@@ -58,6 +96,7 @@ def save_run(folder: Path, run: RunResult) -> None:
         command=run.command,
         profiles=[_profile_record(result) for result in run.profiles],
         error=None if error is None else ErrorRecord(primary=error.primary, detail=error.detail, hint=error.hint),
+        plan=None if plan is None else _plan_record(plan),
     )
     evidence.save(folder, CAMPAIGN, record)
 
@@ -87,6 +126,8 @@ def _profile_record(result: ProfileResult) -> ProfileRecord:
         server=result.server,
         interrupted=result.interrupted,
         stopped_by=result.stopped_by,
+        complete=result.complete,
+        seconds=result.seconds,
     )
 
 
@@ -98,4 +139,73 @@ def _profile_result(record: ProfileRecord) -> ProfileResult:
         crash_class=record.crash_class,
         interrupted=record.interrupted,
         stopped_by=record.stopped_by,
+        complete=record.complete,
+        seconds=record.seconds,
+    )
+
+
+def load_plan(folder: Path) -> Plan:
+    """Return what a stored run was asked for.
+
+    Raises:
+        EvidenceError: the folder is not that of a run that says so, or it is damaged.
+    """
+    path = folder / CAMPAIGN
+    record = evidence.load(path, RunRecord) if path.is_file() else None
+    if record is None or record.plan is None:
+        raise EvidenceError(
+            f'cannot resume "{folder}": it does not say what was asked for',
+            detail=f'There is no plan in "{path}".',
+            hint="Give the folder of a whole run, such as .crashlab/latest; an older release wrote no plan.",
+        )
+    plan = record.plan
+    return Plan(
+        asked=_asked(plan.asked),
+        seed=plan.seed,
+        trials=plan.trials,
+        time_limit_s=plan.time_limit_s,
+        until=None if plan.until is None else Until.parse(plan.until),
+        server=ServerChoice(
+            kind=plan.server,  # type: ignore[arg-type]
+            image=plan.image,
+            pg_bindir=None if plan.pg_bindir is None else Path(plan.pg_bindir),
+        ),
+        keep=plan.keep,
+        fail_fast=plan.fail_fast,
+        record_again=plan.record_again,
+        trial_timeout_s=plan.trial_timeout_s,
+        again=record.command,
+    )
+
+
+def _asked(records: Sequence[AskedRecord]) -> list[Asked]:
+    return [
+        Asked(
+            profile=stored_profile(one.profile).profile,
+            recording=None if one.recording is None else Path(one.recording),
+        )
+        for one in records
+    ]
+
+
+def _plan_record(plan: Plan) -> PlanRecord:
+    return PlanRecord(
+        asked=[
+            AskedRecord(
+                profile=ProfileFacts.of(one.profile).resolved,
+                recording=None if one.recording is None else str(one.recording.resolve()),
+            )
+            for one in plan.asked
+        ],
+        seed=plan.seed,
+        trials=plan.trials,
+        time_limit_s=plan.time_limit_s,
+        until=None if plan.until is None else str(plan.until),
+        server=plan.server.kind,
+        image=plan.server.image,
+        pg_bindir=None if plan.server.pg_bindir is None else str(plan.server.pg_bindir.resolve()),
+        keep=plan.keep,
+        fail_fast=plan.fail_fast,
+        record_again=plan.record_again,
+        trial_timeout_s=plan.trial_timeout_s,
     )

@@ -86,6 +86,16 @@ workers_option = click.option(
     metavar="N|auto",
     help="Worker processes; auto is one a processor.",
 )
+scheduler_option = click.option(
+    "--scheduler", metavar="ADDRESS", help="Have a dask cluster do it: its scheduler, such as tcp://10.0.0.1:8786."
+)
+trial_timeout_option = click.option(
+    "--trial-timeout",
+    type=Duration(),
+    default="2m",
+    show_default=True,
+    help="Give up a trial after this time; it is inconclusive then.",
+)
 server_option = click.option(
     "--server",
     type=click.Choice(["auto", "local", "container"]),

@@ -17,6 +17,8 @@ from crashlab.errors import EvidenceError, UsageProblem
 
 BASE = Path(".crashlab")
 LOCK = ".lock"
+NO_EVIDENCE = ("campaign.json", "campaign.sqlite")
+"""What a run writes before it has begun: what was asked for, and an index without entries."""
 
 
 @contextlib.contextmanager
@@ -45,6 +47,20 @@ def claimed(requested: Path | None) -> Iterator[Path]:
             yield folder
         finally:
             _tidy(folder, own=requested is None)
+    finally:
+        os.close(lock)
+
+
+@contextlib.contextmanager
+def claimed_again(folder: Path) -> Iterator[None]:
+    """Lock the folder of a run that goes on. Raises EvidenceError: it cannot be written, or another run uses it."""
+    try:
+        lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise EvidenceError(f'could not write to output folder "{folder}": {error.strerror}') from error
+    try:
+        _lock(lock, folder)
+        yield
     finally:
         os.close(lock)
 
@@ -84,14 +100,17 @@ def _require_empty(folder: Path) -> None:
 
 
 def _tidy(folder: Path, *, own: bool) -> None:
-    """Remove the empty folders of trials that never began, and a folder of our own in which nothing is left."""
+    """Remove the empty folders of trials that never began, and all else if there is no evidence."""
     for path in sorted(folder.rglob("*"), reverse=True):
         if path.is_dir() and not path.is_symlink():
             with contextlib.suppress(OSError):  # not empty
                 path.rmdir()
-    if own and all(entry.name == LOCK for entry in folder.iterdir()):
-        (folder / LOCK).unlink(missing_ok=True)
-        folder.rmdir()
+    if all(entry.name in (LOCK, *NO_EVIDENCE) for entry in folder.iterdir()):
+        for name in NO_EVIDENCE:
+            (folder / name).unlink(missing_ok=True)
+        if own:
+            (folder / LOCK).unlink(missing_ok=True)
+            folder.rmdir()
 
 
 def point_latest(folder: Path) -> None:

@@ -18,15 +18,17 @@ from crashlab.cli.options import (
     image_option,
     out_option,
     report_options,
+    scheduler_option,
     seed_option,
     server_choice,
     server_option,
     set_option,
+    trial_timeout_option,
     workers_option,
 )
 from crashlab.cli.out_folder import claimed
 from crashlab.cli.reports import Reports
-from crashlab.cli.run import run_plan
+from crashlab.cli.run import Hands, run_plan
 from crashlab.cli.signals import signals_interrupt
 from crashlab.errors import UsageProblem
 
@@ -93,7 +95,9 @@ def record(
 @click.option("--points", type=click.Choice(POINTS), help="Where the power is cut.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key of power_loss.")
 @click.option("--time-limit", type=Duration(), help="Stop after this time, such as 90s or 2m; shared by all.")
+@trial_timeout_option
 @workers_option
+@scheduler_option
 @report_options
 @out_option
 @fail_fast_option
@@ -107,7 +111,9 @@ def explore(
     points: str | None,
     overrides: tuple[str, ...],
     time_limit: float | None,
+    trial_timeout: float,
     workers: int | None,
+    scheduler: str | None,
     telling: Telling,
     out: Path | None,
     fail_fast: bool,
@@ -144,11 +150,12 @@ def explore(
         keep="all",
         fail_fast=fail_fast,
         record_again=False,
+        trial_timeout_s=trial_timeout,
     )
     plan = replace(plan, again=_again(recordings, plan.seed, trials, changes))
     reports = Reports(telling)
     with claimed(out) as folder, signals_interrupt():
-        return run_plan(plan, folder, reports, workers, latest=out is None)
+        return run_plan(plan, folder, reports, Hands(workers, scheduler), latest=out is None)
 
 
 @click.command()

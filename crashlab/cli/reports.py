@@ -16,6 +16,7 @@ from crashlab.cli.options import Telling
 from crashlab.errors import CrashlabError, EvidenceError
 
 if TYPE_CHECKING:
+    from crashlab.campaign import Plan
     from crashlab.results import RunResult
 
 REPORT = "report.json"
@@ -43,8 +44,11 @@ class Reports:
         for option, target in telling.files():
             _require_writable(option, Path(target))
 
-    def finish(self, run: "RunResult", folder: Path) -> int:
+    def finish(self, run: "RunResult", folder: Path, plan: "Plan | None" = None) -> int:
         """Print and write what was run, beside its evidence too; return the exit code.
+
+        Args:
+            plan: what was asked for, so that the run can be resumed; None: a replay.
 
         Raises:
             EvidenceError: a report could not be written.
@@ -54,7 +58,7 @@ class Reports:
         from crashlab.report.summary import exit_code
 
         if any(result.trials for result in run.profiles):
-            save_run(folder, run)
+            save_run(folder, run, plan)
             _write(folder / REPORT, json_report.report_bytes(run))
         code = self._tell(run, exit_code(run), folder)
         if run.error is not None:

@@ -1,12 +1,14 @@
 """How does `crashlab run` get from a command line to a report?"""
 
+import contextlib
 import shlex
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from crashlab import __version__
 from crashlab.cli.options import (
@@ -21,13 +23,15 @@ from crashlab.cli.options import (
     keep_option,
     out_option,
     report_options,
+    scheduler_option,
     seed_option,
     server_choice,
     server_option,
     set_option,
+    trial_timeout_option,
     workers_option,
 )
-from crashlab.cli.out_folder import claimed, point_latest
+from crashlab.cli.out_folder import claimed, claimed_again, point_latest
 from crashlab.cli.reports import Reports
 from crashlab.cli.signals import signals_interrupt
 from crashlab.errors import UsageProblem
@@ -36,11 +40,11 @@ if TYPE_CHECKING:
     from crashlab.campaign import Plan
     from crashlab.confidence import Until
     from crashlab.profile import Profile
-    from crashlab.results import Keep, ServerChoice
+    from crashlab.results import Keep, ProfileResult, ServerChoice
 
 
 @click.command()
-@click.argument("profiles", nargs=-1, required=True, type=ProfileName(), metavar="PROFILE...")
+@click.argument("profiles", nargs=-1, type=ProfileName(), metavar="PROFILE...")
 @click.option(
     "--trials", type=click.IntRange(min=1), metavar="N", help="Trials of each profile. [default: the profile's]"
 )
@@ -48,8 +52,13 @@ if TYPE_CHECKING:
 @click.option(
     "--until", type=UntilRule(), metavar="RULE", help="Stop when sure, such as 99%<0.5%: fewer than 0.5 % are broken."
 )
+@trial_timeout_option
 @click.option("--one-recording", is_flag=True, help="Record no second time when a recording has no more states.")
+@click.option(
+    "--resume", type=click.Path(path_type=Path), metavar="OUT", help="Go on with a run that was cut short; no PROFILE."
+)
 @workers_option
+@scheduler_option
 @seed_option
 @server_option
 @image_option
@@ -60,13 +69,18 @@ if TYPE_CHECKING:
 @fail_fast_option
 @keep_option
 @click.option("--dry-run", is_flag=True, help="Print the plan and the contract; start nothing.")
+@click.pass_context
 def run(
+    context: click.Context,
     profiles: tuple[str, ...],
     trials: int | None,
     time_limit: float | None,
     until: "Until | None",
+    trial_timeout: float,
     one_recording: bool,
+    resume: Path | None,
     workers: int | None,
+    scheduler: str | None,
     seed: int | None,
     server: ServerKind,
     image: str | None,
@@ -87,6 +101,12 @@ def run(
     from crashlab.profile import expand
     from crashlab.seeds import new_seed
 
+    hands = Hands(workers, scheduler)
+    if resume is not None:
+        _refuse_with_resume(context)
+        return _resume(resume, time_limit, Reports(telling), hands)
+    if not profiles:
+        raise click.UsageError("Missing argument 'PROFILE...'.", context)
     choice = server_choice(server, image, pg_bindir)
     wanted = [profile for name in profiles for profile in expand(name, overrides)]
     _require_runnable(wanted, choice)
@@ -100,6 +120,7 @@ def run(
         keep=keep,
         fail_fast=fail_fast,
         record_again=not one_recording,
+        trial_timeout_s=trial_timeout,
     )
     if dry_run:
         if telling.json_target or telling.files():
@@ -111,7 +132,43 @@ def run(
     reports = Reports(telling)
     plan = replace(plan, again=_run_again(profiles, overrides, plan))
     with claimed(out) as folder, signals_interrupt():
-        return run_plan(plan, folder, reports, workers, latest=out is None)
+        return run_plan(plan, folder, reports, hands, latest=out is None)
+
+
+@dataclass(frozen=True)
+class Hands:
+    """Who is to do the work: see `campaign.executor_for`."""
+
+    workers: int | None = None
+    scheduler: str | None = None
+
+
+RESUMABLE = {
+    *("resume", "time_limit", "workers", "scheduler"),
+    *("json_target", "junit_target", "html_target", "quiet", "verbose"),
+}
+"""What may be said anew when a run is resumed; all else is as it was asked for then."""
+
+
+def _refuse_with_resume(context: click.Context) -> None:
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        given = context.get_parameter_source(name) not in (None, ParameterSource.DEFAULT)
+        if given and name not in RESUMABLE and context.params[name]:
+            said = parameter.opts[0] if isinstance(parameter, click.Option) else "PROFILE"
+            raise click.UsageError(f"--resume goes on with what was asked for: leave out {said}")
+
+
+def _resume(folder: Path, time_limit: float | None, reports: Reports, hands: Hands) -> int:
+    """Go on with exactly what is missing of a stored run."""
+    from crashlab.campaign import done_so_far, load_plan
+
+    plan = replace(load_plan(folder), time_limit_s=time_limit)
+    with claimed_again(folder), signals_interrupt():
+        earlier = done_so_far(folder)
+        done = sum(len(result.trials) for result in earlier.values())
+        reports.out.print(f"resuming {folder}: {done} trials are there", soft_wrap=True)
+        return run_plan(plan, folder, reports, hands, latest=False, earlier=earlier)
 
 
 def _require_runnable(wanted: "list[Profile]", choice: "ServerChoice") -> None:
@@ -129,14 +186,22 @@ def _require_runnable(wanted: "list[Profile]", choice: "ServerChoice") -> None:
             )
 
 
-def run_plan(plan: "Plan", folder: Path, reports: Reports, workers: int | None, *, latest: bool) -> int:
+def run_plan(
+    plan: "Plan",
+    folder: Path,
+    reports: Reports,
+    hands: Hands,
+    *,
+    latest: bool,
+    earlier: "dict[str, ProfileResult] | None" = None,
+) -> int:
     """Do what was planned, report it, and return the exit code.
 
     Args:
-        workers: how many; see `campaign.executor_for`.
         latest: whether the folder becomes that of the latest run, once there is evidence in it.
+        earlier: what was done before, by profile; None: nothing, this is no resumed run.
     """
-    from crashlab.campaign import executor_for, run_campaign
+    from crashlab.campaign import Store, executor_for, run_campaign, save_plan
     from crashlab.campaign.events import Event, TrialDone
     from crashlab.cli.watch import Watch
     from crashlab.report.console import print_header
@@ -146,10 +211,17 @@ def run_plan(plan: "Plan", folder: Path, reports: Reports, workers: int | None, 
             point_latest(folder)
 
     print_header(reports.out, __version__, plan.seed, plan.server.image or plan.server.kind, folder)
-    total = [plan.trials_of(one.profile) for one in plan.asked]
-    with Watch(reports.progress, None if None in total else sum(filter(None, total))) as watch:
-        result = run_campaign(plan.campaign(folder), executor_for(workers), watch.handle, follow)
-    return reports.finish(result, folder)
+    executor = executor_for(hands.workers, hands.scheduler)
+    if earlier is None:
+        save_plan(folder, plan)
+    with contextlib.closing(Store(folder)) as store:
+        for name, result in (earlier or {}).items():
+            store.add(name, result.trials)
+        total = [plan.trials_of(one.profile) for one in plan.asked]
+        with Watch(reports.progress, None if None in total else sum(filter(None, total))) as watch:
+            campaign = plan.campaign(folder, earlier)
+            done = run_campaign(campaign, executor, store.handle, follow, watch.handle)
+    return reports.finish(done, folder, plan)
 
 
 def _run_again(profiles: Sequence[str], overrides: Sequence[str], plan: "Plan") -> str:

@@ -34,9 +34,12 @@ def judge(folder: Path, telling: Telling) -> int:
     DIR is the folder of one trial, of a profile, or of a whole run, such as .crashlab/latest. The JSON report of a
     whole run is the one that the run itself gave.
     """
-    from crashlab.campaign import judge_run
+    from crashlab.campaign import judge_run, reindex
 
-    return Reports(telling).judged(judge_run(folder))
+    reports = Reports(telling)
+    judged = judge_run(folder)
+    reindex(folder, judged)
+    return reports.judged(judged)
 
 
 @click.command()

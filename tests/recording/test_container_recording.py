@@ -14,7 +14,7 @@ from crashlab.disk.contract import disk_contract
 from crashlab.disk.model import DiskModel
 from crashlab.disk.states import everything
 from crashlab.errors import RecordingError, ServerError
-from crashlab.exploration import record
+from crashlab.exploration import record as recorder
 from crashlab.exploration.recording import Recording
 from crashlab.exploration.worker import Worker
 from crashlab.model import Outcome, PromiseStatus
@@ -82,7 +82,7 @@ def temporary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def recording(temporary: Path, tmp_path_factory: pytest.TempPathFactory) -> Recording:
     """A recording of power-loss, made in a container."""
     folder = tmp_path_factory.mktemp("recordings") / "recording"
-    return record.make(plan_of(request("power-loss", folder.parent, 0)), folder)
+    return recorder.make(plan_of(request("power-loss", folder.parent, 0)), folder)
 
 
 @pytest.mark.container
@@ -218,7 +218,7 @@ def test_a_log_without_the_server_is_refused(tmp_path: Path) -> None:
         record = iolog.encode(iolog.Record(kind=iolog.START, payload=program))
         log.write_bytes(iolog.header(iolog.PAGE_BYTES + len(record)) + record)
         if is_server:
-            record._require_recording(log)
+            recorder._require_recording(log)
         else:
             with pytest.raises(RecordingError, match="it runs without the recorder"):
-                record._require_recording(log)
+                recorder._require_recording(log)

@@ -1,0 +1,181 @@
+"""What do the trials of a run come to? An index of its evidence that can be asked.
+
+`campaign.sqlite` in the run's folder: a table of profiles, one of trials, one of findings. Written by the parent alone,
+while the run goes on; made anew from the evidence by `crashlab judge`.
+
+Choices: it is an index and holds nothing that the evidence does not. So it is written without waiting for the disk, and
+    one that is lost, damaged or of another schema is made again.
+
+Source: https://www.sqlite.org/pragma.html, on synchronous and user_version.
+"""
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from crashlab.campaign.events import Event, TrialDone
+from crashlab.campaign.runrecord import CAMPAIGN
+from crashlab.errors import EvidenceError
+from crashlab.results import RunResult, TrialResult
+
+INDEX = "campaign.sqlite"
+SCHEMA = 1
+
+_TABLES = """
+CREATE TABLE trial (
+  profile TEXT NOT NULL, trial INTEGER NOT NULL, seed INTEGER NOT NULL,
+  outcome TEXT NOT NULL, promise TEXT, acked INTEGER NOT NULL, lost INTEGER NOT NULL,
+  position INTEGER, note TEXT, image TEXT, seconds REAL NOT NULL, folder TEXT NOT NULL, reproduce TEXT NOT NULL,
+  PRIMARY KEY (profile, trial)
+) WITHOUT ROWID;
+CREATE TABLE finding (
+  profile TEXT NOT NULL, trial INTEGER NOT NULL, code TEXT NOT NULL, permitted INTEGER NOT NULL, summary TEXT NOT NULL
+);
+CREATE INDEX finding_by_code ON finding (code);
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRow:
+    """One trial as the index has it."""
+
+    profile: str
+    trial: int
+    seed: int
+    outcome: str
+    promise: str | None  # None: inconclusive
+    acked: int
+    lost: int
+    position: int | None  # of the cut; None: a live trial
+    note: str | None
+    image: str | None  # equal only for equal crash states
+    seconds: float
+    folder: str  # below the run's
+    reproduce: str
+    codes: list[str]  # of its findings, worst first
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filter:
+    """Which trials are asked for; None: whatever it is."""
+
+    profile: str | None = None
+    outcome: str | None = None
+    promise: str | None = None  # broken, kept, void, or "none"
+    code: str | None = None
+
+
+class Store:
+    """The index of one run, open for writing. `close` it."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open the index of a run's folder, or make it.
+
+        Raises:
+            EvidenceError: it cannot be written.
+        """
+        self._folder = folder
+        path = folder / INDEX
+        try:
+            self._db = _opened(path)
+        except sqlite3.DatabaseError as error:
+            raise EvidenceError(f'could not write index "{path}": {error}') from error
+
+    def handle(self, event: Event) -> None:
+        """Note each trial when it is done."""
+        if isinstance(event, TrialDone):
+            self.add(event.profile, [event.result])
+
+    def add(self, profile: str, results: Iterable[TrialResult]) -> None:
+        """Note trials; one that is there already is replaced. Raises EvidenceError: it cannot be written."""
+        try:
+            with self._db:
+                for result in results:
+                    self._add(profile, result)
+        except sqlite3.DatabaseError as error:
+            raise EvidenceError(f'could not write index "{self._folder / INDEX}": {error}') from error
+
+    def _add(self, profile: str, result: TrialResult) -> None:
+        verdict, state = result.verdict, result.state
+        promise = None if verdict.promise is None else str(verdict.promise)
+        row = (
+            *(profile, result.trial, result.seed, str(verdict.outcome), promise),
+            *(verdict.counts.acked, verdict.counts.lost),
+            *((None, None, None) if state is None else (state.position, state.note, f"{state.fingerprint:016x}")),
+            *(result.seconds.get("total", 0.0), _relative(result.folder, self._folder), result.reproduce),
+        )
+        self._db.execute(f"INSERT OR REPLACE INTO trial VALUES ({', '.join('?' * len(row))})", row)
+        self._db.execute("DELETE FROM finding WHERE profile = ? AND trial = ?", (profile, result.trial))
+        self._db.executemany(
+            "INSERT INTO finding VALUES (?, ?, ?, ?, ?)",
+            [(profile, result.trial, one.code, one.permitted, one.summary) for one in verdict.findings],
+        )
+
+    def rows(self, wanted: Filter | None = None) -> Iterator[TrialRow]:
+        """Yield trials by profile and number."""
+        asked = wanted or Filter()
+        query = """
+            SELECT t.*, (SELECT json_group_array(code) FROM
+              (SELECT code FROM finding f WHERE f.profile = t.profile AND f.trial = t.trial ORDER BY rowid))
+            FROM trial t
+            WHERE (:profile IS NULL OR profile = :profile) AND (:outcome IS NULL OR outcome = :outcome)
+              AND (:promise IS NULL OR coalesce(promise, 'none') = :promise)
+              AND (:code IS NULL OR EXISTS (SELECT 1 FROM finding f
+                   WHERE f.profile = t.profile AND f.trial = t.trial AND f.code = :code))
+            ORDER BY profile, trial
+        """
+        names = [name for name in TrialRow.__dataclass_fields__ if name != "codes"]
+        for *values, codes in self._db.execute(query, asdict(asked)):
+            yield TrialRow(**dict(zip(names, values, strict=True)), codes=json.loads(codes))
+
+    def close(self) -> None:
+        """Let go of it; what was noted stays."""
+        self._db.close()
+
+
+def reindex(folder: Path, run: RunResult) -> None:
+    """Make the index of a run anew from what its evidence says; nothing if the folder is not that of a run.
+
+    Raises:
+        EvidenceError: it cannot be written.
+    """
+    if not (folder / CAMPAIGN).is_file():
+        return
+    (folder / INDEX).unlink(missing_ok=True)
+    with contextlib.closing(Store(folder)) as store:
+        for result in run.profiles:
+            store.add(result.profile.name, result.trials)
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    db = _connected(path)
+    (schema,) = db.execute("PRAGMA user_version").fetchone()
+    if schema not in (0, SCHEMA):
+        db.close()
+        path.unlink()
+        db = _connected(path)
+        schema = 0
+    if schema == 0:
+        db.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {SCHEMA}; COMMIT")
+    return db
+
+
+def _connected(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(path)
+    try:
+        db.execute("PRAGMA synchronous = OFF")
+        db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.DatabaseError:  # no database: it can be made again
+        db.close()
+        path.unlink()
+        db = sqlite3.connect(path)
+        db.execute("PRAGMA synchronous = OFF")
+    return db
+
+
+def _relative(folder: Path, home: Path) -> str:
+    folder, home = folder.resolve(), home.resolve()
+    return str(folder.relative_to(home)) if folder.is_relative_to(home) else str(folder)
