@@ -1,8 +1,8 @@
 """What does one client do, and what does it write into the ledger about it?
 
 Choices:
-    A transaction is ended as `commit` says. One that is refused is no reason to stop: a serialization failure at any
-    time, and at its end whatever an application has to expect.
+    A transaction is ended as `commit` says. One that the server rolls back for the sake of others, as in a
+    serialization failure, is no reason to stop. A user's deferred constraints are looked at before (`tables`).
     A connection lost before COMMIT was sent leaves the transaction unsent: it must be absent.
     A session ends with its connection: after a crash nobody writes until the recovered server has been read.
 
@@ -21,8 +21,9 @@ from crashlab.ledger import Intent, LedgerWriter, Refused, Write
 from crashlab.workload.commit import decide, first_line, lost, refused
 from crashlab.workload.kind import Kind, TransactionRefused
 from crashlab.workload.relations import MARKER_TABLE, PART, SEQUENCE
-from crashlab.workload.sql import REFUSALS
 
+ROLLED_BACK = "40"
+"""The class of SQLSTATEs that say: nothing is wrong with it, try again."""
 Style = Literal["plain", "read only", "rollback", "error", "savepoint", "two-phase"]
 
 WAL_POSITIONS = """(pg_current_wal_insert_lsn() - '0/0')::bigint, (pg_current_wal_lsn() - '0/0')::bigint,
@@ -112,8 +113,8 @@ class Session:
         return True
 
     def _goes_on(self, error: psycopg.Error) -> bool:
-        """Let the session go on after a refusal that an application has to expect. Raises what it has not."""
-        if refused(self.connection, error) and (error.sqlstate or "").startswith(REFUSALS):
+        """Let the session go on after a refusal that every client has to expect. Raises any other."""
+        if refused(self.connection, error) and (error.sqlstate or "").startswith(ROLLED_BACK):
             return True
         raise error
 
