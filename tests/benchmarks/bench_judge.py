@@ -15,6 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # when run as a program
+
 from crashlab import evidence
 from crashlab.history import read_ledger
 from crashlab.model import PromiseStatus

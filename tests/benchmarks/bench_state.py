@@ -23,18 +23,20 @@ from pathlib import Path
 
 import psycopg
 
-from crashlab.disk.model import DiskModel
-from crashlab.exploration import recording as recordings
-from crashlab.exploration.explorer import Candidate, Explorer, candidates
+sys.path.insert(0, str(Path(__file__).parents[2]))  # when run as a program
+
+from crashlab.disk.model import CrashState, DiskModel
+from crashlab.exploration.explorer import Explorer
 from crashlab.exploration.images import ImageFolder
+from crashlab.exploration.record import make
 from crashlab.exploration.recording import Recording
 from crashlab.profile import Profile, load_profile
 from crashlab.recovery.restart import copy_settings
-from crashlab.results import ServerChoice
+from crashlab.results import ServerChoice, make_trial_folder
 from crashlab.server.base import describe_exit
 from crashlab.server.builds import open_build
 from crashlab.server.privileges import server_user
-from tests.running import RunRequest, plan_of
+from tests.running import RunRequest, plan_of, states_of
 
 PROFILE = """
 description = "the benchmark's"
@@ -54,7 +56,7 @@ def record(home: Path) -> tuple[Recording, Profile]:
     request = RunRequest(
         profile=profile, seed=1, trials=1, time_limit_s=None, server=choice, out=home / "out", keep="none"
     )
-    recording = recordings.make(plan_of(request), home / "recording")
+    recording = make(plan_of(request), home / "recording")
     assert not recording.record.differences, recording.record.differences
     return recording, profile
 
@@ -63,15 +65,15 @@ class Floor:
     """The bare sequence, written without crashlab; only the image to copy is crashlab's."""
 
     def __init__(self, recording: Recording, explorer: Explorer, home: Path) -> None:
-        self._model = ImageFolder(recording.base, explorer.log, home / "floor")
+        self._model = ImageFolder(recording.base, explorer.walk.log, home / "floor")
         self._home = home
         facts = recording.record.server
         self._build = open_build(Path(facts.source), facts.source)
         self._settings = facts.requested | copy_settings(self._build.version.major)
 
-    def seconds(self, model: DiskModel, candidate: Candidate) -> float:
+    def seconds(self, model: DiskModel, state: CrashState) -> float:
         """Return the seconds of copy, start, query and kill."""
-        self._model.materialise(model, candidate.state)
+        self._model.materialise(model, state)
         user = server_user()
         home = Path(tempfile.mkdtemp(prefix="bare-", dir=self._home))
         user.own(home)
@@ -117,14 +119,14 @@ class Floor:
 def pairs(recording: Recording, profile: Profile, home: Path, count: int) -> None:
     """Print one line a pair, then the medians."""
     rows: list[tuple[float, float]] = []
-    with Explorer(recording, profile, home / "pairs") as explorer:
+    with Explorer(recording, profile) as explorer:
         floor = Floor(recording, explorer, home)
-        for model, candidate in candidates(recording, profile, explorer.log, seed=1, trials=count + 2):
-            bare = floor.seconds(model, candidate)
+        for trial, state in enumerate(states_of(explorer, count + 2)):
+            bare = floor.seconds(explorer.walk.to(state.position), state)
             begun = time.monotonic()
-            result = explorer.try_state(model, candidate)
+            result = explorer.try_state(state, trial, make_trial_folder(home / "pairs", trial))
             whole = time.monotonic() - begun
-            if candidate.trial >= 2:  # the first ones warm caches, and write the whole directory
+            if trial >= 2:  # the first ones warm caches, and write the whole directory
                 rows.append((bare, whole))
                 phases = "  ".join(f"{name} {seconds * 1000:.0f}" for name, seconds in result.seconds.items())
                 print(f"floor {bare * 1000:5.0f} ms  state {whole * 1000:5.0f} ms  {whole / bare:5.2f} x  ({phases})")
@@ -136,13 +138,12 @@ def pairs(recording: Recording, profile: Profile, home: Path, count: int) -> Non
 
 def work(recording: Recording, profile: Profile, out: Path, share: slice, count: int, ready: object) -> None:
     """Try a share of the states, from the moment on that all workers are ready."""
-    with Explorer(recording, profile, out) as explorer:
-        todo = islice(candidates(recording, profile, explorer.log, seed=2, trials=count), share.start, None, share.step)
-        model, first = next(todo)
-        explorer.try_state(model, first)
-        ready.wait()  # type: ignore[attr-defined]
-        for model, candidate in todo:
-            explorer.try_state(model, candidate)
+    with Explorer(recording, profile, run_seed=2) as explorer:
+        todo = islice(enumerate(states_of(explorer, count)), share.start, None, share.step)
+        for done, (trial, state) in enumerate(todo):
+            if done == 1:
+                ready.wait()  # type: ignore[attr-defined]
+            explorer.try_state(state, trial, make_trial_folder(out, trial))
         ready.wait()  # type: ignore[attr-defined]
 
 

@@ -23,6 +23,8 @@ from typing import Any
 
 import psycopg
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # when run as a program
+
 from crashlab.profile import load_profile
 from crashlab.results import ServerChoice
 from crashlab.server import ServerSpec, create_server

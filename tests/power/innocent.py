@@ -17,6 +17,8 @@ from pathlib import Path
 
 import msgspec
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # when run as a program
+
 from crashlab.errors import CrashlabError
 from crashlab.model import Outcome, PromiseStatus
 from crashlab.profile import Profile, load_profile
