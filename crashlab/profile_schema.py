@@ -22,11 +22,13 @@ from pydantic import (
     model_validator,
 )
 
+from crashlab.contract import SyncMode
+from crashlab.disk.contract import CutAt, DiskName, TearBytes
+from crashlab.disk.fileclass import FileClass
 from crashlab.duration import format_ms, parse_ms
 from crashlab.model import CrashClass, Outcome, PromiseStatus
 from crashlab.sql_text import variables_in
 
-Mode = Literal["on", "off", "local", "remote_write", "remote_apply"]
 WorkloadKind = Literal[
     "transfer",
     "register",
@@ -48,26 +50,7 @@ WorkloadKind = Literal[
 DatabaseStrategy = Literal["wal_log", "file_copy"]  # before 15 there is only the second, without a name
 FaultKind = Literal["kill", "stop", "shutdown", "container_kill"]
 ServerKind = Literal["local", "container"]
-FileClassName = Literal[
-    "wal",
-    "relation",
-    "fsm",
-    "vm",
-    "init",
-    "xact",
-    "slru",
-    "relation_map",
-    "two_phase",
-    "control",
-    "replication",
-    "tablespace_link",
-    "configuration",
-    "temporary",
-    "statistics",
-    "directory",
-    "other",
-]
-"""The values of recording.fileclass.FileClass; a test compares them."""
+FileClassName = Annotated[FileClass, Field(strict=False)]
 Target = Literal[
     "postmaster",
     "backend",
@@ -229,7 +212,7 @@ class Workload(_Table):
 
     kinds: list[WorkloadKind] = Field(default=["transfer", "register", "append"], min_length=1)
     clients: int = Field(default=4, ge=1, le=1000)
-    synchronous_commit: Annotated[dict[Mode, Share], BeforeValidator(_shares), AfterValidator(_whole)] = {"on": 1.0}
+    synchronous_commit: Annotated[dict[SyncMode, Share], BeforeValidator(_shares), AfterValidator(_whole)] = {"on": 1.0}
     two_phase: Share = 0.0
     rollbacks: Share = 0.05
     savepoints: Share = 0.1
@@ -283,14 +266,14 @@ class Fault(_Table):
 class PowerLoss(_Table):
     """How a recorded run is cut off. The server runs once; each trial is one crash state of that recording."""
 
-    disk: Literal["linux", "strict", "lying", "process"] = "linux"
-    tear_bytes: Literal[8192, 4096, 512] = 4096
+    disk: DiskName = "linux"
+    tear_bytes: TearBytes = 4096
     ordered_journal: bool = True  # as in ext4 and xfs: what persists one name persists all older ones; not so in btrfs
     durable_symlinks: bool = False  # symbolic links are on disk as soon as they are made: PostgreSQL flushes none
     swallow: list[FileClassName] = []  # flushes of these files do nothing: the disk lies
     swallow_one: list[FileClassName] = []  # one flush of these files is left out, as if the server had forgotten it
     aim: list[FileClassName] = []  # only these files vary, all others keep everything; none: all vary
-    points: Literal["any", "checkpoint", "flush", "wal switch", "end"] = "any"  # where the power is cut
+    points: CutAt = "any"  # where the power is cut
     states_per_point: int = Field(default=4, ge=1)
     acks: int = Field(default=800, ge=0)  # the recorded run ends after that many acknowledged writes
     end: Literal["kill", "stop"] = "kill"  # a clean stop writes a checkpoint, and a statistics file

@@ -23,7 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "history": {"errors", "ledger"},
     "evidence": {"errors", "model"},
     "profile": BASE | {"profile_schema", "layers", "toml_text"},
-    "profile_schema": BASE | {"sql_text"},
+    "profile_schema": BASE | {"sql_text", "contract", "disk"},
     "contract": BASE,
     "disk": {"errors", "model"},
     "server": {"errors", "seeds"},

@@ -12,17 +12,6 @@ from crashlab.errors import ProfileError, UsageProblem
 if TYPE_CHECKING:
     from crashlab.profile import Profile
 
-SEVERITIES = (
-    "the server does not start",
-    "silent corruption",
-    "loud corruption",
-    "forbidden loss",
-    "not looked",
-    "permitted loss",
-    "note",
-)
-"""The words for `oracle.codes` ranks."""
-
 
 @click.command()
 @click.argument("name", required=False, type=ProfileName(), metavar="[PROFILE]")
@@ -90,7 +79,7 @@ def explain(code: str | None) -> None:
             f'unknown finding code "{code}"', hint=f"{near + ' ' if near else ''}crashlab explain lists all codes."
         )
     entry = CODES[code.upper()]
-    click.echo(f"{entry.code}: {entry.title}\nFamily: {entry.family}\nSeverity: {SEVERITIES[entry.rank]}")
+    click.echo(f"{entry.code}: {entry.title}\nFamily: {entry.family}\nSeverity: {entry.severity}")
     click.echo(click.wrap_text(f"Contract: {entry.permitted}", width=100, subsequent_indent="  "))
     meaning = f"{entry.explanation} {entry.like}".rstrip()
     click.echo(f"\n{click.wrap_text(meaning, width=100)}")

@@ -26,14 +26,11 @@ from crashlab.cli.plan import Plan
 from crashlab.cli.reports import Reports
 from crashlab.cli.run import run_plan
 from crashlab.cli.signals import signals_interrupt
+from crashlab.disk.contract import CONTRACT_NAMES, CUTS, TEAR_SIZES
 from crashlab.errors import UsageProblem
 
 if TYPE_CHECKING:
     from crashlab.profile import Profile
-
-DISKS = ("linux", "strict", "lying", "process")
-POINTS = ("any", "checkpoint", "flush", "wal switch", "end")
-"""The values of power_loss.disk and power_loss.points; a test compares them."""
 
 _RECORDED = ("power_loss.acks", "power_loss.end")
 _ANYTHING = ["expect.outcomes=['intact', 'loss', 'corruption', 'no_start']", "expect.promise=['kept', 'void']"]
@@ -88,10 +85,12 @@ def record(
 @click.argument("recording", type=click.Path(path_type=Path))
 @click.option("--trials", type=click.IntRange(min=1), metavar="N", help="Crash states. [default: the profile's]")
 @click.option("--seed", type=click.IntRange(min=0), metavar="S", help="Root seed. [default: the recording's own]")
-@click.option("--disk", type=click.Choice(DISKS), help="What the disk promises.")
-@click.option("--tear", type=click.Choice(["512", "4096", "8192"]), help="Bytes that survive whole or not at all.")
+@click.option("--disk", type=click.Choice(CONTRACT_NAMES), help="What the disk promises.")
+@click.option(
+    "--tear", type=click.Choice([str(size) for size in TEAR_SIZES]), help="Bytes that survive whole or not at all."
+)
 @click.option("--aim", multiple=True, metavar="CLASS", help="Let only these files vary, such as wal or relation.")
-@click.option("--points", type=click.Choice(POINTS), help="Where the power is cut.")
+@click.option("--points", type=click.Choice(CUTS), help="Where the power is cut.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key of power_loss.")
 @report_options
 @out_option

@@ -337,6 +337,7 @@ class Explorer:
             acked_before=sum(state == ACKED for state in history.state),
             ledger_position=history.lines,
             at_ns=max(history.end_ns),
+            disk=power_loss.disk,
         )
         return evidence.TrialRecord(
             crashlab=crashlab.__version__,

@@ -25,7 +25,7 @@ from crashlab import evidence
 from crashlab.errors import FaultError, UsageProblem
 from crashlab.fault import inject
 from crashlab.history import read_ledger
-from crashlab.ledger import Ack, Indeterminate, Intent, LedgerWriter, Refused, Write
+from crashlab.ledger import SETUP_CLIENT, Ack, Indeterminate, Intent, LedgerWriter, Refused, Write
 from crashlab.model import Injection, Recovery, Verdict, WalFacts
 from crashlab.profile import Profile
 from crashlab.recovery import Reading, observe, recover
@@ -36,7 +36,6 @@ from crashlab.trial.live import wal_of
 from crashlab.trial.setup import invariants_before, server_facts
 from crashlab.workload.invariants import InvariantWatch
 from crashlab.workload.relations import COMMON_SQL, MARKER_TABLE, InvariantQuery
-from crashlab.workload.run import SETUP_CLIENT
 from crashlab.workload.session import WAL_POSITIONS
 from crashlab.workload.tables import OPENING as CHANGES_OPENING
 from crashlab.workload.tables import Tables

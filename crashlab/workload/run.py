@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 
 from crashlab.errors import ServerError
-from crashlab.ledger import Ack, Intent, LedgerWriter
+from crashlab.ledger import SETUP_CLIENT, Ack, Intent, LedgerWriter
 from crashlab.seeds import stream
 from crashlab.workload.append import Append
 from crashlab.workload.beside import Beside
@@ -54,7 +54,6 @@ KINDS: dict[str, Callable[[], Kind]] = {
     "beside": Beside,
 }
 """All but `Sql`, which needs to be told what the user's application is."""
-SETUP_CLIENT = 0
 
 Connect = Callable[[], "psycopg.Connection[Any]"]
 
