@@ -9,7 +9,9 @@ Choices:
 Source: issue "The main job", sections Profiles and Bad input; postgres-contract.md sections 3 and 7.5 (autovacuum).
 """
 
+import json
 import re
+from collections.abc import Collection
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -26,7 +28,11 @@ from crashlab.contract import SyncMode
 from crashlab.disk.contract import CutAt, DiskName, TearBytes
 from crashlab.disk.fileclass import FileClass
 from crashlab.duration import format_ms, parse_ms
+from crashlab.errors import did_you_mean
+from crashlab.fault import FAULTS, TARGETS
 from crashlab.model import CrashClass, Outcome, PromiseStatus
+from crashlab.server import SERVER_KINDS
+from crashlab.server.settings import MANAGED_SETTINGS
 from crashlab.sql_text import variables_in
 
 WorkloadKind = Literal[
@@ -48,42 +54,7 @@ WorkloadKind = Literal[
     "sql",
 ]
 DatabaseStrategy = Literal["wal_log", "file_copy"]  # before 15 there is only the second, without a name
-FaultKind = Literal["kill", "stop", "shutdown", "container_kill"]
-ServerKind = Literal["local", "container"]
 FileClassName = Annotated[FileClass, Field(strict=False)]
-Target = Literal[
-    "postmaster",
-    "backend",
-    "checkpointer",
-    "walwriter",
-    "background writer",
-    "autovacuum launcher",
-    "archiver",
-    "logger",
-    "io worker",
-    "logical replication launcher",
-    "all",
-]
-
-OWNED_SETTINGS = {
-    "config_file",
-    "data_directory",
-    "external_pid_file",
-    "hba_file",
-    "ident_file",
-    "listen_addresses",
-    "port",
-    "unix_socket_directories",
-}
-"""crashlab decides these: a server must be reachable, alone, and its own."""
-
-TARGET_SETTINGS: dict[str, dict[str, str]] = {
-    # a naptime so long that no worker ever starts: workers take xids and flush WAL (contract 7.5)
-    "autovacuum launcher": {"autovacuum": "on", "autovacuum_naptime": "1d"},
-    "archiver": {"archive_mode": "on", "archive_command": "true"},
-    "logger": {"logging_collector": "on"},
-}
-"""Without these settings the process does not exist."""
 PREPARED_DEFAULT = "64"
 GIVEN_VARIABLES = ("client", "tx")
 """Every transaction of the kind "sql" knows them: the session's number, and the transaction's in the ledger."""
@@ -121,11 +92,25 @@ def _setting_name(name: str) -> str:
     name = name.lower()
     if not re.fullmatch(r"[a-z_][a-z0-9_$]*(\.[a-z_][a-z0-9_$]*)*", name):
         raise ValueError("is not the name of a PostgreSQL setting")
-    if name in OWNED_SETTINGS:
+    if name in MANAGED_SETTINGS:
         raise ValueError("crashlab sets this one itself")
     if name == "synchronous_commit":
         raise ValueError("is set for each transaction: use workload.synchronous_commit")
     return name
+
+
+def _one_of(known: Collection[str]) -> AfterValidator:
+    def check(name: str) -> str:
+        if name not in known:
+            *others, last = (f"'{one}'" for one in known)
+            near = did_you_mean(name, known)
+            raise ValueError(
+                f"input should be {', '.join(others)} or {last}, not '{name}'"
+                + (f"; {near[:1].lower()}{near[1:]}" if near else "")
+            )
+        return name
+
+    return AfterValidator(check)
 
 
 def _sql_transaction(value: Any) -> Any:
@@ -140,6 +125,9 @@ def _variable_name(name: str) -> str:
     return name
 
 
+FaultName = Annotated[str, _one_of(FAULTS)]
+ServerName = Annotated[str, _one_of(SERVER_KINDS)]
+TargetName = Annotated[str, _one_of(TARGETS)]
 Duration = Annotated[int, BeforeValidator(_duration), PlainSerializer(format_ms, return_type=str)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 SettingName = Annotated[str, AfterValidator(_setting_name)]
@@ -156,7 +144,7 @@ class _Table(BaseModel):
 class ServerSettings(_Table):
     """Which servers may run it, and how they are made. Setting values are spelled as in postgresql.conf."""
 
-    kinds: list[ServerKind] = Field(default=["local", "container"], min_length=1)
+    kinds: list[ServerName] = Field(default=[*SERVER_KINDS], min_length=1)
     initdb: list[str] = []
     settings: dict[SettingName, SettingValue] = Field(default_factory=dict)
 
@@ -248,18 +236,21 @@ class When(_Table):
 
 
 class Fault(_Table):
-    """One fault: `kill` is SIGKILL, `stop` is SIGSTOP, `shutdown` is immediate, `container_kill` is a docker kill."""
+    """One fault: a kind that `fault.kinds` declares, and what it is aimed at."""
 
-    kind: FaultKind
-    target: Target | None = None
+    kind: FaultName
+    target: TargetName | None = None
     when: When
 
     @model_validator(mode="after")
     def _target_fits(self) -> Self:
-        if self.kind in ("kill", "stop") and self.target is None:
+        targets = FAULTS[self.kind].targets
+        if targets and self.target is None:
             raise ValueError(f'a "{self.kind}" needs a target')
-        if self.kind in ("shutdown", "container_kill") and self.target is not None:
+        if not targets and self.target is not None:
             raise ValueError(f'a "{self.kind}" has no target: it meets the whole server')
+        if self.target is not None and self.target not in targets:
+            raise ValueError(f'a "{self.kind}" cannot be aimed at "{self.target}"; choose one of {", ".join(targets)}')
         return self
 
 
@@ -331,12 +322,14 @@ class Profile(_Table):
             raise ValueError(
                 'crash_class = "power_loss" needs a [power_loss] table, for a recorded run: kills keep what was written'
             )
-        if any(fault.kind == "container_kill" for fault in self.faults) and "local" in self.server.kinds:
-            raise ValueError('a "container_kill" needs server.kinds = ["container"]')
         settings = self.server.settings
         for fault in self.faults:
-            for name, value in TARGET_SETTINGS.get(fault.target or "", {}).items():
-                settings.setdefault(name, value)
+            servers = FAULTS[fault.kind].servers
+            if servers and not set(self.server.kinds) <= set(servers):
+                raise ValueError(f'a "{fault.kind}" needs server.kinds = {json.dumps(servers)}')
+            if fault.target is not None:
+                for name, value in TARGETS[fault.target].settings.items():
+                    settings.setdefault(name, value)
         settings.setdefault("autovacuum", "off")
         if self.workload.two_phase:
             settings.setdefault("max_prepared_transactions", PREPARED_DEFAULT)

@@ -12,17 +12,9 @@ from crashlab.errors import CrashlabError, EvidenceError
 from crashlab.evidence import ServerFacts
 from crashlab.model import Contract, CrashClass, Injection, Verdict
 from crashlab.profile import Profile
+from crashlab.server import ServerChoice
 
 Keep = Literal["failed", "all", "none"]
-
-
-@dataclass(frozen=True)
-class ServerChoice:
-    """Where PostgreSQL is to run."""
-
-    kind: Literal["auto", "local", "container"] = "auto"
-    image: str | None = None
-    pg_bindir: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

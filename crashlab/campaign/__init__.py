@@ -5,7 +5,8 @@ from crashlab.campaign.rejudge import add_missed, judge_folder, judge_run
 from crashlab.campaign.run import replay, run_profile
 from crashlab.campaign.runrecord import save_run
 from crashlab.exploration.recording import find as find_recording
-from crashlab.results import ProfileResult, RunRequest, RunResult, ServerChoice, TrialResult
+from crashlab.results import ProfileResult, RunRequest, RunResult, TrialResult
+from crashlab.server import ServerChoice
 from crashlab.trial.judged import judge_trial
 
 __all__ = [

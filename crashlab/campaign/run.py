@@ -14,10 +14,9 @@ from crashlab.results import (
     OnTrial,
     ProfileResult,
     RunRequest,
-    ServerChoice,
     make_trial_folder,
 )
-from crashlab.server import SpareDirectories
+from crashlab.server import ServerChoice, SpareDirectories
 from crashlab.trial.live import run_trial
 
 

@@ -7,7 +7,7 @@ import click
 
 from crashlab.cli.options import ProfileName
 from crashlab.cli.reports import show_error
-from crashlab.errors import ProfileError, UsageProblem
+from crashlab.errors import ProfileError, UsageProblem, did_you_mean
 
 if TYPE_CHECKING:
     from crashlab.profile import Profile
@@ -66,7 +66,6 @@ def validate(files: Sequence[str], overrides: Sequence[str]) -> int:
 def explain(code: str | None) -> None:
     """Explain a finding's CODE, or list all codes."""
     from crashlab.oracle.codes import CODES
-    from crashlab.profile import did_you_mean
 
     if code is None:
         width = max(len(name) for name in CODES)

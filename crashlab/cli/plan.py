@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from crashlab.campaign import ServerChoice
     from crashlab.profile import Profile
     from crashlab.results import Keep
+    from crashlab.server import ServerChoice
 
 
 @dataclass(frozen=True, kw_only=True)

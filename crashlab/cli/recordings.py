@@ -9,16 +9,12 @@ import click
 
 from crashlab.cli.options import (
     ProfileName,
-    ServerKind,
     Telling,
-    bindir_option,
     fail_fast_option,
-    image_option,
     out_option,
     report_options,
     seed_option,
-    server_choice,
-    server_option,
+    server_options,
     set_option,
 )
 from crashlab.cli.out_folder import claimed
@@ -28,6 +24,7 @@ from crashlab.cli.run import run_plan
 from crashlab.cli.signals import signals_interrupt
 from crashlab.disk.contract import CONTRACT_NAMES, CUTS, TEAR_SIZES
 from crashlab.errors import UsageProblem
+from crashlab.server import ServerChoice
 
 if TYPE_CHECKING:
     from crashlab.profile import Profile
@@ -39,17 +36,13 @@ _ANYTHING = ["expect.outcomes=['intact', 'loss', 'corruption', 'no_start']", "ex
 @click.command()
 @click.argument("profile", type=ProfileName())
 @seed_option
-@server_option
-@image_option
-@bindir_option
+@server_options
 @set_option
 @out_option
 def record(
     profile: str,
     seed: int | None,
-    server: ServerKind,
-    image: str | None,
-    pg_bindir: Path | None,
+    choice: ServerChoice,
     overrides: tuple[str, ...],
     out: Path | None,
 ) -> int:
@@ -64,7 +57,6 @@ def record(
         raise UsageProblem(
             f'cannot record profile "{profile}": it has no [power_loss] table', hint="Try crashlab record power-loss."
         )
-    choice = server_choice(server, image, pg_bindir)
     with claimed(out) as folder, signals_interrupt():
         made = campaign.record(
             campaign.RunRequest(
@@ -125,7 +117,7 @@ def explore(
         seed=seed,
         trials=trials,
         time_limit_s=None,
-        server=campaign.ServerChoice(kind="container" if stored.record.server.kind == "container" else "local"),
+        server=ServerChoice(kind=stored.record.server.kind),
         keep="all",
         fail_fast=fail_fast,
         again=_again(recording, seed, trials, changes),

@@ -13,17 +13,13 @@ from crashlab import __version__
 from crashlab.cli.options import (
     Duration,
     ProfileName,
-    ServerKind,
     Telling,
-    bindir_option,
     fail_fast_option,
-    image_option,
     keep_option,
     out_option,
     report_options,
     seed_option,
-    server_choice,
-    server_option,
+    server_options,
     set_option,
 )
 from crashlab.cli.out_folder import claimed
@@ -31,9 +27,12 @@ from crashlab.cli.plan import Plan
 from crashlab.cli.reports import Reports
 from crashlab.cli.signals import signals_interrupt
 from crashlab.errors import CrashlabError, UsageProblem
+from crashlab.server import ServerChoice
+from crashlab.server.choose import options_of
+from crashlab.server.kinds import AUTO
 
 if TYPE_CHECKING:
-    from crashlab.campaign import ProfileResult, RunResult, ServerChoice, TrialResult
+    from crashlab.campaign import ProfileResult, RunResult, TrialResult
     from crashlab.profile import Profile
     from crashlab.report.console import Watch
     from crashlab.results import Keep
@@ -47,9 +46,7 @@ if TYPE_CHECKING:
 )
 @click.option("--time-limit", type=Duration(), help="Stop after this time, such as 90s or 2m; shared by all profiles.")
 @seed_option
-@server_option
-@image_option
-@bindir_option
+@server_options
 @set_option
 @report_options
 @out_option
@@ -61,9 +58,7 @@ def run(
     trials: int | None,
     time_limit: float | None,
     seed: int | None,
-    server: ServerKind,
-    image: str | None,
-    pg_bindir: Path | None,
+    choice: ServerChoice,
     overrides: tuple[str, ...],
     telling: Telling,
     out: Path | None,
@@ -79,7 +74,6 @@ def run(
     from crashlab.profile import expand
     from crashlab.seeds import new_seed
 
-    choice = server_choice(server, image, pg_bindir)
     wanted = [profile for name in profiles for profile in expand(name, overrides)]
     _require_runnable(wanted, choice)
     plan = Plan(
@@ -104,7 +98,7 @@ def run(
         return run_plan(plan, folder, reports)
 
 
-def _require_runnable(wanted: "list[Profile]", choice: "ServerChoice") -> None:
+def _require_runnable(wanted: "list[Profile]", choice: ServerChoice) -> None:
     seen: set[str] = set()
     for profile in wanted:
         if profile.name in seen:
@@ -112,7 +106,7 @@ def _require_runnable(wanted: "list[Profile]", choice: "ServerChoice") -> None:
                 f'profile "{profile.name}" is asked for twice', hint="Name each once; --trials gives more trials."
             )
         seen.add(profile.name)
-        if choice.kind != "auto" and choice.kind not in profile.server.kinds:
+        if choice.kind != AUTO and choice.kind not in profile.server.kinds:
             raise UsageProblem(
                 f'profile "{profile.name}" cannot run on a {choice.kind} server',
                 hint=f"It needs --server {' or '.join(profile.server.kinds)}.",
@@ -130,7 +124,7 @@ def _run_all(plan: Plan, folder: Path, reports: Reports) -> "RunResult":
     from crashlab.report.console import Watch, print_header
     from crashlab.server import SpareDirectories
 
-    print_header(reports.out, __version__, plan.seed, plan.server.image or plan.server.kind, folder)
+    print_header(reports.out, __version__, plan.seed, plan.server.described, folder)
     run = campaign.RunResult(profiles=[], command=plan.again)
     deadline = None if plan.time_limit_s is None else time.monotonic() + plan.time_limit_s
     trials = sum(plan.trials_of(profile) for profile in plan.profiles)
@@ -207,10 +201,4 @@ def _run_again(profiles: Sequence[str], overrides: Sequence[str], plan: Plan) ->
         words += ["--trials", str(plan.trials)]
     for override in overrides:
         words += ["--set", override]
-    if plan.server.image:
-        words += ["--image", plan.server.image]
-    elif plan.server.pg_bindir:
-        words += ["--pg-bindir", str(plan.server.pg_bindir)]
-    elif plan.server.kind != "auto":
-        words += ["--server", plan.server.kind]
-    return shlex.join(words)
+    return shlex.join([*words, *options_of(plan.server)])

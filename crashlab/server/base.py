@@ -3,6 +3,8 @@
 One interface for two kinds: `local` (a build on this machine) and `container`. Every wait has a timeout, every server
 removes what it made: `dispose` is idempotent, and `registry.dispose_all` calls it for whatever is left at exit.
 
+The driver is imported with the first connection: who only wants to know which servers there are does not need it.
+
 A started server may be killed and started again on the same data directory as often as wanted: that is the point.
 """
 
@@ -14,19 +16,14 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import Any, Literal, Self
-
-import psycopg
-from psycopg.conninfo import make_conninfo
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from crashlab.errors import ServerError, ServerTimeout, SessionRefused, UsageProblem
 from crashlab.server import registry
-from crashlab.server.settings import read_settings, require_in_force
+from crashlab.server.settings import MANAGED_SETTINGS, read_settings, require_in_force
 
-MANAGED_SETTINGS = frozenset(
-    {"config_file", "data_directory", "hba_file", "listen_addresses", "port", "unix_socket_directories"}
-)
-"""Where and how the server is reached belongs to crashlab: a profile cannot set these."""
+if TYPE_CHECKING:
+    import psycopg
 
 EARLY_CONNECTION = re.compile(r"FATAL:  the database system is (starting|shutting|not yet|in recovery)")
 TEMPORARY_REFUSALS = ("the database system is", "too many clients", "remaining connection slots")
@@ -47,12 +44,23 @@ CLIENT_DEFAULTS = {
 
 
 @dataclass(frozen=True)
-class ServerSpec:
-    """Which server is wanted."""
+class ServerChoice:
+    """Where PostgreSQL is to run."""
 
-    kind: Literal["auto", "local", "container"] = "auto"
+    kind: str = "auto"  # or one of kinds.SERVER_KINDS
     image: str | None = None  # container only
     pg_bindir: Path | None = None  # local only
+
+    @property
+    def described(self) -> str:
+        """In one word or path."""
+        return str(self.image or self.pg_bindir or self.kind)
+
+
+@dataclass(frozen=True)
+class ServerSpec(ServerChoice):
+    """Which server is wanted."""
+
     initdb: tuple[str, ...] = ()  # options of initdb, one a word: "--data-checksums", "--wal-segsize=1"
     settings: dict[str, str] = field(default_factory=dict)  # as in postgresql.conf, without quotes
 
@@ -153,6 +161,8 @@ class Server(registry.Disposable):
         self._wait_ready(time.monotonic() + timeout_s, timeout_s, self.log_position())
 
     def _wait_ready(self, deadline: float, timeout_s: float, log_position: int) -> None:
+        from psycopg import OperationalError
+
         refusal = "it never said that it was ready"
         while True:
             left_s = deadline - time.monotonic()
@@ -161,7 +171,7 @@ class Server(registry.Disposable):
                     # libpq's own minimum is 2 s.
                     self.connect(connect_timeout=max(2, int(left_s) + 1)).close()
                     return
-            except psycopg.OperationalError as error:
+            except OperationalError as error:
                 refusal = str(error).strip()
                 if "FATAL:" in refusal and not any(reason in refusal for reason in TEMPORARY_REFUSALS):
                     raise SessionRefused("could not open a session: the server refuses it", detail=refusal) from error
@@ -262,10 +272,14 @@ class Server(registry.Disposable):
 
     def conninfo(self) -> str:
         """Return a libpq connection string of the superuser, free of the environment's PG* variables."""
+        from psycopg.conninfo import make_conninfo
+
         return make_conninfo("", dbname="postgres", user="postgres", **CLIENT_DEFAULTS, **self._address())
 
-    def connect(self, **kwargs: Any) -> psycopg.Connection:
+    def connect(self, **kwargs: Any) -> "psycopg.Connection":
         """Connect as the superuser; keyword arguments are those of psycopg.connect."""
+        import psycopg
+
         return psycopg.connect(self.conninfo(), **kwargs)
 
     def read_settings(self) -> dict[str, str]:

@@ -15,7 +15,7 @@ import msgspec
 import crashlab
 from crashlab import evidence
 from crashlab.errors import FaultError
-from crashlab.fault import inject
+from crashlab.fault import FAULTS, inject
 from crashlab.fault.when import wait_until_due
 from crashlab.history import read_ledger
 from crashlab.ledger import LedgerWriter
@@ -174,7 +174,7 @@ def _inject_all(
         except FaultError as error:  # nothing was injected: not a mistake of the user's, but nothing to judge either
             errors.append(error.primary)
             break
-        if fault.kind != "stop":
+        if FAULTS[fault.kind].ends_sessions:
             workload.expect_crash()
         injections.append(inject(server, fault, ledger, rng))
     return injections

@@ -12,8 +12,9 @@ from crashlab.ledger import LedgerWriter
 from crashlab.model import Invariant
 from crashlab.profile import Profile
 from crashlab.recovery import Reading
-from crashlab.results import Keep, ServerChoice
-from crashlab.server import Server, ServerSpec
+from crashlab.results import Keep
+from crashlab.server import Server, ServerChoice, ServerSpec
+from crashlab.server.kinds import AUTO
 from crashlab.workload.databases import Databases
 from crashlab.workload.relations import NO_ROWS, InvariantQuery, Relation
 from crashlab.workload.run import Workload, invariants_of, relations_of
@@ -36,13 +37,11 @@ class TrialPlan:
 
 def server_spec(profile: Profile, choice: ServerChoice) -> ServerSpec:
     """Return the server that a profile and a choice ask for."""
-    kind = choice.kind
-    if kind == "auto" and profile.server.kinds == ["container"]:
-        kind = "container"
+    wanted = vars(choice)
+    if choice.kind == AUTO and len(profile.server.kinds) == 1:
+        wanted = {**wanted, "kind": profile.server.kinds[0]}
     return ServerSpec(
-        kind=kind,
-        image=choice.image,
-        pg_bindir=choice.pg_bindir,
+        **wanted,
         initdb=tuple(profile.server.initdb),
         settings=dict(profile.server.settings),
     )

@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 
 from crashlab.errors import FaultError
-from crashlab.fault import inject
+from crashlab.fault import TARGETS, inject
 from crashlab.ledger import LedgerWriter
 from crashlab.profile import Fault, When
-from crashlab.profile_schema import TARGET_SETTINGS
 from crashlab.recovery import recover
 from crashlab.seeds import stream
 from crashlab.server import Server, ServerSpec, create_server
@@ -46,7 +45,7 @@ def fault(kind: str, target: str | None = None) -> Fault:
 @pytest.mark.parametrize("target", CRASHING)
 def test_killed_process_is_gone_and_the_server_recovers(target: str, tmp_path: Path) -> None:
     """The receipt is confirmed, its pid is dead, committed data survive, and the log tells of a recovery."""
-    with started(**TARGET_SETTINGS.get(target, {})) as server:
+    with started(**TARGETS[target].settings) as server:
         with server.connect(autocommit=True) as setup:
             setup.execute("CREATE TABLE t AS SELECT 1 AS n")
         session = server.connect(autocommit=True)
@@ -67,7 +66,7 @@ def test_killed_process_is_gone_and_the_server_recovers(target: str, tmp_path: P
 
 def test_killed_logger_is_replaced_without_a_crash(tmp_path: Path) -> None:
     """The logger is respawned only: the innocent twin of the others."""
-    with started(**TARGET_SETTINGS["logger"]) as server:
+    with started(**TARGETS["logger"].settings) as server:
         position = server.log_position()
         receipt = inject(server, fault("kill", "logger"), LedgerWriter(tmp_path / "l", seed=1), stream(1))
         assert receipt.confirmed
@@ -129,8 +128,8 @@ def test_io_worker_is_not_available_before_18(tmp_path: Path) -> None:
 
 def test_a_kill_that_does_nothing_is_not_confirmed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the kill removed there is no receipt: sent is not happened."""
-    monkeypatch.setattr("crashlab.fault.kill.LOG_TIMEOUT_S", 0.2)
-    monkeypatch.setattr("crashlab.fault.kill.GONE_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("crashlab.fault.kinds.kill.LOG_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("crashlab.fault.kinds.kill.GONE_TIMEOUT_S", 0.2)
     with started() as server:
         monkeypatch.setattr(server, "signal", lambda pid, sig: os.kill(os.getpid(), 0))
         with pytest.raises(FaultError, match="could not confirm"):

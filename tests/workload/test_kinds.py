@@ -12,7 +12,7 @@ import pytest
 
 from crashlab.campaign import RunRequest, ServerChoice, TrialResult
 from crashlab.campaign.recorded import plan_of
-from crashlab.fault.roles import titled_processes
+from crashlab.fault.targets import titled_processes
 from crashlab.model import Outcome, PromiseStatus
 from crashlab.profile import load_profile
 from crashlab.server import Server
