@@ -34,25 +34,9 @@ from crashlab.model import CrashClass, Outcome, PromiseStatus
 from crashlab.server import SERVER_KINDS
 from crashlab.server.settings import MANAGED_SETTINGS
 from crashlab.sql_text import variables_in
+from crashlab.workload.kinds import KINDS
+from crashlab.workload.kinds.sql import Sql
 
-WorkloadKind = Literal[
-    "transfer",
-    "register",
-    "append",
-    "ddl",
-    "ddl_unlogged",
-    "toast",
-    "large_object",
-    "indexed",
-    "partitioned",
-    "booking",
-    "matview",
-    "copy",
-    "locks",
-    "nested",
-    "beside",
-    "sql",
-]
 DatabaseStrategy = Literal["wal_log", "file_copy"]  # before 15 there is only the second, without a name
 FileClassName = Annotated[FileClass, Field(strict=False)]
 PREPARED_DEFAULT = "64"
@@ -125,6 +109,7 @@ def _variable_name(name: str) -> str:
     return name
 
 
+WorkloadName = Annotated[str, _one_of(KINDS)]
 FaultName = Annotated[str, _one_of(FAULTS)]
 ServerName = Annotated[str, _one_of(SERVER_KINDS)]
 TargetName = Annotated[str, _one_of(TARGETS)]
@@ -198,7 +183,7 @@ class UserInvariant(_Table):
 class Workload(_Table):
     """What the clients do until the crash. Shares are of all transactions, 0 to 1."""
 
-    kinds: list[WorkloadKind] = Field(default=["transfer", "register", "append"], min_length=1)
+    kinds: list[WorkloadName] = Field(default=["transfer", "register", "append"], min_length=1)
     clients: int = Field(default=4, ge=1, le=1000)
     synchronous_commit: Annotated[dict[SyncMode, Share], BeforeValidator(_shares), AfterValidator(_whole)] = {"on": 1.0}
     two_phase: Share = 0.0
@@ -214,7 +199,7 @@ class Workload(_Table):
 
     @model_validator(mode="after")
     def _sql_is_told(self) -> Self:
-        if ("sql" in self.kinds) != (self.sql is not None):
+        if (Sql.name in self.kinds) != (self.sql is not None):
             raise ValueError('the kind "sql" and the table [workload.sql] need each other')
         return self
 

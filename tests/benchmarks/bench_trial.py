@@ -28,7 +28,7 @@ from crashlab.campaign.recorded import plan_of
 from crashlab.profile import load_profile
 from crashlab.server import ServerSpec, create_server
 from crashlab.trial.live import run_trial
-from crashlab.workload.run import Workload
+from crashlab.workload.run import Workload, make_kinds
 from crashlab.workload.session import Mix
 
 ACKS = 1000
@@ -64,7 +64,7 @@ def run_workload(connect: Any) -> Workload:
     mix = Mix(
         dict(plan.synchronous_commit), plan.two_phase, plan.rollbacks, plan.savepoints, plan.errors, plan.read_only
     )
-    workload = Workload(connect, ledger, kinds=list(plan.kinds), clients=plan.clients, mix=mix, seed=1)  # type: ignore[arg-type]
+    workload = Workload(connect, ledger, kinds=make_kinds(plan.kinds), clients=plan.clients, mix=mix, seed=1)  # type: ignore[arg-type]
     workload.set_up()
     workload.start()
     goal = ledger.acked + ACKS

@@ -16,7 +16,7 @@ from crashlab.profile_schema import When
 from crashlab.results import ProfileResult
 from crashlab.server import registry
 from crashlab.trial.live import run_trial
-from crashlab.workload.register import Register
+from crashlab.workload.kinds.register import Register
 from crashlab.workload.relations import InvariantQuery
 
 pytestmark = pytest.mark.server

@@ -17,7 +17,7 @@ from crashlab.model import Outcome, PromiseStatus
 from crashlab.profile import load_profile
 from crashlab.server import Server
 from crashlab.trial.live import run_trial
-from crashlab.workload.run import KINDS
+from crashlab.workload.kinds import KINDS
 from tests.overrides import kill_after
 
 pytestmark = pytest.mark.server
