@@ -94,8 +94,11 @@ class Version:
         return cls(match[0], major * 10000 + minor, major)
 
 
-class Server(registry.Disposable):
-    """A disposable PostgreSQL server. Use it as a context manager: leaving disposes of it."""
+class Restartable(registry.Disposable):
+    """A PostgreSQL server that can be started, killed and started again, whoever makes its data directory.
+
+    Use it as a context manager: leaving disposes of it.
+    """
 
     kind: str
     source: str  # bin directory or image
@@ -233,29 +236,6 @@ class Server(registry.Disposable):
 
     # Files
 
-    def share_data(self) -> None:
-        """Before the first start: see to it that the data directory exists and is `data_directory`.
-
-        Raises:
-            ServerError: it cannot be read from here.
-        """
-
-    @contextlib.contextmanager
-    def files_at_rest(self, paths: Sequence[str]) -> Iterator[Path]:
-        """Give a folder with these files and folders of the data directory, while no server runs on it.
-
-        Raises:
-            ServerError: they cannot be had.
-        """
-        assert self.data_directory is not None
-        yield self.data_directory
-
-    @property
-    def tablespaces(self) -> Path:
-        """A folder beside the data directory for tablespaces; not made yet."""
-        assert self.data_directory is not None
-        return self.data_directory.parent / "tablespaces"
-
     def seen(self, path: Path) -> PurePath:
         """Return the path by which the server knows the data directory, or something beside or in it."""
         return path
@@ -295,24 +275,6 @@ class Server(registry.Disposable):
         require_in_force(self._in_force, found)
         return {name: setting.shown for name, setting in found.items()}
 
-    # Processes
-
-    @abstractmethod
-    def processes(self) -> list[Process]:
-        """List the processes that are alive, the postmaster first if it is among them."""
-
-    @abstractmethod
-    def signal(self, pid: int, sig: signals.Signals) -> None:
-        """Send a signal to one process of this server. Raises ServerError: it is gone, or not of this server."""
-
-    @abstractmethod
-    def wait_gone(self, pids: Sequence[int], timeout_s: float = 10.0) -> list[int]:
-        """Wait until these processes have ended (and reap them where that is ours to do); return those that did not."""
-
-    @abstractmethod
-    def wait_stopped(self, pid: int, timeout_s: float = 10.0) -> bool:
-        """Wait until a process that was sent SIGSTOP stands still; say whether it does."""
-
     @abstractmethod
     def running(self) -> bool:
         """Say whether the postmaster is alive, ready or not."""
@@ -330,6 +292,53 @@ class Server(registry.Disposable):
     @abstractmethod
     def log_since(self, position: int) -> str:
         """Return what the server has logged since a position; works before the start and after death."""
+
+
+class Server(Restartable):
+    """A disposable PostgreSQL server with its own data directory, whose files and single processes can be got at."""
+
+    # Files
+
+    def share_data(self) -> None:
+        """Before the first start: see to it that the data directory exists and is `data_directory`.
+
+        Raises:
+            ServerError: it cannot be read from here.
+        """
+
+    @contextlib.contextmanager
+    def files_at_rest(self, paths: Sequence[str]) -> Iterator[Path]:
+        """Give a folder with these files and folders of the data directory, while no server runs on it.
+
+        Raises:
+            ServerError: they cannot be had.
+        """
+        assert self.data_directory is not None
+        yield self.data_directory
+
+    @property
+    def tablespaces(self) -> Path:
+        """A folder beside the data directory for tablespaces; not made yet."""
+        assert self.data_directory is not None
+        return self.data_directory.parent / "tablespaces"
+
+    # Processes
+
+    @abstractmethod
+    def processes(self) -> list[Process]:
+        """List the processes that are alive, the postmaster first if it is among them."""
+
+    @abstractmethod
+    def signal(self, pid: int, sig: signals.Signals) -> None:
+        """Send a signal to one process of this server. Raises ServerError: it is gone, or not of this server."""
+
+    @abstractmethod
+    def wait_gone(self, pids: Sequence[int], timeout_s: float = 10.0) -> list[int]:
+        """Wait until these processes have ended (and reap them where that is ours to do); return those that did not."""
+
+    @abstractmethod
+    def wait_stopped(self, pid: int, timeout_s: float = 10.0) -> bool:
+        """Wait until a process that was sent SIGSTOP stands still; say whether it does."""
 
 
 def last_words(log: str, lines_max: int = 5) -> str:

@@ -5,13 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from crashlab.cli.dry_run import print_plan
+from crashlab.cli.plan import Plan
 from crashlab.errors import FaultError
 from crashlab.fault import TARGETS, inject
 from crashlab.ledger import LedgerWriter
-from crashlab.profile import Fault, When
+from crashlab.profile import Fault, When, load_profile
 from crashlab.recovery import recover
 from crashlab.seeds import stream
-from crashlab.server import Server, ServerSpec, create_server
+from crashlab.server import Server, ServerChoice, ServerSpec, create_server
 
 pytestmark = pytest.mark.server
 
@@ -82,6 +84,26 @@ def test_stopped_walwriter_is_frozen_and_voids_the_window(tmp_path: Path) -> Non
         assert not receipt.bounds_window
         assert receipt.pid is not None
         assert Path(f"/proc/{receipt.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T"
+
+
+def test_the_plan_shows_the_contract_of_the_receipt(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A stopped checkpointer leaves the window bounded, a stopped walwriter does not: before the run and after it."""
+    for target, bounded in (("checkpointer", True), ("walwriter", False)):
+        overrides = ["faults.0.kind=stop", f"faults.0.target={target}"]
+        plan = Plan(
+            profiles=[load_profile("kill9-all", overrides)],
+            seed=1,
+            trials=1,
+            time_limit_s=None,
+            server=ServerChoice(kind="local"),
+            keep="none",
+            fail_fast=False,
+        )
+        print_plan(plan)
+        assert ("no bound on the age" in capsys.readouterr().out) is not bounded
+        with started() as server:
+            ledger = LedgerWriter(tmp_path / target, seed=1)
+            assert inject(server, fault("stop", target), ledger, stream(1)).bounds_window is bounded
 
 
 def test_immediate_shutdown_is_a_crash(tmp_path: Path) -> None:
