@@ -59,13 +59,16 @@ class StateContainer(Restartable):
         self.source = image
         self._pipes: list[int] = []
         self._folders: list[SharedFolder] = []
-        self._container: EngineContainer | None = None
         self._version: Version | None = None
         self._number = 0
         self._up = False
         try:
-            self._container = EngineContainer(image)
-            self._container.refuse_unless_root()
+            self.container = EngineContainer(image)
+        except BaseException:
+            registry.remove(self)  # nothing was made
+            raise
+        try:
+            self.container.refuse_unless_root()
             self._shared = self._share(work, INSIDE)
             self._sockets = self._share(SOCKET_ROOT, SOCKETS)
             self.home = self._shared.path
@@ -75,7 +78,7 @@ class StateContainer(Restartable):
                 file.touch()
                 file.chmod(0o644)
             self._hba.write_text("local all all trust\n")
-            self.owner = self._start_container(self._container)
+            self.owner = self._start_container()
         except BaseException:
             self.dispose()
             raise
@@ -85,18 +88,18 @@ class StateContainer(Restartable):
         self._folders.append(folder)
         return folder
 
-    def _start_container(self, container: EngineContainer) -> ServerUser:
+    def _start_container(self) -> ServerUser:
         """Start it, make the pipes; return the image's user as this machine sees it."""
         for name in ("orders", "answers"):
             os.mkfifo(self.home / name, 0o600)
             self._pipes.append(os.open(self.home / name, os.O_RDWR | os.O_CLOEXEC))
         self.home.chmod(0o700)
         with docker_errors(f'could not start a container of "{self.source}"'):
-            container.create(
+            self.container.create(
                 folders=self._folders, entrypoint=["sh", "-c", SHELL], user="postgres", network_mode="none"
             )
         try:
-            container.execute(TAKE_OVER, user="root")
+            self.container.execute(TAKE_OVER, user="root")
         except ServerError as error:
             raise ServerError(
                 f'could not share a folder with a container of "{self.source}"', detail=error.detail
@@ -143,7 +146,7 @@ class StateContainer(Restartable):
 
     def kill_all(self) -> list[int]:
         """See Server.kill_all. Whatever else runs in the container is killed with it."""
-        if self._container is None or self._container.find() is None:
+        if self.container.find() is None:
             return []
         was_running = self.running()
         self._order(KILL_ALL)
@@ -182,9 +185,8 @@ class StateContainer(Restartable):
     def dispose(self, keep_data_to: Path | None = None) -> None:
         """See Server.dispose. No data is kept: whoever made a state can make it again."""
         try:
-            if self._container is not None:
-                self._container.remove()
-                self._container.close()
+            self.container.remove()
+            self.container.close()
         finally:
             while self._pipes:
                 os.close(self._pipes.pop())
@@ -196,8 +198,7 @@ class StateContainer(Restartable):
     def version(self) -> Version:
         """See Server.version."""
         if self._version is None:
-            assert self._container is not None
-            text = self._container.environment.get("PG_VERSION") or self._container.execute("postgres --version")
+            text = self.container.environment.get("PG_VERSION") or self.container.execute("postgres --version")
             self._version = Version.parse(text)
         return self._version
 

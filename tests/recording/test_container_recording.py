@@ -152,7 +152,7 @@ def test_one_container_for_many_starts(recording: Recording, temporary: Path) ->
         with pytest.raises(psycopg.OperationalError):
             connection.execute("SELECT 1")
         assert server.postmaster_exit() == "killed by signal 9 (SIGKILL)"
-        assert [line for line in server._exec(LIST_PROCESSES).splitlines() if "postgres" in line] == []
+        assert [line for line in server.container.execute(LIST_PROCESSES).splitlines() if "postgres" in line] == []
         assert server.kill_all() == []
         server.start(overrides=overrides)
         assert server.running()
@@ -191,7 +191,7 @@ def test_not_without_root(monkeypatch: pytest.MonkeyPatch, temporary: Path) -> N
 def test_an_engine_elsewhere_is_refused(monkeypatch: pytest.MonkeyPatch, temporary: Path) -> None:
     """An engine that changes owners, and one that does not see our folder, are named as the reason."""
     with create_server(ServerSpec(kind="container", image=IMAGE)) as server:
-        client: Any = server._docker.get_docker_client().client  # type: ignore[attr-defined]
+        client: Any = server.container._docker.get_docker_client().client  # type: ignore[attr-defined]
         monkeypatch.setattr(client, "info", lambda: {"SecurityOptions": ["name=seccomp", "name=rootless"]})
         with pytest.raises(ServerError, match="changes the owners") as refused:
             server.share_data()
