@@ -16,7 +16,7 @@ from crashlab.results import (
     RunRequest,
     make_trial_folder,
 )
-from crashlab.server import ServerChoice, SpareDirectories
+from crashlab.server import SERVER_KINDS, ServerChoice, SpareDirectories
 from crashlab.trial.live import run_trial
 
 
@@ -95,7 +95,7 @@ def replay(
         replay_state(folder, result, out=out, on_trial=on_trial)
         return result
     if server.kind == "auto" and not server.image and not server.pg_bindir:
-        server = _same_server(record)
+        server = SERVER_KINDS[record.server.kind].again(record.server.source)
     request = RunRequest(
         profile=Profile.model_validate(record.profile_resolved),
         seed=record.run_seed,
@@ -107,10 +107,3 @@ def replay(
         first_trial=record.trial,
     )
     return run_profile(request, on_trial=on_trial)
-
-
-def _same_server(record: evidence.TrialRecord) -> ServerChoice:
-    if record.server.kind == "container":
-        return ServerChoice(kind="container", image=record.server.source)
-    bindir = Path(record.server.source)
-    return ServerChoice(kind="local", pg_bindir=bindir if bindir.is_dir() else None)

