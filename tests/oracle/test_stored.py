@@ -14,7 +14,7 @@ import pytest
 from crashlab import evidence
 from crashlab.campaign import judge_run
 from crashlab.cli import invoke
-from crashlab.model import Verdict
+from crashlab.model import Injection, Verdict
 from crashlab.oracle.codes import CODES
 
 ARCHIVE = Path(__file__).parent / "stored" / "schema-1.tar.xz"
@@ -49,6 +49,16 @@ def test_todays_oracle_agrees_with_the_release_that_stored_it(unpacked, run):
         folder: essence(verdict) for folder, verdict in then.items()
     }
     assert (result.interrupted, result.stopped_by) == (False, None)
+
+
+def test_a_receipt_older_than_its_disk_is_given_one(unpacked):
+    """A cut through a recording is known by its disk, which receipts of schema 1 had in their target only."""
+    disks = {run: {one.disk for path in (unpacked / run).rglob(evidence.TRIAL) for one in load(path)} for run in RUNS}
+    assert disks == {"async-commit": {None}, "two-phase": {None}, "power-loss-async": {"linux"}}
+
+
+def load(path: Path) -> list[Injection]:
+    return evidence.load_trial(path.parent).injections
 
 
 def one_trial(unpacked: Path, tmp_path: Path) -> Path:
