@@ -16,6 +16,7 @@ Sources: postgres-contract.md 1.2, 1.3, 1.3b, 1.4; the manual's pages as cited.
 
 import re
 from collections.abc import Mapping
+from typing import Literal, get_args
 
 from crashlab.errors import UsageProblem
 from crashlab.model import Clause, Contract, CrashClass
@@ -33,7 +34,8 @@ WEAK_DISKS = {
 """The disk contracts of recorded runs under which nothing is promised, and why."""
 
 DEFAULTS = {"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on", "wal_writer_delay": "200ms"}
-SYNC_MODES = ("on", "off", "local", "remote_write", "remote_apply")
+SyncMode = Literal["on", "off", "local", "remote_write", "remote_apply"]
+SYNC_MODES = get_args(SyncMode)
 
 _BOOLEANS = {"on": True, "true": True, "yes": True, "1": True, "off": False, "false": False, "no": False, "0": False}
 _UNITS_MS = {"us": 0.001, "ms": 1.0, "s": 1_000.0, "min": 60_000.0, "h": 3_600_000.0, "d": 86_400_000.0}

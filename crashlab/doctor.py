@@ -1,75 +1,28 @@
 """What can this machine run, and how is what it lacks to be had?
 
-No image is pulled and no server started. A build that the server's user could not read is copied, as a run would do.
+No image is pulled and no server started. What each kind of server needs is looked at where the kind is declared.
 """
 
 import os
 import platform
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from crashlab.errors import CrashlabError
-from crashlab.server.builds import find_builds
+from crashlab.server.kinds import SERVER_KINDS, Check
 from crashlab.server.privileges import cache_root, server_user
-
-INSTALL = "pip install 'crashlab[embedded]', apt install postgresql, or give --pg-bindir DIR"
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at."""
-
-    name: str
-    ok: bool
-    says: str
-    hint: str | None = None
-    runs_servers: bool = False
 
 
 def examine() -> list[Check]:
     """Look at everything that a run may need."""
-    return [_platform(), *_builds(), _docker(), _compiler(), _user(), _cache()]
+    servers = [check for kind in SERVER_KINDS.values() for check in kind.examine()]
+    return [_platform(), *servers, _compiler(), _user(), _cache()]
 
 
 def _platform() -> Check:
     ok = platform.system() == "Linux"
     says = f"{platform.system()} {platform.release()} {platform.machine()}, Python {platform.python_version()}"
     return Check("platform", ok, says, None if ok else "Local servers need Linux; containers may work elsewhere.")
-
-
-def _builds() -> Iterator[Check]:
-    found = False
-    try:
-        for build in find_builds():
-            found = True
-            says = f"PostgreSQL {build.version.text}, {build.bindir} ({build.origin})"
-            yield Check("local server", True, says, runs_servers=True)
-    except CrashlabError as error:
-        found = True
-        yield Check("local server", False, error.primary, error.hint)
-    if not found:
-        yield Check("local server", False, "no PostgreSQL build found", f"{INSTALL}.")
-
-
-def _docker() -> Check:
-    # slow to import, and a broken installation of it must not end the report
-    try:
-        import docker
-
-        client = docker.from_env(timeout=5)
-    except Exception as error:
-        return Check("containers", False, _first_line(error), "Start Docker, or set DOCKER_HOST.")
-    try:
-        version = client.version()["Version"]
-        tags = sorted(tag for image in client.images.list() for tag in image.tags if "postgres" in tag)
-    except Exception as error:
-        return Check("containers", False, _first_line(error), "Start Docker, or set DOCKER_HOST.")
-    finally:
-        client.close()
-    says = f"Docker {version}, images: {', '.join(tags) if tags else 'none of PostgreSQL'}"
-    return Check("containers", True, says, None if tags else "docker pull postgres:17", True)
 
 
 def _compiler() -> Check:
@@ -103,8 +56,3 @@ def _size_bytes(folder: Path) -> int:
         except OSError:  # another run may be cleaning up
             continue
     return total
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -5,6 +5,9 @@ These exceptions are for the user's input and environment. What is wrong with a 
 Wording follows PostgreSQL's Error Message Style Guide: primary, detail, hint.
 """
 
+import difflib
+from collections.abc import Iterable
+
 
 class CrashlabError(Exception):
     """An input or environment error: lower-case primary without a full stop, optional detail and hint."""
@@ -62,3 +65,9 @@ class EvidenceError(CrashlabError):
 
 class RecordingError(EvidenceError):
     """A recording is cut short, damaged, void, or of another base image; or the recorder cannot be built."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return 'Did you mean "x"?' for the nearest known word, or an empty string."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.7)
+    return f'Did you mean "{near[0]}"?' if near else ""

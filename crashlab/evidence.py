@@ -112,7 +112,15 @@ def move_in(file: Path, folder: Path, name: str) -> None:
 
 def load_trial(folder: Path) -> TrialRecord:
     """Read what was run. Raises EvidenceError: missing, damaged, or of another schema."""
-    return load(folder / TRIAL, TrialRecord)
+    record = load(folder / TRIAL, TrialRecord)
+    return msgspec.structs.replace(record, injections=[_with_disk(injection) for injection in record.injections])
+
+
+def _with_disk(injection: Injection) -> Injection:
+    """Name the disk of a cut whose receipt is older than that field: its target ended so, and no role's name does."""
+    if injection.disk is not None or not injection.target.endswith(" disk"):
+        return injection
+    return msgspec.structs.replace(injection, disk=injection.target.removesuffix(" disk"))
 
 
 def load_observation(folder: Path) -> Observation:

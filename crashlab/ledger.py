@@ -25,6 +25,8 @@ import msgspec
 from crashlab.errors import LedgerError
 
 SCHEMA = 1
+SETUP_CLIENT = 0
+"""Its transactions are the baseline, not the workload."""
 
 Action = Literal["commit", "prepare", "commit prepared", "rollback prepared"]
 

@@ -61,6 +61,7 @@ class Injection(msgspec.Struct, frozen=True, kw_only=True):
     acked_before: int  # acknowledged transactions when the fault was sent
     ledger_position: int  # ledger line count when the fault was sent
     at_ns: int  # monotonic clock of the client host, just before the fault was sent
+    disk: str | None = None  # the disk contract of a cut through a recording; None: a live fault
 
 
 class Row(msgspec.Struct, frozen=True, array_like=True, gc=False):

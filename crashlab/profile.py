@@ -13,16 +13,15 @@ Source: design.md "Profiles", "Bad input".
 """
 
 import copy
-import difflib
 import re
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from crashlab.errors import ProfileError
+from crashlab.errors import ProfileError, did_you_mean
 from crashlab.layers import Layers
 from crashlab.profile_schema import (
     Expect,
@@ -325,9 +324,3 @@ def _mistake(layers: Layers, loc: KeyPath, kind: str, message: str, given: Any) 
 
 def _keys(section: type[BaseModel]) -> list[str]:
     return [field.alias or name for name, field in section.model_fields.items()]
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return 'Did you mean "x"?' for the nearest known word, or an empty string."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.7)
-    return f'Did you mean "{near[0]}"?' if near else ""

@@ -9,7 +9,9 @@ Choices:
 Source: design.md "Profiles", "Bad input"; postgres-contract.md sections 3 and 7.5 (autovacuum).
 """
 
+import json
 import re
+from collections.abc import Collection
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -22,85 +24,21 @@ from pydantic import (
     model_validator,
 )
 
+from crashlab.contract import SyncMode
+from crashlab.disk.contract import CutAt, DiskName, TearBytes
+from crashlab.disk.fileclass import FileClass
 from crashlab.duration import format_ms, parse_ms
+from crashlab.errors import did_you_mean
+from crashlab.fault import FAULTS, TARGETS
 from crashlab.model import CrashClass, Outcome, PromiseStatus
+from crashlab.server import SERVER_KINDS
+from crashlab.server.settings import MANAGED_SETTINGS
 from crashlab.sql_text import variables_in
+from crashlab.workload.kinds import KINDS
+from crashlab.workload.kinds.sql import Sql
 
-Mode = Literal["on", "off", "local", "remote_write", "remote_apply"]
-WorkloadKind = Literal[
-    "transfer",
-    "register",
-    "append",
-    "ddl",
-    "ddl_unlogged",
-    "toast",
-    "large_object",
-    "indexed",
-    "partitioned",
-    "booking",
-    "matview",
-    "copy",
-    "locks",
-    "nested",
-    "beside",
-    "sql",
-]
 DatabaseStrategy = Literal["wal_log", "file_copy"]  # before 15 there is only the second, without a name
-FaultKind = Literal["kill", "stop", "shutdown", "container_kill"]
-ServerKind = Literal["local", "container"]
-FileClassName = Literal[
-    "wal",
-    "relation",
-    "fsm",
-    "vm",
-    "init",
-    "xact",
-    "slru",
-    "relation_map",
-    "two_phase",
-    "control",
-    "replication",
-    "tablespace_link",
-    "configuration",
-    "temporary",
-    "statistics",
-    "directory",
-    "other",
-]
-"""The values of recording.fileclass.FileClass; a test compares them."""
-Target = Literal[
-    "postmaster",
-    "backend",
-    "checkpointer",
-    "walwriter",
-    "background writer",
-    "autovacuum launcher",
-    "archiver",
-    "logger",
-    "io worker",
-    "logical replication launcher",
-    "all",
-]
-
-OWNED_SETTINGS = {
-    "config_file",
-    "data_directory",
-    "external_pid_file",
-    "hba_file",
-    "ident_file",
-    "listen_addresses",
-    "port",
-    "unix_socket_directories",
-}
-"""crashlab decides these: a server must be reachable, alone, and its own."""
-
-TARGET_SETTINGS: dict[str, dict[str, str]] = {
-    # a naptime so long that no worker ever starts: workers take xids and flush WAL (contract 7.5)
-    "autovacuum launcher": {"autovacuum": "on", "autovacuum_naptime": "1d"},
-    "archiver": {"archive_mode": "on", "archive_command": "true"},
-    "logger": {"logging_collector": "on"},
-}
-"""Without these settings the process does not exist."""
+FileClassName = Annotated[FileClass, Field(strict=False)]
 PREPARED_DEFAULT = "64"
 GIVEN_VARIABLES = ("client", "tx")
 """Every transaction of the kind "sql" knows them: the session's number, and the transaction's in the ledger."""
@@ -138,11 +76,25 @@ def _setting_name(name: str) -> str:
     name = name.lower()
     if not re.fullmatch(r"[a-z_][a-z0-9_$]*(\.[a-z_][a-z0-9_$]*)*", name):
         raise ValueError("is not the name of a PostgreSQL setting")
-    if name in OWNED_SETTINGS:
+    if name in MANAGED_SETTINGS:
         raise ValueError("crashlab sets this one itself")
     if name == "synchronous_commit":
         raise ValueError("is set for each transaction: use workload.synchronous_commit")
     return name
+
+
+def _one_of(known: Collection[str]) -> AfterValidator:
+    def check(name: str) -> str:
+        if name not in known:
+            *others, last = (f"'{one}'" for one in known)
+            near = did_you_mean(name, known)
+            raise ValueError(
+                f"input should be {', '.join(others)} or {last}, not '{name}'"
+                + (f"; {near[:1].lower()}{near[1:]}" if near else "")
+            )
+        return name
+
+    return AfterValidator(check)
 
 
 def _sql_transaction(value: Any) -> Any:
@@ -157,6 +109,10 @@ def _variable_name(name: str) -> str:
     return name
 
 
+WorkloadName = Annotated[str, _one_of(KINDS)]
+FaultName = Annotated[str, _one_of(FAULTS)]
+ServerName = Annotated[str, _one_of(SERVER_KINDS)]
+TargetName = Annotated[str, _one_of(TARGETS)]
 Duration = Annotated[int, BeforeValidator(_duration), PlainSerializer(format_ms, return_type=str)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 SettingName = Annotated[str, AfterValidator(_setting_name)]
@@ -173,7 +129,7 @@ class _Table(BaseModel):
 class ServerSettings(_Table):
     """Which servers may run it, and how they are made. Setting values are spelled as in postgresql.conf."""
 
-    kinds: list[ServerKind] = Field(default=["local", "container"], min_length=1)
+    kinds: list[ServerName] = Field(default=[*SERVER_KINDS], min_length=1)
     initdb: list[str] = []
     settings: dict[SettingName, SettingValue] = Field(default_factory=dict)
 
@@ -227,9 +183,9 @@ class UserInvariant(_Table):
 class Workload(_Table):
     """What the clients do until the crash. Shares are of all transactions, 0 to 1."""
 
-    kinds: list[WorkloadKind] = Field(default=["transfer", "register", "append"], min_length=1)
+    kinds: list[WorkloadName] = Field(default=["transfer", "register", "append"], min_length=1)
     clients: int = Field(default=4, ge=1, le=1000)
-    synchronous_commit: Annotated[dict[Mode, Share], BeforeValidator(_shares), AfterValidator(_whole)] = {"on": 1.0}
+    synchronous_commit: Annotated[dict[SyncMode, Share], BeforeValidator(_shares), AfterValidator(_whole)] = {"on": 1.0}
     two_phase: Share = 0.0
     rollbacks: Share = 0.05
     savepoints: Share = 0.1
@@ -243,7 +199,7 @@ class Workload(_Table):
 
     @model_validator(mode="after")
     def _sql_is_told(self) -> Self:
-        if ("sql" in self.kinds) != (self.sql is not None):
+        if (Sql.name in self.kinds) != (self.sql is not None):
             raise ValueError('the kind "sql" and the table [workload.sql] need each other')
         return self
 
@@ -265,32 +221,35 @@ class When(_Table):
 
 
 class Fault(_Table):
-    """One fault: `kill` is SIGKILL, `stop` is SIGSTOP, `shutdown` is immediate, `container_kill` is a docker kill."""
+    """One fault: a kind that `fault.kinds` declares, and what it is aimed at."""
 
-    kind: FaultKind
-    target: Target | None = None
+    kind: FaultName
+    target: TargetName | None = None
     when: When
 
     @model_validator(mode="after")
     def _target_fits(self) -> Self:
-        if self.kind in ("kill", "stop") and self.target is None:
+        targets = FAULTS[self.kind].targets
+        if targets and self.target is None:
             raise ValueError(f'a "{self.kind}" needs a target')
-        if self.kind in ("shutdown", "container_kill") and self.target is not None:
+        if not targets and self.target is not None:
             raise ValueError(f'a "{self.kind}" has no target: it meets the whole server')
+        if self.target is not None and self.target not in targets:
+            raise ValueError(f'a "{self.kind}" cannot be aimed at "{self.target}"; choose one of {", ".join(targets)}')
         return self
 
 
 class PowerLoss(_Table):
     """How a recorded run is cut off. The server runs once; each trial is one crash state of that recording."""
 
-    disk: Literal["linux", "strict", "lying", "process"] = "linux"
-    tear_bytes: Literal[8192, 4096, 512] = 4096
+    disk: DiskName = "linux"
+    tear_bytes: TearBytes = 4096
     ordered_journal: bool = True  # as in ext4 and xfs: what persists one name persists all older ones; not so in btrfs
     durable_symlinks: bool = False  # symbolic links are on disk as soon as they are made: PostgreSQL flushes none
     swallow: list[FileClassName] = []  # flushes of these files do nothing: the disk lies
     swallow_one: list[FileClassName] = []  # one flush of these files is left out, as if the server had forgotten it
     aim: list[FileClassName] = []  # only these files vary, all others keep everything; none: all vary
-    points: Literal["any", "checkpoint", "flush", "wal switch", "end"] = "any"  # where the power is cut
+    points: CutAt = "any"  # where the power is cut
     states_per_point: int = Field(default=4, ge=1)
     acks: int = Field(default=800, ge=0)  # the recorded run ends after that many acknowledged writes
     end: Literal["kill", "stop"] = "kill"  # a clean stop writes a checkpoint, and a statistics file
@@ -348,12 +307,14 @@ class Profile(_Table):
             raise ValueError(
                 'crash_class = "power_loss" needs a [power_loss] table, for a recorded run: kills keep what was written'
             )
-        if any(fault.kind == "container_kill" for fault in self.faults) and "local" in self.server.kinds:
-            raise ValueError('a "container_kill" needs server.kinds = ["container"]')
         settings = self.server.settings
         for fault in self.faults:
-            for name, value in TARGET_SETTINGS.get(fault.target or "", {}).items():
-                settings.setdefault(name, value)
+            servers = FAULTS[fault.kind].servers
+            if servers and not set(self.server.kinds) <= set(servers):
+                raise ValueError(f'a "{fault.kind}" needs server.kinds = {json.dumps(servers)}')
+            if fault.target is not None:
+                for name, value in TARGETS[fault.target].settings.items():
+                    settings.setdefault(name, value)
         settings.setdefault("autovacuum", "off")
         if self.workload.two_phase:
             settings.setdefault("max_prepared_transactions", PREPARED_DEFAULT)

@@ -96,8 +96,7 @@ def crashlab_profile(request: pytest.FixtureRequest) -> Profile:
 @pytest.fixture
 def crash_server(request: pytest.FixtureRequest, crashlab_profile: Profile) -> Iterator[Server]:
     """A disposable server that is up, with the profile's settings; gone after the test."""
-    from crashlab.results import ServerChoice
-    from crashlab.server import create_server
+    from crashlab.server import ServerChoice, create_server
     from crashlab.trial.setup import server_spec
 
     config = request.config

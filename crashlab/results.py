@@ -20,15 +20,6 @@ from crashlab.profile import Profile
 Keep = Literal["failed", "all", "none"]
 
 
-@dataclass(frozen=True)
-class ServerChoice:
-    """Where PostgreSQL is to run."""
-
-    kind: Literal["auto", "local", "container"] = "auto"
-    image: str | None = None
-    pg_bindir: Path | None = None
-
-
 @dataclass(frozen=True, kw_only=True)
 class Expected:
     """What a profile expects, as it says it."""

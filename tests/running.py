@@ -17,7 +17,8 @@ from crashlab.exploration.explorer import Explorer
 from crashlab.exploration.record import make
 from crashlab.exploration.recording import Recording
 from crashlab.profile import Profile
-from crashlab.results import Keep, ProfileResult, ServerChoice
+from crashlab.results import Keep, ProfileResult
+from crashlab.server import ServerChoice
 from crashlab.trial.setup import TrialPlan
 
 

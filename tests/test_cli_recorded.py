@@ -4,16 +4,14 @@ import json
 import re
 import shutil
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import msgspec
 import pytest
 
 from crashlab import evidence
 from crashlab.cli import invoke
-from crashlab.cli.recordings import DISKS, POINTS
 from crashlab.disk.model import CrashState
-from crashlab.profile import PowerLoss
 
 pytestmark = pytest.mark.server
 
@@ -244,9 +242,3 @@ def test_what_makes_no_sense_is_wrong_usage(recorded, args, expected, capfd):
     """Exit code 2 and the reason, before any server starts."""
     assert invoke([arg.format(recorded) for arg in args]) == 2
     assert expected in capfd.readouterr().err
-
-
-def test_the_choices_offered_are_those_of_the_schema():
-    """The command line must not import the schema for its help, so it has a copy."""
-    assert get_args(PowerLoss.model_fields["disk"].annotation) == DISKS
-    assert get_args(PowerLoss.model_fields["points"].annotation) == POINTS

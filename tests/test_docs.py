@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from crashlab.cli import EXIT_CODES, cli
+from crashlab.fault import FAULTS, TARGETS
 from crashlab.oracle.codes import CODES
 from crashlab.profile import list_profiles, load_profile
 
@@ -68,6 +69,17 @@ def test_the_example_profiles_are_valid(tmp_path, example):
     file = tmp_path / "example.toml"
     file.write_text(example)
     assert load_profile(str(file)).faults
+
+
+def test_the_faults_and_their_targets_are_those_that_declare_themselves():
+    """Each kind of fault with what it does, each target, and no other."""
+    section = README.split("A fault is one of these:\n")[1].split("\n#")[0]
+    assert dict(re.findall(r"^- `(\w+)`: (.*)", section, re.MULTILINE)) == {
+        name: fault.summary for name, fault in FAULTS.items()
+    }
+    aimed, targets = re.sub(r"\s+", " ", section).split(" are aimed at one target: ")
+    assert {name for name, fault in FAULTS.items() if fault.targets} == set(re.findall("`(\\w+)`", aimed[-20:]))
+    assert re.findall("`([^`]+)`", targets) == list(TARGETS)
 
 
 def test_the_table_of_findings_is_that_of_the_code():

@@ -175,6 +175,13 @@ def test_a_sound_profile_has_no_mistakes(tmp_path):
             'description = "x"\n[[faults]]\nkind = "kill"\ntarget = "all"\nwhen = { acks = 1, after = "1s" }\n',
             "exactly one",
         ),
+        (
+            'description = "x"\n[[faults]]\nkind = "kil"\nwhen = { acks = 1 }\n',
+            "not 'kil'; did you mean \"kill\"?",
+        ),
+        ('description = "x"\n' + FAULT.replace('"all"', '"walwritter"'), 'did you mean "walwriter"?'),
+        ('description = "x"\n[workload]\nkinds = ["regster"]\n' + FAULT, 'did you mean "register"?'),
+        ('description = "x"\n[server]\nkinds = ["locl"]\n' + FAULT, "input should be 'local'"),
         ('description = "x"\ntour = ["kill9-all"]\n' + FAULT, "not faults"),
         ('description = "x"\nextends = "quick"\n', "is a tour"),
         ('extends = "./bad.toml"\n', "form a circle"),

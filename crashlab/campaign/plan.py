@@ -12,7 +12,8 @@ from crashlab.campaign.pool import PoolExecutor
 from crashlab.campaign.task import Job
 from crashlab.confidence import Until
 from crashlab.profile import Profile
-from crashlab.results import Keep, ProfileResult, ServerChoice
+from crashlab.results import Keep, ProfileResult
+from crashlab.server import ServerChoice
 from crashlab.trial.setup import TrialPlan
 
 

@@ -11,7 +11,8 @@ from crashlab.disk.model import CrashState
 from crashlab.exploration import recording
 from crashlab.exploration.explorer import Explorer
 from crashlab.profile import Profile, stored_profile
-from crashlab.results import Keep, ProfileFacts, ProfileResult, ServerChoice, TrialResult, make_trial_folder
+from crashlab.results import Keep, ProfileFacts, ProfileResult, TrialResult, make_trial_folder
+from crashlab.server import SERVER_KINDS, ServerChoice
 from crashlab.trial.live import run_trial
 from crashlab.trial.setup import TrialPlan
 
@@ -27,7 +28,7 @@ def replay(folder: Path, *, out: Path, server: ServerChoice, keep: Keep = "faile
     profile = stored_profile(record.profile_resolved).profile
     if record.recording is None:
         if server.kind == "auto" and not server.image and not server.pg_bindir:
-            server = _same_server(record)
+            server = SERVER_KINDS[record.server.kind].again(record.server.source)
         plan = TrialPlan(profile=profile, run_seed=record.run_seed, server=server, keep=keep)
         result = run_trial(plan, record.trial, make_trial_folder(out, record.trial))
     else:
@@ -47,10 +48,3 @@ def _replay_state(folder: Path, record: evidence.TrialRecord, profile: Profile, 
     state = evidence.load(folder / evidence.STATE, CrashState)
     with Explorer(recorded, profile, run_seed=record.run_seed, contract=record.disk_contract) as explorer:
         return explorer.try_state(state, record.trial, make_trial_folder(out, record.trial))
-
-
-def _same_server(record: evidence.TrialRecord) -> ServerChoice:
-    if record.server.kind == "container":
-        return ServerChoice(kind="container", image=record.server.source)
-    bindir = Path(record.server.source)
-    return ServerChoice(kind="local", pg_bindir=bindir if bindir.is_dir() else None)

@@ -21,7 +21,8 @@ from crashlab.confidence import Until
 from crashlab.errors import CrashlabError, EvidenceError
 from crashlab.model import CrashClass
 from crashlab.profile import stored_profile
-from crashlab.results import Keep, ProfileFacts, ProfileResult, RunResult, ServerChoice
+from crashlab.results import Keep, ProfileFacts, ProfileResult, RunResult
+from crashlab.server import ServerChoice
 
 SCHEMA = 1
 CAMPAIGN = "campaign.json"
@@ -166,7 +167,7 @@ def load_plan(folder: Path) -> Plan:
         time_limit_s=plan.time_limit_s,
         until=None if plan.until is None else Until.parse(plan.until),
         server=ServerChoice(
-            kind=plan.server,  # type: ignore[arg-type]
+            kind=plan.server,
             image=plan.image,
             pg_bindir=None if plan.pg_bindir is None else Path(plan.pg_bindir),
         ),

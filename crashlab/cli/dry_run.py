@@ -6,8 +6,10 @@ import click
 
 from crashlab.contract import contract_for
 from crashlab.duration import format_ms
+from crashlab.fault import FAULTS
 from crashlab.profile import Fault, PowerLoss, Profile
 from crashlab.seeds import trial_seed
+from crashlab.trial.setup import server_spec
 
 if TYPE_CHECKING:
     from crashlab.campaign import Plan
@@ -17,7 +19,7 @@ SHOWN_SEEDS = 5
 
 def print_plan(plan: "Plan") -> None:
     """Print each profile's resolved plan and contract. Starts and writes nothing."""
-    click.echo(f"seed {plan.seed}  server {plan.server.image or plan.server.pg_bindir or plan.server.kind}")
+    click.echo(f"seed {plan.seed}  server {plan.server.described}")
     if plan.time_limit_s is not None:
         click.echo(f"time limit {plan.time_limit_s:g} s, shared by all profiles")
     for profile in (one.profile for one in plan.asked):
@@ -36,7 +38,7 @@ def print_plan(plan: "Plan") -> None:
         _section("invariant", [f"{one.name}: {_first_line(one.sql)}" for one in profile.invariants])
         faults = [_fault(fault) for fault in profile.faults] if power_loss is None else _power_loss(power_loss)
         _section("faults", faults or ["none: every trial will be inconclusive"])
-        _section("contract", _contract(profile))
+        _section("contract", _contract(profile, server_spec(profile, plan.server).kind))
         expect = profile.expect
         _section("expected", [f"{' or '.join(expect.outcomes)}, promise {' or '.join(expect.promise)}. {expect.note}"])
 
@@ -117,13 +119,13 @@ def _power_loss(power_loss: PowerLoss) -> list[str]:
     return lines
 
 
-def _contract(profile: Profile) -> list[str]:
+def _contract(profile: Profile, server_kind: str) -> list[str]:
     """Say the promise for the settings that the profile asks for; the run itself reads them back from the server."""
-    unbounded = any(fault.kind == "stop" or fault.target == "postmaster" for fault in profile.faults)
+    bounded = all(FAULTS[fault.kind].bounds_window(fault.target, server_kind) for fault in profile.faults)
     contract = contract_for(
         profile.server.settings,
         profile.crash_class,
-        bounded_window=not unbounded and profile.power_loss is None,
+        bounded_window=bounded and profile.power_loss is None,
         disk="linux" if profile.power_loss is None else profile.power_loss.promised_disk,
     )
     return [f"{clause.setting} = {clause.value}: {clause.says} [{clause.manual}]" for clause in contract.clauses]

@@ -7,21 +7,10 @@ import click
 
 from crashlab.cli.options import ProfileName
 from crashlab.cli.reports import show_error
-from crashlab.errors import ProfileError, UsageProblem
+from crashlab.errors import ProfileError, UsageProblem, did_you_mean
 
 if TYPE_CHECKING:
     from crashlab.profile import Profile
-
-SEVERITIES = (
-    "the server does not start",
-    "silent corruption",
-    "loud corruption",
-    "forbidden loss",
-    "not looked",
-    "permitted loss",
-    "note",
-)
-"""The words for `oracle.codes` ranks."""
 
 
 @click.command()
@@ -77,7 +66,6 @@ def validate(files: Sequence[str], overrides: Sequence[str]) -> int:
 def explain(code: str | None) -> None:
     """Explain a finding's CODE, or list all codes."""
     from crashlab.oracle.codes import CODES
-    from crashlab.profile import did_you_mean
 
     if code is None:
         width = max(len(name) for name in CODES)
@@ -90,7 +78,7 @@ def explain(code: str | None) -> None:
             f'unknown finding code "{code}"', hint=f"{near + ' ' if near else ''}crashlab explain lists all codes."
         )
     entry = CODES[code.upper()]
-    click.echo(f"{entry.code}: {entry.title}\nFamily: {entry.family}\nSeverity: {SEVERITIES[entry.rank]}")
+    click.echo(f"{entry.code}: {entry.title}\nFamily: {entry.family}\nSeverity: {entry.severity}")
     click.echo(click.wrap_text(f"Contract: {entry.permitted}", width=100, subsequent_indent="  "))
     meaning = f"{entry.explanation} {entry.like}".rstrip()
     click.echo(f"\n{click.wrap_text(meaning, width=100)}")

@@ -4,18 +4,17 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
 
 from crashlab.cli.out_folder import BASE
+from crashlab.server import SERVER_KINDS, ServerChoice
+from crashlab.server.kinds import AUTO
 
 if TYPE_CHECKING:
     from crashlab.confidence import Until
-    from crashlab.results import ServerChoice
-
-ServerKind = Literal["auto", "local", "container"]
 
 
 class ProfileName(click.ParamType[str]):
@@ -96,19 +95,23 @@ trial_timeout_option = click.option(
     show_default=True,
     help="Give up a trial after this time; it is inconclusive then.",
 )
-server_option = click.option(
-    "--server",
-    type=click.Choice(["auto", "local", "container"]),
-    default="auto",
-    show_default=True,
-    help="Where PostgreSQL runs.",
-)
-image_option = click.option("--image", metavar="IMAGE", help="Docker image, such as postgres:17; implies container.")
-bindir_option = click.option(
-    "--pg-bindir",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Folder with postgres and initdb; implies --server local.",
+SERVER_OPTIONS = (
+    click.option(
+        "--server",
+        type=click.Choice([AUTO, *SERVER_KINDS]),
+        default=AUTO,
+        show_default=True,
+        help="Where PostgreSQL runs.",
+    ),
+    *(
+        click.option(
+            kind.option,
+            metavar=kind.metavar,
+            type=click.Path(path_type=Path) if kind.field_type is Path else kind.field_type,
+            help=kind.option_help,
+        )
+        for kind in reversed(SERVER_KINDS.values())
+    ),
 )
 seed_option = click.option(
     "--seed", type=click.IntRange(min=0), metavar="S", help="Root seed. [default: random, printed]"
@@ -176,15 +179,24 @@ def report_options(command: Callable[..., int]) -> Callable[..., int]:
     return told
 
 
-def server_choice(server: ServerKind, image: str | None, pg_bindir: Path | None) -> "ServerChoice":
-    """Return the server that the options ask for. Raises click.UsageError: they contradict each other."""
-    from crashlab.results import ServerChoice
+def server_options(command: Callable[..., int]) -> Callable[..., int]:
+    """Give a command the options that choose a server; it is called with the choice as one argument, `choice`."""
 
-    if image and pg_bindir:
-        raise click.UsageError("--image and --pg-bindir exclude each other")
-    if image and server == "local":
-        raise click.UsageError("--image needs --server container")
-    if pg_bindir and server == "container":
-        raise click.UsageError("--pg-bindir needs --server local")
-    kind: ServerKind = "container" if image else "local" if pg_bindir else server
-    return ServerChoice(kind=kind, image=image, pg_bindir=pg_bindir)
+    @functools.wraps(command)
+    def chosen(*, server: str, **others: Any) -> int:
+        fields = {kind.field: others.pop(kind.field) for kind in SERVER_KINDS.values()}
+        return command(choice=_server_choice(server, fields), **others)
+
+    for option in reversed(SERVER_OPTIONS):
+        chosen = option(chosen)
+    return chosen
+
+
+def _server_choice(server: str, fields: dict[str, Any]) -> ServerChoice:
+    """Return the server that the options ask for. Raises click.UsageError: they contradict each other."""
+    given = [kind for kind in SERVER_KINDS.values() if fields[kind.field]]
+    if len(given) > 1:
+        raise click.UsageError(f"{' and '.join(kind.option for kind in reversed(given))} exclude each other")
+    if given and server not in (AUTO, given[0].name):
+        raise click.UsageError(f"{given[0].option} needs --server {given[0].name}")
+    return ServerChoice(kind=given[0].name if given else server, **fields)

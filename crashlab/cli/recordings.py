@@ -11,17 +11,13 @@ import click
 from crashlab.cli.options import (
     Duration,
     ProfileName,
-    ServerKind,
     Telling,
-    bindir_option,
     fail_fast_option,
-    image_option,
     out_option,
     report_options,
     scheduler_option,
     seed_option,
-    server_choice,
-    server_option,
+    server_options,
     set_option,
     trial_timeout_option,
     workers_option,
@@ -30,14 +26,13 @@ from crashlab.cli.out_folder import claimed
 from crashlab.cli.reports import Reports
 from crashlab.cli.run import Hands, run_plan
 from crashlab.cli.signals import signals_interrupt
+from crashlab.disk.contract import CONTRACT_NAMES, CUTS, TEAR_SIZES
 from crashlab.errors import UsageProblem
+from crashlab.server import ServerChoice
+from crashlab.server.kinds import AUTO
 
 if TYPE_CHECKING:
     from crashlab.profile import Profile
-
-DISKS = ("linux", "strict", "lying", "process")
-POINTS = ("any", "checkpoint", "flush", "wal switch", "end")
-"""The values of power_loss.disk and power_loss.points; a test compares them."""
 
 _RECORDED = ("power_loss.acks", "power_loss.end")
 _ANYTHING = ["expect.outcomes=['intact', 'loss', 'corruption', 'no_start']", "expect.promise=['kept', 'void']"]
@@ -46,17 +41,13 @@ _ANYTHING = ["expect.outcomes=['intact', 'loss', 'corruption', 'no_start']", "ex
 @click.command()
 @click.argument("profile", type=ProfileName())
 @seed_option
-@server_option
-@image_option
-@bindir_option
+@server_options
 @set_option
 @out_option
 def record(
     profile: str,
     seed: int | None,
-    server: ServerKind,
-    image: str | None,
-    pg_bindir: Path | None,
+    choice: ServerChoice,
     overrides: tuple[str, ...],
     out: Path | None,
 ) -> int:
@@ -76,7 +67,7 @@ def record(
     plan = TrialPlan(
         profile=wanted,
         run_seed=new_seed() if seed is None else seed,
-        server=server_choice(server, image, pg_bindir),
+        server=choice,
     )
     with claimed(out) as folder, signals_interrupt():
         made = make(plan, recording_folder(folder / wanted.name, 0))
@@ -89,10 +80,12 @@ def record(
 @click.argument("recordings", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RECORDING...")
 @click.option("--trials", type=click.IntRange(min=1), metavar="N", help="Crash states. [default: the profile's]")
 @click.option("--seed", type=click.IntRange(min=0), metavar="S", help="Root seed. [default: the recording's own]")
-@click.option("--disk", type=click.Choice(DISKS), help="What the disk promises.")
-@click.option("--tear", type=click.Choice(["512", "4096", "8192"]), help="Bytes that survive whole or not at all.")
+@click.option("--disk", type=click.Choice(CONTRACT_NAMES), help="What the disk promises.")
+@click.option(
+    "--tear", type=click.Choice([str(size) for size in TEAR_SIZES]), help="Bytes that survive whole or not at all."
+)
 @click.option("--aim", multiple=True, metavar="CLASS", help="Let only these files vary, such as wal or relation.")
-@click.option("--points", type=click.Choice(POINTS), help="Where the power is cut.")
+@click.option("--points", type=click.Choice(CUTS), help="Where the power is cut.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key of power_loss.")
 @click.option("--time-limit", type=Duration(), help="Stop after this time, such as 90s or 2m; shared by all.")
 @trial_timeout_option
@@ -126,7 +119,6 @@ def explore(
     from crashlab.campaign import Asked, Plan
     from crashlab.exploration.recording import find
     from crashlab.profile import stored_profile
-    from crashlab.results import ServerChoice
 
     stored = [find(path) for path in recordings]
     changes = list(_changes(disk, tear, aim, points, overrides))
@@ -146,7 +138,7 @@ def explore(
         seed=seeds.pop(),
         trials=trials,
         time_limit_s=time_limit,
-        server=ServerChoice(kind="container" if kinds == {"container"} else "local"),
+        server=ServerChoice(kind=kinds.pop() if len(kinds) == 1 else AUTO),
         keep="all",
         fail_fast=fail_fast,
         record_again=False,

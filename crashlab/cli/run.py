@@ -14,19 +14,15 @@ from crashlab import __version__
 from crashlab.cli.options import (
     Duration,
     ProfileName,
-    ServerKind,
     Telling,
     UntilRule,
-    bindir_option,
     fail_fast_option,
-    image_option,
     keep_option,
     out_option,
     report_options,
     scheduler_option,
     seed_option,
-    server_choice,
-    server_option,
+    server_options,
     set_option,
     trial_timeout_option,
     workers_option,
@@ -35,12 +31,15 @@ from crashlab.cli.out_folder import claimed, claimed_again, point_latest
 from crashlab.cli.reports import Reports
 from crashlab.cli.signals import signals_interrupt
 from crashlab.errors import UsageProblem
+from crashlab.server import ServerChoice
+from crashlab.server.choose import options_of
+from crashlab.server.kinds import AUTO
 
 if TYPE_CHECKING:
     from crashlab.campaign import Plan
     from crashlab.confidence import Until
     from crashlab.profile import Profile
-    from crashlab.results import Keep, ProfileResult, ServerChoice
+    from crashlab.results import Keep, ProfileResult
 
 
 @click.command()
@@ -60,9 +59,7 @@ if TYPE_CHECKING:
 @workers_option
 @scheduler_option
 @seed_option
-@server_option
-@image_option
-@bindir_option
+@server_options
 @set_option
 @report_options
 @out_option
@@ -82,9 +79,7 @@ def run(
     workers: int | None,
     scheduler: str | None,
     seed: int | None,
-    server: ServerKind,
-    image: str | None,
-    pg_bindir: Path | None,
+    choice: ServerChoice,
     overrides: tuple[str, ...],
     telling: Telling,
     out: Path | None,
@@ -107,7 +102,6 @@ def run(
         return _resume(resume, time_limit, Reports(telling), hands)
     if not profiles:
         raise click.UsageError("Missing argument 'PROFILE...'.", context)
-    choice = server_choice(server, image, pg_bindir)
     wanted = [profile for name in profiles for profile in expand(name, overrides)]
     _require_runnable(wanted, choice)
     plan = Plan(
@@ -171,7 +165,7 @@ def _resume(folder: Path, time_limit: float | None, reports: Reports, hands: Han
         return run_plan(plan, folder, reports, hands, latest=False, earlier=earlier)
 
 
-def _require_runnable(wanted: "list[Profile]", choice: "ServerChoice") -> None:
+def _require_runnable(wanted: "list[Profile]", choice: ServerChoice) -> None:
     seen: set[str] = set()
     for profile in wanted:
         if profile.name in seen:
@@ -179,7 +173,7 @@ def _require_runnable(wanted: "list[Profile]", choice: "ServerChoice") -> None:
                 f'profile "{profile.name}" is asked for twice', hint="Name each once; --trials gives more trials."
             )
         seen.add(profile.name)
-        if choice.kind != "auto" and choice.kind not in profile.server.kinds:
+        if choice.kind != AUTO and choice.kind not in profile.server.kinds:
             raise UsageProblem(
                 f'profile "{profile.name}" cannot run on a {choice.kind} server',
                 hint=f"It needs --server {' or '.join(profile.server.kinds)}.",
@@ -210,7 +204,7 @@ def run_plan(
         if latest and isinstance(event, TrialDone):
             point_latest(folder)
 
-    print_header(reports.out, __version__, plan.seed, plan.server.image or plan.server.kind, folder)
+    print_header(reports.out, __version__, plan.seed, plan.server.described, folder)
     executor = executor_for(hands.workers, hands.scheduler)
     if earlier is None:
         save_plan(folder, plan)
@@ -233,12 +227,6 @@ def _run_again(profiles: Sequence[str], overrides: Sequence[str], plan: "Plan") 
         words += ["--until", str(plan.until)]
     for override in overrides:
         words += ["--set", override]
-    if plan.server.image:
-        words += ["--image", plan.server.image]
-    elif plan.server.pg_bindir:
-        words += ["--pg-bindir", str(plan.server.pg_bindir)]
-    elif plan.server.kind != "auto":
-        words += ["--server", plan.server.kind]
     if not plan.record_again:
         words.append("--one-recording")
-    return shlex.join(words)
+    return shlex.join([*words, *options_of(plan.server)])

@@ -6,20 +6,17 @@ from typing import TYPE_CHECKING
 import click
 
 from crashlab.cli.options import (
-    ServerKind,
     Telling,
-    bindir_option,
-    image_option,
     keep_option,
     out_option,
     report_options,
-    server_choice,
-    server_option,
+    server_options,
 )
 from crashlab.cli.out_folder import BASE, claimed
 from crashlab.cli.reports import Reports
 from crashlab.cli.signals import signals_interrupt
 from crashlab.errors import UsageProblem
+from crashlab.server import ServerChoice
 
 if TYPE_CHECKING:
     from crashlab.results import Keep
@@ -44,17 +41,13 @@ def judge(folder: Path, telling: Telling) -> int:
 
 @click.command()
 @click.argument("trial", metavar="DIR-or-ID")
-@server_option
-@image_option
-@bindir_option
+@server_options
 @report_options
 @out_option
 @keep_option
 def replay(
     trial: str,
-    server: ServerKind,
-    image: str | None,
-    pg_bindir: Path | None,
+    choice: ServerChoice,
     telling: Telling,
     out: Path | None,
     keep: "Keep",
@@ -66,7 +59,6 @@ def replay(
     from crashlab import campaign
     from crashlab.results import RunResult
 
-    choice = server_choice(server, image, pg_bindir)
     stored = _trial_folder(trial)
     reports = Reports(telling)
     with claimed(out) as folder, signals_interrupt():

@@ -17,11 +17,15 @@ xfs_file.c and xfs_inode_item.c, fs/btrfs/tree-log.c; POSIX fsync(); tests/recor
 """
 
 from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 from crashlab.disk.fileclass import FileClass
 from crashlab.errors import UsageProblem
 
-TEAR_SIZES = (512, 4096, 8192)
+DiskName = Literal["linux", "strict", "lying", "process"]
+CutAt = Literal["any", "checkpoint", "flush", "wal switch", "end"]
+"""At which operations of a recording the power may be cut."""
+TearBytes = Literal[512, 4096, 8192]
 """Below 512 bytes a tear could go through pg_control's record, which PostgreSQL takes to be atomic."""
 
 KERNEL_PAGE_BYTES = 4096
@@ -44,14 +48,16 @@ class DiskContract:
     flush_left_out: int | None = None  # position of the begin of one flush, or of one write that is its own
 
 
-_PRESETS = {
+_PRESETS: dict[str, DiskContract] = {
     "linux": DiskContract("linux"),
     "strict": DiskContract("strict", fsync_persists_own_name=False, names_in_order=False),
     "lying": DiskContract("lying", flushes_ignored_from=0),
     "process": DiskContract("process", everything_survives=True),
 }
 
-CONTRACT_NAMES = tuple(_PRESETS)
+CONTRACT_NAMES: tuple[str, ...] = get_args(DiskName)
+CUTS: tuple[str, ...] = get_args(CutAt)
+TEAR_SIZES: tuple[int, ...] = get_args(TearBytes)
 
 
 def disk_contract(

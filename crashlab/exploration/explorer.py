@@ -233,6 +233,7 @@ class Explorer:
             acked_before=sum(state == ACKED for state in history.state),
             ledger_position=history.lines,
             at_ns=max(history.end_ns),
+            disk=disk,
         )
 
     def _record(

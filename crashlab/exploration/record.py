@@ -24,7 +24,7 @@ from crashlab.recording.iolog import LogPosition
 from crashlab.recording.recorder import Recorder
 from crashlab.recording.replay import self_check
 from crashlab.seeds import derive
-from crashlab.server import Server, create_server
+from crashlab.server import Restartable, Server, create_server
 from crashlab.trial.setup import TrialPlan, invariants_before, make_workload, server_facts, server_spec
 from crashlab.workload.databases import make_places
 from crashlab.workload.run import Workload
@@ -134,7 +134,7 @@ def _set_up(profile: Profile, server: Server, ledger: LedgerWriter, seed: int) -
     return workload
 
 
-def attach(server: Server, roots: Sequence[Path], home: Path, folder: Path) -> tuple[BaseImage, Path]:
+def attach(server: Restartable, roots: Sequence[Path], home: Path, folder: Path) -> tuple[BaseImage, Path]:
     """Take the base image, make the server's next start a recorded one, and return where its log is.
 
     Args:

@@ -28,6 +28,7 @@ from crashlab.exploration.images import ImageFolder
 from crashlab.exploration.logclock import LogClock
 from crashlab.exploration.recording import Recording
 from crashlab.history import ACKED, COMMITTING_PREPARED, PREPARED, History
+from crashlab.ledger import SETUP_CLIENT
 from crashlab.model import LostRecord, RecordFate, WalAtCut, WalFacts, WalFlush, WalRecord
 from crashlab.recording.base import copy_tree
 from crashlab.recording.decoder import Decoder
@@ -35,7 +36,6 @@ from crashlab.recording.logbytes import LogBytes
 from crashlab.recording.replay import Replayer
 from crashlab.recovery.wal import ReadPart, WalReader, directory, file_of, file_pages, read_control, start_at
 from crashlab.recovery.walpages import Cluster
-from crashlab.workload.run import SETUP_CLIENT
 
 WAL_FOLDER = f"{root_label(0)}/pg_wal"
 _BLOCK_BYTES = 64 << 10

@@ -17,7 +17,7 @@ from crashlab.exploration.unchanged import BaseRelations
 from crashlab.recording.base import BaseImage
 from crashlab.recording.logbytes import LogBytes
 from crashlab.server import registry
-from crashlab.server.base import Server, ServerSpec
+from crashlab.server.base import Restartable, ServerSpec
 from crashlab.server.builds import Build
 from crashlab.server.local import LocalServer
 from crashlab.server.privileges import make_searchable
@@ -26,7 +26,7 @@ from crashlab.server.privileges import make_searchable
 class Worker(registry.Disposable):
     """A folder for crash states and a server on it. Use it as a context manager: leaving removes both."""
 
-    def __init__(self, folder: Path, images: ImageFolder, server: Server) -> None:
+    def __init__(self, folder: Path, images: ImageFolder, server: Restartable) -> None:
         """Take over what `local` or `container` made."""
         self.folder = folder
         self.images = images

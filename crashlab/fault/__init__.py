@@ -1,5 +1,7 @@
-"""How is a server crashed, and what proves that it happened? One fault a file, each returning a receipt."""
+"""How is a server crashed, and what proves that it happened? One kind of fault a file, each returning a receipt."""
 
 from crashlab.fault.inject import inject
+from crashlab.fault.kinds import FAULTS
+from crashlab.fault.targets import TARGETS
 
-__all__ = ["inject"]
+__all__ = ["FAULTS", "TARGETS", "inject"]

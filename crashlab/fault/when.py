@@ -1,18 +1,34 @@
 """When is a fault due? After so many acknowledgements, after a time, or at a seeded moment."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
+from typing import Protocol
 
 from crashlab.errors import FaultError
 from crashlab.ledger import LedgerWriter
-from crashlab.profile import When
 
 POLL_S = 0.0005
 
 
+class Moment(Protocol):
+    """When a fault is due, as a profile says it: exactly one is set."""
+
+    @property
+    def acks(self) -> int | None:
+        """After that many more acknowledged writes."""
+
+    @property
+    def after_ms(self) -> int | None:
+        """After that time."""
+
+    @property
+    def between_ms(self) -> Sequence[int] | None:
+        """At a moment drawn from between these two."""
+
+
 def wait_until_due(
-    when: When, ledger: LedgerWriter, rng: Random, *, running: Callable[[], bool], timeout_s: float
+    when: Moment, ledger: LedgerWriter, rng: Random, *, running: Callable[[], bool], timeout_s: float
 ) -> None:
     """Wait until the fault is due, counted from now.
 
@@ -27,7 +43,7 @@ def wait_until_due(
         delay_ms = float(when.after_ms)
     else:
         assert when.between_ms is not None
-        delay_ms = rng.uniform(*when.between_ms)
+        delay_ms = rng.uniform(when.between_ms[0], when.between_ms[1])
     time.sleep(min(delay_ms / 1000, timeout_s))
 
 

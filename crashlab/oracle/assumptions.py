@@ -11,6 +11,7 @@ Sources: house-rules.md 2, 3; postgres-contract.md 7.5.
 from collections.abc import Sequence
 
 from crashlab.history import ACKED, History
+from crashlab.ledger import SETUP_CLIENT
 from crashlab.model import REQUIRED_CHECKS, Injection, Observation
 from crashlab.oracle.findings import Findings
 from crashlab.oracle.physical import witnesses_damage
@@ -19,8 +20,6 @@ _LOOK_AT_SOMETHING = (
     *("heap_read", "index_read", "amcheck_index", "amcheck_heap", "full_read"),
     *("visibility_map", "page_lsn", "checksums"),
 )
-SETUP_CLIENT = 0
-"""Its transactions are the baseline, not the workload."""
 
 
 def check_run(

@@ -7,9 +7,6 @@ from functools import cached_property
 from crashlab.history import History
 from crashlab.model import Clause, Contract, CrashClass, Injection, Observation
 
-RECORDED = " disk"
-"""How the target of a receipt ends if the crash was made from a recording."""
-
 
 @dataclass(frozen=True)
 class Case:
@@ -29,7 +26,7 @@ class Case:
     @property
     def recorded(self) -> bool:
         """Whether the crash is a cut through a recording; then times count back from the last answer before it."""
-        return any(injection.target.endswith(RECORDED) for injection in self.injections)
+        return any(injection.disk is not None for injection in self.injections)
 
     @cached_property
     def fault_ns(self) -> int:

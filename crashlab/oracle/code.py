@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from crashlab.model import Family
 
 SEVERITIES = (
-    "no start",
+    "the server does not start",
     "silent corruption",
     "loud corruption",
     "forbidden loss",

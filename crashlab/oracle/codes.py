@@ -29,7 +29,7 @@ _NOT_THE_SETTINGS = "No setting does more for it: look for a flush that did not 
 
 def _loss(code: str, rank: int, title: str, explanation: str, manual: str, remedy: str) -> Code:
     return Code(
-        code=f"LOSS-{code}",
+        code=code,
         family=Family.LOSS,
         rank=rank,
         title=title,
@@ -41,7 +41,7 @@ def _loss(code: str, rank: int, title: str, explanation: str, manual: str, remed
 
 def _inconclusive(code: str, title: str, explanation: str, remedy: str) -> Code:
     return Code(
-        code=f"INCONCLUSIVE-{code}",
+        code=code,
         family=Family.INCONCLUSIVE,
         rank=NOT_LOOKED,
         title=title,
@@ -53,7 +53,7 @@ def _inconclusive(code: str, title: str, explanation: str, remedy: str) -> Code:
 
 def _note(code: str, title: str, explanation: str, manual: str, remedy: str) -> Code:
     return Code(
-        code=f"NOTE-{code}",
+        code=code,
         family=Family.NOTE,
         rank=NOTED,
         title=title,
@@ -82,7 +82,7 @@ _TABLE = (
     *SILENT_CORRUPTION,
     *LOUD_CORRUPTION,
     _loss(
-        "SYNC-COMMIT",
+        "LOSS-SYNC-COMMIT",
         FORBIDDEN_LOSS,
         "an acknowledged synchronous commit is missing",
         "The client received COMMIT with synchronous_commit not off (or for a command that is always flushed), and the "
@@ -93,7 +93,7 @@ _TABLE = (
         _NOT_THE_SETTINGS,
     ),
     _loss(
-        "PROTECTED-ASYNC",
+        "LOSS-PROTECTED-ASYNC",
         FORBIDDEN_LOSS,
         "an asynchronous commit is missing that was already durable",
         "The commit was asynchronous, but a flush that was acknowledged later, or a WAL position seen later, proves "
@@ -102,7 +102,7 @@ _TABLE = (
         _NOT_THE_SETTINGS,
     ),
     _loss(
-        "PREPARED",
+        "LOSS-PREPARED",
         FORBIDDEN_LOSS,
         "a prepared transaction is missing",
         "PREPARE TRANSACTION was acknowledged, which always flushes, and no decision was acknowledged. Yet the "
@@ -111,7 +111,7 @@ _TABLE = (
         _NOT_THE_SETTINGS,
     ),
     _loss(
-        "ASYNC-WINDOW",
+        "LOSS-ASYNC-WINDOW",
         PERMITTED_LOSS,
         "the newest asynchronous commits are missing, as documented",
         "With synchronous_commit off the client is told before the log is flushed. A crash may lose the newest of "
@@ -122,7 +122,7 @@ _TABLE = (
         "that was acknowledged in time: it flushes all log before its own.",
     ),
     _loss(
-        "ASYNC-WINDOW-EXCEEDED",
+        "LOSS-ASYNC-WINDOW-EXCEEDED",
         PERMITTED_LOSS,
         "lost asynchronous commits are older than the documented window",
         "The commits were asynchronous and nothing proves that they had been flushed, but they are older than three "
@@ -133,7 +133,7 @@ _TABLE = (
         "that was acknowledged in time. A shorter wal_writer_delay helps only if the disk keeps up.",
     ),
     _loss(
-        "NOTHING-PROMISED",
+        "LOSS-NOTHING-PROMISED",
         PERMITTED_LOSS,
         "acknowledged commits are missing, and nothing was promised",
         "With these settings and this crash PostgreSQL promises nothing, even for synchronous commits. The loss is "
@@ -142,66 +142,66 @@ _TABLE = (
         "fsync = on and synchronous_commit = on would have saved it, on a disk that has flushed what it says it has.",
     ),
     _inconclusive(
-        "NO-INJECTION",
+        "INCONCLUSIVE-NO-INJECTION",
         "no fault was injected",
         "There is no receipt of a fault, so nothing was tested.",
         "Give the profile a fault.",
     ),
     _inconclusive(
-        "INJECTION-UNCONFIRMED",
+        "INCONCLUSIVE-INJECTION-UNCONFIRMED",
         "nothing proves that the fault happened",
         "A fault was sent, but its receipt holds no proof. Sent is not happened.",
         "Run it again; if it stays so, look at the receipt in trial.json and at the server's log.",
     ),
     _inconclusive(
-        "NO-CRASH",
+        "INCONCLUSIVE-NO-CRASH",
         "the server did not crash",
         "The fault should have made the server recover, but its log shows no recovery: nothing was tested.",
         "Aim at a process whose death makes the server recover, or look at its log for a stop in time.",
     ),
     _inconclusive(
-        "TOO-FEW-ACKS",
+        "INCONCLUSIVE-TOO-FEW-ACKS",
         "too few transactions were acknowledged before the fault",
         "With next to nothing acknowledged there is next to nothing to lose. Let the workload run longer, or lower "
         "the profile's minimum.",
         "Let the workload run longer, or lower the profile's minimum.",
     ),
     _inconclusive(
-        "CHECK-NOT-RUN",
+        "INCONCLUSIVE-CHECK-NOT-RUN",
         "a check did not look",
         "A required check was skipped, failed for a reason outside the data, or looked at nothing. Not run is not "
         "passed.",
         "Remove the reason that is named, then run the trial again.",
     ),
     _inconclusive(
-        "TOOL-FAULT",
+        "INCONCLUSIVE-TOOL-FAULT",
         "the server could not be started for a reason outside the data",
         "A port, a permission, a lock file or a limit kept the server from starting. That says nothing about the data.",
         "Remove the reason that is named, then run the trial again.",
     ),
     _inconclusive(
-        "INVARIANT-BEFORE",
+        "INCONCLUSIVE-INVARIANT-BEFORE",
         "an invariant did not hold before the crash",
         "The query returned rows while the server had not crashed yet. So it is no invariant of this workload, or the "
         "workload itself breaks it, and nothing follows from what it returns after the crash.",
         "Correct the query, or the workload, until it holds at every moment without a crash.",
     ),
     _inconclusive(
-        "WORKLOAD-ERROR",
+        "INCONCLUSIVE-WORKLOAD-ERROR",
         "the workload failed before the fault",
         "A client met an error that the fault does not explain, so the ledger may not mean what it says.",
         "Remove the cause of the error, then run the trial again.",
     ),
     _inconclusive(
-        "TRIAL-TIMEOUT",
+        "INCONCLUSIVE-TRIAL-TIMEOUT",
         "the trial took longer than it was given",
         "The time limit of a single trial was reached, so crashlab killed the server, whatever it was doing. Nothing "
         "that is missing afterwards says anything about the database.",
-        "Give each trial more time, or look at server.log for what held it up: a statement that sleeps or waits for a "
+        "Give each trial more time (--trial-timeout), or look at server.log for what held it up: a statement that sleeps or waits for a "
         "lock holds up the end of the workload.",
     ),
     _note(
-        "LEDGER-TRUNCATED",
+        "NOTE-LEDGER-TRUNCATED",
         "the ledger's last line is cut short",
         "The writer of the ledger was stopped in the middle of a line. The rest is judged; the event of that line "
         "counts as never written down.",
@@ -209,7 +209,7 @@ _TABLE = (
         "Nothing needs to be done: a client that was killed leaves such a line.",
     ),
     _note(
-        "STATISTICS-LOST",
+        "NOTE-STATISTICS-LOST",
         "the statistics are gone although the server had been stopped cleanly",
         "A clean stop writes the cumulative statistics to a file, and the next start reads them back. Up to 17 that "
         "file is renamed into place without being flushed, so a power cut soon after the stop may leave it empty or "
@@ -219,7 +219,7 @@ _TABLE = (
         "ANALYZE after such a start gives autovacuum its numbers back; 18 flushes the file.",
     ),
     _note(
-        "UNEXPECTED-RECOVERY",
+        "NOTE-UNEXPECTED-RECOVERY",
         "the server recovered although the fault should not crash it",
         "The process that was killed is restarted alone as a rule, yet the log shows a crash recovery.",
         RELIABILITY,

@@ -17,7 +17,7 @@ def _corruption(
     code: str, title: str, explanation: str, manual: str, *, detection: str, like: str = "", rank: int = SILENT
 ) -> Code:
     return Code(
-        code=f"CORRUPT-{code}",
+        code=code,
         family=Family.CORRUPTION,
         rank=rank,
         title=title,
@@ -31,7 +31,7 @@ def _corruption(
 
 SILENT_CORRUPTION = (
     _corruption(
-        "WRONG-VALUE",
+        "CORRUPT-WRONG-VALUE",
         "a row holds what no transaction wrote",
         "The row's key, version and writer point to a surviving transaction, but the row's content is not what that "
         "transaction wrote. No error was raised: a reader would believe the value.",
@@ -40,7 +40,7 @@ SILENT_CORRUPTION = (
         detection="Checksums refuse a page that is torn, or whose bytes changed on the disk; an old one they accept.",
     ),
     _corruption(
-        "PARTIAL-TRANSACTION",
+        "CORRUPT-PARTIAL-TRANSACTION",
         "a transaction is there in part",
         "Some effects of one transaction survived and others did not, and no later survivor explains the difference. "
         "Each transaction inserts one marker row in the same commit as its data, so marker and data must agree. "
@@ -50,7 +50,7 @@ SILENT_CORRUPTION = (
         detection=_WHOLE_PAGES,
     ),
     _corruption(
-        "HOLE",
+        "CORRUPT-HOLE",
         "a transaction is missing although a later one is there",
         "The missing transaction's commit record certainly precedes that of a surviving one: it was acknowledged "
         "before the survivor sent COMMIT, or the survivor built on its row version. Recovery replays the log in "
@@ -60,7 +60,7 @@ SILENT_CORRUPTION = (
         detection=_WHOLE_PAGES,
     ),
     _corruption(
-        "PHANTOM",
+        "CORRUPT-PHANTOM",
         "something is there that nobody committed",
         "A row or a marker comes from a transaction that rolled back, failed, never sent COMMIT, or that the ledger "
         "does not know. Such a transaction must leave no trace.",
@@ -69,7 +69,7 @@ SILENT_CORRUPTION = (
         detection=_BY_COMPARISON,
     ),
     _corruption(
-        "DISCARDED-ROW",
+        "CORRUPT-DISCARDED-ROW",
         "a row is there that ROLLBACK TO SAVEPOINT undid",
         "The transaction committed, but this row was written inside a savepoint that it rolled back. The rolled-back "
         "subtransaction must leave no trace.",
@@ -78,7 +78,7 @@ SILENT_CORRUPTION = (
         detection=_BY_COMPARISON,
     ),
     _corruption(
-        "RESURRECTED",
+        "CORRUPT-RESURRECTED",
         "a deleted row is back",
         "A surviving transaction deleted the row, yet an earlier version of it is visible again.",
         WAL_INTRO,
@@ -86,7 +86,7 @@ SILENT_CORRUPTION = (
         detection=_WHOLE_PAGES,
     ),
     _corruption(
-        "STALE-VERSION",
+        "CORRUPT-STALE-VERSION",
         "a row is older than its last surviving writer",
         "A surviving transaction overwrote the row, yet the version from before is visible: as if the page had not "
         "been written, or had been replaced by an old copy.",
@@ -95,7 +95,7 @@ SILENT_CORRUPTION = (
         detection=_WHOLE_PAGES,
     ),
     _corruption(
-        "MISSING-ROW",
+        "CORRUPT-MISSING-ROW",
         "a row of a surviving transaction is gone",
         "A surviving transaction wrote the row and no survivor deleted it, yet a sequential scan does not return it. "
         "A truncated or replaced file passes checksums and amcheck, so only the ledger sees this.",
@@ -104,7 +104,7 @@ SILENT_CORRUPTION = (
         detection=_WHOLE_PAGES,
     ),
     _corruption(
-        "DUPLICATE-KEY",
+        "CORRUPT-DUPLICATE-KEY",
         "a unique key is there twice",
         "A sequential scan returned more than one visible row for a key that the table declares unique.",
         "indexes-unique.html",
@@ -112,7 +112,7 @@ SILENT_CORRUPTION = (
         detection="amcheck's bt_index_check with checkunique (from 17) sees it if the index has both rows.",
     ),
     _corruption(
-        "VERSION-FORK",
+        "CORRUPT-VERSION-FORK",
         "two surviving transactions made the same version of a row",
         "Each writer counts the row's version up by one under a row lock, so two surviving writers cannot have made "
         "the same version: one of them did not see the other.",
@@ -121,7 +121,7 @@ SILENT_CORRUPTION = (
         detection=_BY_COMPARISON,
     ),
     _corruption(
-        "INDEX-MISMATCH",
+        "CORRUPT-INDEX-MISMATCH",
         "an index and its table disagree",
         "A forced index scan and a forced sequential scan of the same table returned different rows. Queries give "
         "different answers depending on the plan.",
@@ -131,7 +131,7 @@ SILENT_CORRUPTION = (
         "table.",
     ),
     _corruption(
-        "VISIBILITY-MAP",
+        "CORRUPT-VISIBILITY-MAP",
         "the visibility map calls rows visible or frozen that are not",
         "A page is marked all-visible or all-frozen although a row on it is not. An index-only scan believes the mark "
         "and returns rows that a sequential scan does not; vacuum passes over the page.",
@@ -140,7 +140,7 @@ SILENT_CORRUPTION = (
         detection="pg_check_visible and pg_check_frozen see it; pg_truncate_visibility_map and VACUUM repair it.",
     ),
     _corruption(
-        "FUTURE-LSN",
+        "CORRUPT-FUTURE-LSN",
         "a page is newer than the log",
         "The page's LSN lies behind the end of the log that recovery found, so it was changed by a record that is not "
         "there. Log must be on disk before any page that it changed.",
@@ -150,7 +150,7 @@ SILENT_CORRUPTION = (
         "satisfied).",
     ),
     _corruption(
-        "COMMIT-STATUS",
+        "CORRUPT-COMMIT-STATUS",
         "the commit log contradicts the data",
         "pg_xact_status and the table contents disagree about a transaction, or its status cannot be read. The commit "
         "bits are in pg_xact, two bits a transaction, without checksums.",
@@ -159,7 +159,7 @@ SILENT_CORRUPTION = (
         detection="pg_xact has no checksums, and amcheck does not read it.",
     ),
     _corruption(
-        "WAL-STATE-MISMATCH",
+        "CORRUPT-WAL-STATE-MISMATCH",
         "the log and the data disagree about a commit",
         "A transaction survives exactly when its commit record ends at or before the end of the valid log. Before "
         "recovery the log held the record and the transaction is missing, or the record was not there and the "
@@ -169,7 +169,7 @@ SILENT_CORRUPTION = (
         detection="pg_waldump on a copy from before the recovery shows the record; no check of the server sees it.",
     ),
     _corruption(
-        "SURVIVORS-CHANGED",
+        "CORRUPT-SURVIVORS-CHANGED",
         "a second crash during the recovery changed who survived",
         "The same crash state was recovered twice: once without a hitch, once cut off in the middle and recovered "
         "again. Both times the same log was there to be replayed, so the same transactions must be there.",
@@ -178,7 +178,7 @@ SILENT_CORRUPTION = (
         detection=_BY_COMPARISON,
     ),
     _corruption(
-        "SEQUENCE-REGRESS",
+        "CORRUPT-SEQUENCE-REGRESS",
         "a sequence hands out a value again",
         "The sequence's next value is not above a value that a surviving transaction already received. Gaps of up to "
         "32 values after a crash are normal; going backwards is not.",
@@ -187,7 +187,7 @@ SILENT_CORRUPTION = (
         detection="A unique key on the column turns it into an error; nothing else sees it.",
     ),
     _corruption(
-        "INVARIANT",
+        "CORRUPT-INVARIANT",
         "a statement that always holds does not hold",
         "The statement holds after every transaction, so it must hold after any prefix of them, whatever was lost.",
         ISOLATION,
@@ -195,7 +195,7 @@ SILENT_CORRUPTION = (
         detection="Only the statement itself sees it; neither checksums nor amcheck know of it.",
     ),
     _corruption(
-        "PREPARED-VISIBLE",
+        "CORRUPT-PREPARED-VISIBLE",
         "data of an undecided prepared transaction is visible",
         "The transaction was prepared, or PREPARE was sent, but COMMIT PREPARED was never sent. Its rows must not be "
         "visible to anybody.",
@@ -204,7 +204,7 @@ SILENT_CORRUPTION = (
         detection=_BY_COMPARISON,
     ),
     _corruption(
-        "PREPARED-RESURRECTED",
+        "CORRUPT-PREPARED-RESURRECTED",
         "a decided prepared transaction is prepared again",
         "COMMIT PREPARED or ROLLBACK PREPARED was acknowledged, or its commit is visible, yet pg_prepared_xacts lists "
         "the transaction. It holds its locks again, and can be decided a second time the other way.",
@@ -213,7 +213,7 @@ SILENT_CORRUPTION = (
         detection="A look at pg_prepared_xacts after each crash shows it.",
     ),
     _corruption(
-        "PREPARED-UNKNOWN",
+        "CORRUPT-PREPARED-UNKNOWN",
         "a prepared transaction exists that nobody prepared",
         "pg_prepared_xacts lists a transaction that the ledger does not know.",
         "two-phase.html",
@@ -224,7 +224,7 @@ SILENT_CORRUPTION = (
 
 LOUD_CORRUPTION = (
     _corruption(
-        "INDEX-AMCHECK",
+        "CORRUPT-INDEX-AMCHECK",
         "amcheck rejects an index",
         "bt_index_check found an index that breaks its own rules, or a table row that has no index entry.",
         "amcheck.html",
@@ -233,7 +233,7 @@ LOUD_CORRUPTION = (
         rank=LOUD,
     ),
     _corruption(
-        "HEAP-AMCHECK",
+        "CORRUPT-HEAP-AMCHECK",
         "amcheck rejects a table",
         "verify_heapam found a tuple, a line pointer or a transaction id that cannot be.",
         "amcheck.html",
@@ -242,7 +242,7 @@ LOUD_CORRUPTION = (
         rank=LOUD,
     ),
     _corruption(
-        "UNREADABLE",
+        "CORRUPT-UNREADABLE",
         "stored data cannot be read",
         "The server raised an error for damaged storage while it read the object: an invalid page, a short or missing "
         "file, a missing TOAST chunk, a value that cannot be decoded.",
@@ -252,7 +252,7 @@ LOUD_CORRUPTION = (
         rank=LOUD,
     ),
     _corruption(
-        "MISSING-RELATION",
+        "CORRUPT-MISSING-RELATION",
         "a table is gone from the catalog",
         "A table that a committed transaction created is not known to the recovered server.",
         "catalogs.html",
@@ -261,7 +261,7 @@ LOUD_CORRUPTION = (
         rank=LOUD,
     ),
     _corruption(
-        "DIED-ON-READ",
+        "CORRUPT-DIED-ON-READ",
         "the recovered server died while it was read",
         "Recovery ended and connections were accepted, but reading the data made the server go away.",
         "wal-reliability.html",

@@ -219,7 +219,7 @@ class Wal:
         if weak is not None and weak.setting == "fsync":
             return "with fsync off the server flushes nothing"
         when = "" if flush is None else f" (the last one that ended did so {flushed_when(flush)})"
-        if any(injection.target == "lying disk" for injection in self._case.injections):
+        if any(injection.disk == "lying" for injection in self._case.injections):
             return f"this disk ignores flushes{when}"
         if flush is not None and not flush.kept:
             return f"this disk ignored a flush{when}"

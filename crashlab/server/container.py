@@ -1,8 +1,5 @@
 """How does a PostgreSQL image run, die and start again?
 
-testcontainers makes the container; its own helper container (ryuk) stays off, since it would be fetched even offline.
-The host port is chosen once and kept: Docker would give a new one at every start. It is published on 127.0.0.1 only.
-
 A data directory that is to be read from outside lies in a folder of this machine (`share_data`); it outlives the
 container, which is made anew for other environment variables, fixed at creation as they are.
 
@@ -17,47 +14,29 @@ Source of the traps: environment.md "Containers".
 """
 
 import contextlib
-import io
 import os
 import shlex
 import signal as signals
-import tarfile
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
 
 from crashlab.errors import ServerError, ServerTimeout
 from crashlab.server import registry
 from crashlab.server.base import STOP_SIGNALS, Process, Server, ServerSpec, StopMode, Version, describe_exit
-from crashlab.server.engine import (
-    API_TIMEOUT_S,
-    HOST,
-    TarStream,
-    docker_errors,
-    free_port,
-    inspect_image,
-    new_container,
-    port_is_taken,
-    tar_of,
-)
+from crashlab.server.engine import API_TIMEOUT_S, HOST, docker_errors
+from crashlab.server.enginecontainer import EngineContainer
 from crashlab.server.roles import POSTMASTER, role_of
 from crashlab.server.settings import collects_log
-from crashlab.server.sharedfolder import SharedFolder, refuse_unless_root
+from crashlab.server.sharedfolder import SharedFolder
 
-if TYPE_CHECKING:
-    from docker.models.containers import Container
-    from testcontainers.core.container import DockerContainer
-
-LABELS = {"crashlab": "1"}
 CONFIG_FILE = "/etc/crashlab.conf"
 LOG_FOLDER = "/tmp/crashlab"
 LOG_FILE = "server.log"
 INSIDE = "/crashlab"  # where a shared folder is mounted
 DEFAULT_PGDATA = "/var/lib/postgresql/data"
 POSTMASTER_PID = 1
-PORT_ATTEMPTS = 5
 INITDB_TIMEOUT_S = 120.0
 
 # Shell built-ins only, so that one exec costs one process and works in any image. `read` drops the NULs.
@@ -99,59 +78,45 @@ class ContainerServer(Server):
         """
         super().__init__(spec)
         self.source = image
-        self._name = f"crashlab-{os.urandom(6).hex()}"
         self._password = os.urandom(16).hex()
-        self._port = 0
-        self._docker: DockerContainer | None = None
         self._version: Version | None = None
         self._log_marks = [(0, 0)]
         self._log_before = b""  # of the container before this one
         self._shared: SharedFolder | None = None
         self._created_with: dict[str, str] = {}
         try:
-            self._docker = new_container(image)
-            self._environment, self.machine = inspect_image(self._docker, image)
+            self.container = EngineContainer(image)
         except BaseException:
-            self.dispose()
+            registry.remove(self)  # nothing was made
             raise
+        self.machine = self.container.machine
+        self._pgdata = self.container.environment.get("PGDATA", DEFAULT_PGDATA)
 
     # Life cycle
 
     def _launch(self, settings: dict[str, str], deadline: float) -> None:
         with docker_errors(f'could not start a container of "{self.source}"'):
-            if self._find() is not None and self._created_with != self.environment:
+            if self.container.find() is not None and self._created_with != self.environment:
                 assert self._shared is not None, "the data directory would go with the container"
-                self._log_before += self._wrapped().logs()
-                self._remove()
-            if self._find() is None:
+                self._log_before += self.container.log()
+                self.container.remove()
+            if self.container.find() is None:
                 self._create(settings)
             else:
-                self._wrapped().put_archive("/", tar_of(CONFIG_FILE, self._config(settings)))
-                self._wrapped().start()
+                self.container.put_file(CONFIG_FILE, self._config(settings))
+                self.container.existing().start()
 
     def _create(self, settings: dict[str, str]) -> None:
-        """Create and start. The port found free may be taken meanwhile: then another one."""
-        from docker.errors import APIError
-
-        assert self._docker is not None
-        mounts = [self._shared.mount()] if self._shared is not None else []
-        self._docker.with_name(self._name).with_kwargs(labels=LABELS, mounts=mounts)
-        self._docker.with_command(["postgres", "-c", f"config_file={CONFIG_FILE}"])
         self._created_with = dict(self.environment)
-        own = {"PGDATA": self._pgdata(), "POSTGRES_PASSWORD": self._password}
+        own = {"PGDATA": self._pgdata, "POSTGRES_PASSWORD": self._password}
         own["POSTGRES_INITDB_ARGS"] = shlex.join(self._initdb_options())
-        self._docker.env = {**own, **self.environment}
-        self._docker.with_copy_into_container(self._config(settings), CONFIG_FILE)
-        for attempt in range(PORT_ATTEMPTS):
-            self._port = free_port()
-            self._docker.ports = {"5432/tcp": (HOST, self._port)}  # type: ignore[dict-item]
-            try:
-                self._docker.start()
-                break
-            except APIError as error:
-                self._remove()
-                if attempt + 1 == PORT_ATTEMPTS or not port_is_taken(error):
-                    raise
+        self.container.create(
+            folders=[self._shared] if self._shared is not None else [],
+            variables={**own, **self.environment},
+            command=["postgres", "-c", f"config_file={CONFIG_FILE}"],
+            files={CONFIG_FILE: self._config(settings)},
+            publish=5432,
+        )
 
     def _initdb_options(self) -> list[str]:
         unknown = "--no-data-checksums"  # was the default before 18, and had no option
@@ -159,42 +124,13 @@ class ContainerServer(Server):
             return [option for option in self.initdb if option != unknown]
         return list(self.initdb)
 
-    def share_data(self) -> None:
-        """See Server.share_data. The entry point makes the data directory, at a start that is stopped again.
-
-        Raises:
-            ServerError: not as root on one machine.
-        """
-        assert self._docker is not None
-        assert not self._started
-        refuse_unless_root(self._docker)
-        self._shared = SharedFolder(Path(tempfile.gettempdir()), INSIDE)
-        self._environment["PGDATA"] = f"{INSIDE}/data"
-        self.data_directory = self._shared.path / "data"
-        self.start(timeout_s=INITDB_TIMEOUT_S)
-        self.stop("fast")
-
-    def seen(self, path: Path) -> PurePath:
-        """See Server.seen."""
-        assert self._shared is not None
-        return self._shared.seen(path)
-
-    def own(self, path: Path) -> None:
-        """See Server.own."""
-        assert self.data_directory is not None
-        status = self.data_directory.stat()
-        os.chown(path, status.st_uid, status.st_gid)
-
     def _config(self, settings: dict[str, str]) -> bytes:
         complete = {"lc_messages": "C", **settings, "listen_addresses": "*", "port": "5432"}
         if collects_log(settings):
             complete |= {"log_directory": LOG_FOLDER, "log_filename": LOG_FILE, "log_rotation_age": "0"}
-        lines = [f"include_if_exists = {_quoted(self._pgdata() + '/postgresql.conf')}"]
+        lines = [f"include_if_exists = {_quoted(self._pgdata + '/postgresql.conf')}"]
         lines += [f"{name} = {_quoted(value)}" for name, value in complete.items()]
         return ("\n".join(lines) + "\n").encode()
-
-    def _pgdata(self) -> str:
-        return self._environment.get("PGDATA", DEFAULT_PGDATA)
 
     def stop(self, mode: StopMode = "fast", timeout_s: float = 30.0) -> None:
         """See Server.stop."""
@@ -215,7 +151,7 @@ class ContainerServer(Server):
             return False
         try:
             with docker_errors(f"could not send {sig.name} to the container"):
-                self._wrapped().kill(sig.name)
+                self.container.kill(sig.name)
         except ServerError:
             if self.running():
                 raise
@@ -223,38 +159,83 @@ class ContainerServer(Server):
         return True
 
     def _wait_exit(self, timeout_s: float) -> bool:
-        """Wait for the container's end. Not Docker's own wait call alone: its timeout is one of the HTTP socket."""
-        from requests.exceptions import ConnectionError as Disconnected
-        from requests.exceptions import ReadTimeout
-
-        with docker_errors("could not wait for the container"), contextlib.suppress(Disconnected, ReadTimeout):
-            self._wrapped().wait(timeout=max(timeout_s, 0.1))
+        self.container.wait(timeout_s)
         return not self.running()
 
+    def running(self) -> bool:
+        """See Server.running."""
+        return self.container.state().get("Status") in ("running", "paused")
+
+    def postmaster_exit(self) -> str | None:
+        """See Server.postmaster_exit: Docker's exit code, 128 + n meaning signal n."""
+        state = self.container.state()
+        if state.get("Status") != "exited":
+            return None
+        code = int(state["ExitCode"])
+        return f"container exit code {code}: {describe_shell_exit(code)}"
+
     def dispose(self, keep_data_to: Path | None = None) -> None:
-        """See Server.dispose."""
+        """See Server.dispose. Where it fails the server stays registered, to be tried again at exit."""
         try:
-            if keep_data_to is not None and self._find() is not None:
+            if keep_data_to is not None and self.container.find() is not None:
                 self.kill_all()
                 self._keep(keep_data_to)
         finally:
-            if self._docker is not None:
-                self._remove()
-                self._docker.get_docker_client().client.close()
+            self.container.remove()
+            self.container.close()
             if self._shared is not None:
                 self._shared.remove()
             registry.remove(self)
 
-    def _remove(self) -> None:
-        """Remove container and volume. Where that fails the server stays registered, to be tried again at exit."""
-        from docker.errors import NotFound
+    def _keep(self, target: Path) -> None:
+        try:
+            target.mkdir(parents=True)
+        except OSError as error:
+            raise ServerError(f'could not keep the data directory as "{target}": {error.strerror}') from error
+        self.container.copy_out(f"{self._pgdata}/.", target, content=True)
 
-        with docker_errors(f'could not remove the container "{self._name}"'), contextlib.suppress(NotFound):
-            container = self._find()
-            if container is not None:
-                container.remove(force=True, v=True)
-        assert self._docker is not None
-        self._docker._container = None
+    def _address(self) -> dict[str, str]:
+        return {"host": HOST, "port": str(self.container.port), "password": self._password}
+
+    @property
+    def version(self) -> Version:
+        """The image's PostgreSQL version: from its environment, else from the running server, else by a short run."""
+        if self._version is None:
+            self._version = Version.parse(self.container.environment.get("PG_VERSION") or self._ask_version())
+        return self._version
+
+    def _ask_version(self) -> str:
+        if self.running():
+            with self.connect() as connection:
+                return connection.info.parameter_status("server_version") or ""
+        return self.container.probe("postgres", "--version")
+
+    # Files
+
+    def share_data(self) -> None:
+        """See Server.share_data. The entry point makes the data directory, at a start that is stopped again.
+
+        Raises:
+            ServerError: not as root on one machine.
+        """
+        assert not self._started
+        self.container.refuse_unless_root()
+        self._shared = SharedFolder(Path(tempfile.gettempdir()), INSIDE)
+        self._pgdata = f"{INSIDE}/data"
+        self.data_directory = self._shared.path / "data"
+        self.start(timeout_s=INITDB_TIMEOUT_S)
+        self.stop("fast")
+
+    def seen(self, path: Path) -> PurePath:
+        """See Server.seen."""
+        assert self._shared is not None
+        return self._shared.seen(path)
+
+    def own(self, path: Path) -> None:
+        """See Server.own."""
+        assert self.data_directory is not None
+        status = self.data_directory.stat()
+        os.chown(path, status.st_uid, status.st_gid)
 
     @contextlib.contextmanager
     def files_at_rest(self, paths: Sequence[str]) -> Iterator[Path]:
@@ -264,96 +245,8 @@ class ContainerServer(Server):
             return
         with tempfile.TemporaryDirectory(prefix="crashlab-files-") as folder:
             for path in paths:
-                self._copy_out(path, Path(folder, path).parent)
+                self.container.copy_out(f"{self._pgdata}/{path}", Path(folder, path).parent)
             yield Path(folder)
-
-    def _keep(self, target: Path) -> None:
-        try:
-            target.mkdir(parents=True)
-        except OSError as error:
-            raise ServerError(f'could not keep the data directory as "{target}": {error.strerror}') from error
-        self._copy_out(".", target)
-
-    def _copy_out(self, path: str, target: Path) -> None:
-        """Copy a file or folder of the data directory into a folder; of "." the content."""
-        with docker_errors("could not copy files out of the container"):
-            stream, _ = self._wrapped().get_archive(f"{self._pgdata()}/{path}")
-            try:
-                target.mkdir(parents=True, exist_ok=True)
-                with tarfile.open(fileobj=TarStream(stream), mode="r|") as archive:
-                    for member in archive:
-                        if path == ".":  # the archive's first folder is PGDATA itself
-                            member.name = member.name.partition("/")[2]
-                        if member.name:
-                            archive.extract(member, target, filter="tar")
-            except OSError as error:
-                raise ServerError(f'could not copy "{path}" to "{target}": {error.strerror}') from error
-
-    # The container
-
-    def _wrapped(self) -> "Container":
-        container = self._find()
-        if container is None:
-            raise ServerError("could not reach the container: it is gone, or was never started")
-        return container
-
-    def _find(self) -> "Container | None":
-        """The container by its name, which was chosen before it was made: an interrupted creation is found too."""
-        from docker.errors import NotFound
-
-        if self._docker is None:
-            return None
-        if self._docker._container is None:
-            with contextlib.suppress(NotFound):
-                self._docker._container = self._docker.get_docker_client().client.containers.get(self._name)
-        return self._docker._container
-
-    def _state(self) -> dict[str, Any]:
-        from docker.errors import NotFound
-
-        container = self._find()
-        if container is None:
-            return {}
-        with docker_errors("could not ask for the container's state"), contextlib.suppress(NotFound):
-            container.reload()
-            state: dict[str, Any] = container.attrs["State"]
-            return state
-        return {}
-
-    def _exec(self, script: str, *arguments: str) -> str:
-        with docker_errors("could not run a command in the container"):
-            result = self._wrapped().exec_run(["sh", "-c", script, "sh", *arguments])
-        assert isinstance(result.output, bytes)
-        text = result.output.decode(errors="replace")
-        if result.exit_code != 0:
-            raise ServerError("could not run a command in the container", detail=text)
-        return text
-
-    def _address(self) -> dict[str, str]:
-        return {"host": HOST, "port": str(self._port), "password": self._password}
-
-    @property
-    def version(self) -> Version:
-        """The image's PostgreSQL version: from its environment, else from the running server, else by a short run."""
-        if self._version is None:
-            self._version = Version.parse(self._environment.get("PG_VERSION") or self._ask_version())
-        return self._version
-
-    def _ask_version(self) -> str:
-        if self.running():
-            with self.connect() as connection:
-                return connection.info.parameter_status("server_version") or ""
-        with docker_errors(f'could not run "postgres --version" in "{self.source}"'):
-            assert self._docker is not None
-            containers = self._docker.get_docker_client().client.containers
-            # Not `run(remove=True)`: that leaves the image's anonymous volume behind.
-            probe = containers.create(self.source, ["postgres", "--version"], labels=LABELS, network_mode="none")
-            try:
-                probe.start()
-                probe.wait(timeout=API_TIMEOUT_S)
-                return probe.logs().decode(errors="replace")
-            finally:
-                probe.remove(force=True, v=True)
 
     # Processes
 
@@ -363,7 +256,7 @@ class ContainerServer(Server):
             return []
         cluster_name = self._in_force.get("cluster_name", "")
         found: list[Process] = []
-        for line in self._exec(LIST_PROCESSES).splitlines():
+        for line in self.container.execute(LIST_PROCESSES).splitlines():
             pid, _, title = line.partition(" ")
             if int(pid) == POSTMASTER_PID:
                 found.insert(0, Process(POSTMASTER_PID, POSTMASTER))
@@ -379,7 +272,7 @@ class ContainerServer(Server):
             return
         script = 'IFS= read -r t <"/proc/$1/cmdline" || :; case $t in postgres:*) kill -"$2" "$1";; *) exit 3;; esac'
         try:
-            self._exec(script, str(pid), sig.name.removeprefix("SIG"))
+            self.container.execute(script, str(pid), sig.name.removeprefix("SIG"))
         except ServerError as error:
             raise ServerError(
                 f"could not signal process {pid}: it is not a process of this server, or it is gone"
@@ -396,7 +289,7 @@ class ContainerServer(Server):
             return []
         tries = max(0, int((deadline - time.monotonic()) / 0.02))
         try:
-            left = self._exec(WAIT_GONE, str(tries), *map(str, pids))
+            left = self.container.execute(WAIT_GONE, str(tries), *map(str, pids))
         except ServerError:
             # The container ended meanwhile, and the command with it.
             if not self.running():
@@ -406,19 +299,7 @@ class ContainerServer(Server):
 
     def wait_stopped(self, pid: int, timeout_s: float = 10.0) -> bool:
         """See Server.wait_stopped."""
-        return self._exec(WAIT_STOPPED, str(int(timeout_s / 0.02)), str(pid)).strip() == "T"
-
-    def running(self) -> bool:
-        """See Server.running."""
-        return self._state().get("Status") in ("running", "paused")
-
-    def postmaster_exit(self) -> str | None:
-        """See Server.postmaster_exit: Docker's exit code, 128 + n meaning signal n."""
-        state = self._state()
-        if state.get("Status") != "exited":
-            return None
-        code = int(state["ExitCode"])
-        return f"container exit code {code}: {describe_shell_exit(code)}"
+        return self.container.execute(WAIT_STOPPED, str(int(timeout_s / 0.02)), str(pid)).strip() == "T"
 
     # Log
 
@@ -433,20 +314,10 @@ class ContainerServer(Server):
         return "".join(part[start:].decode(errors="replace") for part, start in parts)
 
     def _logs(self) -> tuple[bytes, bytes]:
-        from docker.errors import NotFound
-
-        container = self._find()
-        if container is None:
+        if self.container.find() is None:
             return b"", b""
-        with docker_errors("could not read the container's log"):
-            collected = b""
-            if collects_log(self._in_force):
-                with contextlib.suppress(NotFound):
-                    stream, _ = container.get_archive(f"{LOG_FOLDER}/{LOG_FILE}")
-                    with tarfile.open(fileobj=io.BytesIO(b"".join(stream))) as archive:
-                        file = archive.extractfile(LOG_FILE)
-                        collected = file.read() if file else b""
-            return self._log_before + container.logs(), collected
+        collected = self.container.read_file(f"{LOG_FOLDER}/{LOG_FILE}") if collects_log(self._in_force) else b""
+        return self._log_before + self.container.log(), collected
 
 
 def describe_shell_exit(code: int) -> str:

@@ -37,6 +37,30 @@ def docker_problem() -> ServerError | None:
     return None
 
 
+def look_at_engine() -> tuple[bool, str, list[str]]:
+    """Say whether there is an engine, which, or what is wrong with it, and which PostgreSQL images it has."""
+    # slow to import, and a broken installation of it is an answer too
+    try:
+        import docker
+
+        client = docker.from_env(timeout=PROBE_TIMEOUT_S)
+    except Exception as error:
+        return False, _first_line(error), []
+    try:
+        version = client.version()["Version"]
+        tags = sorted(tag for image in client.images.list() for tag in image.tags if "postgres" in tag)
+    except Exception as error:
+        return False, _first_line(error), []
+    finally:
+        client.close()
+    return True, f"Docker {version}, images: {', '.join(tags) if tags else 'none of PostgreSQL'}", tags
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 def new_container(image: str) -> "DockerContainer":
     """Return testcontainers' description of a container, nothing made yet. Raises ServerError: no Docker engine."""
     problem = docker_problem()

@@ -8,11 +8,26 @@ Source: PostgreSQL manual, "Setting Parameters" (units, case, boolean words) and
 
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
-
-import psycopg
+from typing import TYPE_CHECKING, NamedTuple
 
 from crashlab.errors import ServerError
+
+if TYPE_CHECKING:
+    import psycopg
+
+MANAGED_SETTINGS = frozenset(
+    {
+        "config_file",
+        "data_directory",
+        "external_pid_file",
+        "hba_file",
+        "ident_file",
+        "listen_addresses",
+        "port",
+        "unix_socket_directories",
+    }
+)
+"""crashlab decides these, no profile can: a server must be reachable, alone, and its own."""
 
 ALWAYS = (
     "archive_mode",
@@ -74,7 +89,7 @@ ORDER BY name
 """
 
 
-def read_settings(connection: psycopg.Connection, wanted: Mapping[str, str]) -> dict[str, Setting]:
+def read_settings(connection: "psycopg.Connection", wanted: Mapping[str, str]) -> dict[str, Setting]:
     """Read all settings that are not default, those of ALWAYS and the wanted ones, by name."""
     rows = connection.execute(QUERY, [[*ALWAYS, *wanted]]).fetchall()
     found = {row[0].lower(): Setting(*row[1:]) for row in rows}

@@ -13,15 +13,17 @@ import select
 import shlex
 import signal as signals
 import time
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from crashlab.errors import ServerError, ServerTimeout
-from crashlab.server.base import ServerSpec
-from crashlab.server.container import INSIDE, LABELS, POSTMASTER_PID, ContainerServer, describe_shell_exit
+from crashlab.server import registry
+from crashlab.server.base import STOP_SIGNALS, Restartable, ServerSpec, StopMode, Version
+from crashlab.server.container import INSIDE, POSTMASTER_PID, describe_shell_exit
 from crashlab.server.engine import docker_errors
+from crashlab.server.enginecontainer import EngineContainer
 from crashlab.server.local import PORT, SOCKET_ROOT
 from crashlab.server.privileges import ServerUser
-from crashlab.server.sharedfolder import SharedFolder, refuse_unless_root
+from crashlab.server.sharedfolder import SharedFolder
 
 SOCKETS = "/crashlab-sockets"
 ANSWER_TIMEOUT_S = 30.0
@@ -38,12 +40,13 @@ TAKE_OVER = f"chown postgres:postgres {INSIDE}/* {SOCKETS} && chown postgres:pos
 KILL_ALL = "kill -s KILL -- -1; while kill -s 0 -- -1; do sleep 0.005; done 2>/dev/null"
 
 
-class StateContainer(ContainerServer):
+class StateContainer(Restartable):
     """A container for crash states that lie in `home`, one after the other; set `data_directory` before the start.
 
     Process 1 stands for the postmaster here too, whatever its number.
     """
 
+    kind = "container"
     ready_poll_s = POLL_S
 
     def __init__(self, spec: ServerSpec, image: str, work: Path) -> None:
@@ -52,16 +55,22 @@ class StateContainer(ContainerServer):
         Raises:
             ServerError: no Docker engine or no such image, or not as root on one machine.
         """
-        super().__init__(spec, image)
+        super().__init__(spec)
+        self.source = image
         self._pipes: list[int] = []
-        self._sockets: SharedFolder | None = None
+        self._folders: list[SharedFolder] = []
+        self._version: Version | None = None
         self._number = 0
         self._up = False
         try:
-            assert self._docker is not None
-            refuse_unless_root(self._docker)
-            self._shared = SharedFolder(work, INSIDE)
-            self._sockets = SharedFolder(SOCKET_ROOT, SOCKETS)
+            self.container = EngineContainer(image)
+        except BaseException:
+            registry.remove(self)  # nothing was made
+            raise
+        try:
+            self.container.refuse_unless_root()
+            self._shared = self._share(work, INSIDE)
+            self._sockets = self._share(SOCKET_ROOT, SOCKETS)
             self.home = self._shared.path
             self._log, self._exit = self.home / "server.log", self.home / "exit"
             self._hba, self._script = self.home / "hba.conf", self.home / "order"
@@ -74,26 +83,27 @@ class StateContainer(ContainerServer):
             self.dispose()
             raise
 
+    def _share(self, parent: Path, inside: str) -> SharedFolder:
+        folder = SharedFolder(parent, inside)
+        self._folders.append(folder)
+        return folder
+
     def _start_container(self) -> ServerUser:
         """Start it, make the pipes; return the image's user as this machine sees it."""
-        assert self._docker is not None
-        assert self._shared is not None
-        assert self._sockets is not None
         for name in ("orders", "answers"):
             os.mkfifo(self.home / name, 0o600)
             self._pipes.append(os.open(self.home / name, os.O_RDWR | os.O_CLOEXEC))
         self.home.chmod(0o700)
-        mounts = [self._shared.mount(), self._sockets.mount()]
-        self._docker.with_name(self._name).with_kwargs(
-            labels=LABELS, mounts=mounts, entrypoint=["sh", "-c", SHELL], user="postgres", network_mode="none"
-        )
         with docker_errors(f'could not start a container of "{self.source}"'):
-            self._docker.start()
-            done = self._wrapped().exec_run(["sh", "-c", TAKE_OVER], user="root")
-        assert isinstance(done.output, bytes)
-        if done.exit_code != 0:
-            text = done.output.decode(errors="replace").strip()
-            raise ServerError(f'could not share a folder with a container of "{self.source}"', detail=text)
+            self.container.create(
+                folders=self._folders, entrypoint=["sh", "-c", SHELL], user="postgres", network_mode="none"
+            )
+        try:
+            self.container.execute(TAKE_OVER, user="root")
+        except ServerError as error:
+            raise ServerError(
+                f'could not share a folder with a container of "{self.source}"', detail=error.detail
+            ) from error
         self._order(":")
         status = self.home.stat()
         return ServerUser(status.st_uid, status.st_gid, switched=True)
@@ -136,7 +146,7 @@ class StateContainer(ContainerServer):
 
     def kill_all(self) -> list[int]:
         """See Server.kill_all. Whatever else runs in the container is killed with it."""
-        if self._find() is None:
+        if self.container.find() is None:
             return []
         was_running = self.running()
         self._order(KILL_ALL)
@@ -144,21 +154,18 @@ class StateContainer(ContainerServer):
             self._exit.write_text(f"{128 + signals.SIGKILL}\n")
         return [POSTMASTER_PID] if was_running else []
 
-    def _send(self, sig: signals.Signals) -> bool:
+    def stop(self, mode: StopMode = "fast", timeout_s: float = 30.0) -> None:
+        """See Server.stop."""
         if not self.running():
-            return False
-        if sig == signals.SIGKILL:
-            return bool(self.kill_all())
+            return
         assert self.data_directory is not None
         pid = (self.data_directory / "postmaster.pid").read_text().split("\n", 1)[0]
-        self._order(f"kill -{sig.value} {int(pid)}")
-        return True
-
-    def _wait_exit(self, timeout_s: float) -> bool:
+        self._order(f"kill -{STOP_SIGNALS[mode].value} {int(pid)}")
         deadline = time.monotonic() + timeout_s
         while self.running() and time.monotonic() < deadline:
             time.sleep(POLL_S)
-        return not self.running()
+        if self.running():
+            raise ServerTimeout(f"could not stop the server within {timeout_s:g} s (mode {mode})")
 
     def running(self) -> bool:
         """See Server.running."""
@@ -177,17 +184,33 @@ class StateContainer(ContainerServer):
 
     def dispose(self, keep_data_to: Path | None = None) -> None:
         """See Server.dispose. No data is kept: whoever made a state can make it again."""
-        super().dispose()
-        while self._pipes:
-            os.close(self._pipes.pop())
-        if self._sockets is not None:
-            self._sockets.remove()
+        try:
+            self.container.remove()
+            self.container.close()
+        finally:
+            while self._pipes:
+                os.close(self._pipes.pop())
+            for folder in self._folders:
+                folder.remove()
+        registry.remove(self)
 
-    def _ask_version(self) -> str:
-        return self._exec("postgres --version")
+    @property
+    def version(self) -> Version:
+        """See Server.version."""
+        if self._version is None:
+            text = self.container.environment.get("PG_VERSION") or self.container.execute("postgres --version")
+            self._version = Version.parse(text)
+        return self._version
+
+    def seen(self, path: Path) -> PurePath:
+        """See Server.seen."""
+        return self._shared.seen(path)
+
+    def own(self, path: Path) -> None:
+        """See Server.own."""
+        os.chown(path, self.owner.uid, self.owner.gid)
 
     def _address(self) -> dict[str, str]:
-        assert self._sockets is not None
         return {"host": str(self._sockets.path), "port": PORT}
 
     # Log

@@ -24,7 +24,7 @@ from crashlab import evidence
 from crashlab.errors import FaultError, UsageProblem
 from crashlab.fault import inject
 from crashlab.history import read_ledger
-from crashlab.ledger import Intent, LedgerWriter, Refused, Write
+from crashlab.ledger import SETUP_CLIENT, Intent, LedgerWriter, Refused, Write
 from crashlab.model import Injection, Recovery, Verdict, WalFacts
 from crashlab.profile import Profile
 from crashlab.recovery import Reading, observe, recover
@@ -36,7 +36,6 @@ from crashlab.trial.written import trial_record, write_trial
 from crashlab.workload.commit import decide
 from crashlab.workload.invariants import InvariantWatch
 from crashlab.workload.relations import COMMON_SQL, MARKER_TABLE, InvariantQuery
-from crashlab.workload.run import SETUP_CLIENT
 from crashlab.workload.session import WAL_POSITIONS
 from crashlab.workload.tables import OPENING as CHANGES_OPENING
 from crashlab.workload.tables import Tables

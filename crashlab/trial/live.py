@@ -14,7 +14,7 @@ import msgspec
 
 from crashlab import evidence
 from crashlab.errors import FaultError
-from crashlab.fault import inject
+from crashlab.fault import FAULTS, inject
 from crashlab.fault.when import wait_until_due
 from crashlab.history import read_ledger
 from crashlab.ledger import LedgerWriter
@@ -145,7 +145,7 @@ class _Live:
             ) as error:  # nothing was injected: not a mistake of the user's, but nothing to judge either
                 self.errors.append(error.primary)
                 break
-            if fault.kind != "stop":
+            if FAULTS[fault.kind].ends_sessions:
                 workload.expect_crash()
             self.injections.append(inject(self.server, fault, self.ledger, rng))
 

@@ -3,7 +3,7 @@
 Source: design.md "One way through the house".
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -14,13 +14,16 @@ from crashlab.ledger import LedgerWriter
 from crashlab.model import Invariant
 from crashlab.profile import Profile
 from crashlab.recovery import Reading
-from crashlab.results import Keep, ServerChoice
-from crashlab.server import Server, ServerSpec
+from crashlab.results import Keep
+from crashlab.seeds import stream
+from crashlab.server import Server, ServerChoice, ServerSpec
+from crashlab.server.kinds import AUTO
+from crashlab.workload.companion import Companion, Invariants, Repeated
 from crashlab.workload.databases import Databases
+from crashlab.workload.kinds.sql import Application, Variable
 from crashlab.workload.relations import NO_ROWS, InvariantQuery, Relation
-from crashlab.workload.run import Workload, invariants_of, relations_of
+from crashlab.workload.run import Workload, invariants_of, make_kinds, relations_of
 from crashlab.workload.session import Mix
-from crashlab.workload.sql import Application, Variable
 
 INVARIANTS_EVERY_MS = 50.0
 RECORDED_INVARIANTS_EVERY_MS = 500.0  # a look may set hint bits and prune pages: writes that are no transaction's
@@ -39,13 +42,11 @@ class TrialPlan:
 
 def server_spec(profile: Profile, choice: ServerChoice) -> ServerSpec:
     """Return the server that a profile and a choice ask for."""
-    kind = choice.kind
-    if kind == "auto" and profile.server.kinds == ["container"]:
-        kind = "container"
+    wanted = vars(choice)
+    if choice.kind == AUTO and len(profile.server.kinds) == 1:
+        wanted = {**wanted, "kind": profile.server.kinds[0]}
     return ServerSpec(
-        kind=kind,
-        image=choice.image,
-        pg_bindir=choice.pg_bindir,
+        **wanted,
         initdb=tuple(profile.server.initdb),
         settings=dict(profile.server.settings),
     )
@@ -79,7 +80,7 @@ def make_workload(profile: Profile, server: Server, ledger: LedgerWriter, seed: 
     return Workload(
         lambda: server.connect(autocommit=True),
         ledger,
-        kinds=list(plan.kinds),
+        kinds=make_kinds(plan.kinds, application_of(profile)),
         clients=plan.clients,
         mix=Mix(
             synchronous_commit={str(mode): share for mode, share in plan.synchronous_commit.items()},
@@ -90,18 +91,22 @@ def make_workload(profile: Profile, server: Server, ledger: LedgerWriter, seed: 
             read_only=plan.read_only,
         ),
         seed=seed,
-        every_ms={
-            statement: every_ms
-            for statement, every_ms in (("CHECKPOINT", plan.checkpoint_every_ms), ("VACUUM", plan.vacuum_every_ms))
-            if every_ms is not None
-        },
-        databases=Databases(lambda name: server.connect(autocommit=True, dbname=name), plan.databases)
-        if plan.databases
-        else None,
-        application=application_of(profile),
-        invariants=user_invariants(profile),
-        invariants_every_ms=INVARIANTS_EVERY_MS if profile.power_loss is None else RECORDED_INVARIANTS_EVERY_MS,
+        companions=list(_companions(profile, server, seed)),
     )
+
+
+def _companions(profile: Profile, server: Server, seed: int) -> Iterator[Companion]:
+    plan = profile.workload
+    for statement, every_ms in (("CHECKPOINT", plan.checkpoint_every_ms), ("VACUUM", plan.vacuum_every_ms)):
+        if every_ms is not None:
+            yield Repeated(statement, every_ms)
+    if profile.invariants:
+        pause_ms = INVARIANTS_EVERY_MS if profile.power_loss is None else RECORDED_INVARIANTS_EVERY_MS
+        yield Invariants(user_invariants(profile), every_ms=pause_ms)
+    if plan.databases:
+        yield Databases(
+            lambda name: server.connect(autocommit=True, dbname=name), plan.databases, stream(seed, "databases")
+        )
 
 
 def application_of(profile: Profile) -> Application | None:

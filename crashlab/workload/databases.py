@@ -19,6 +19,7 @@ from typing import Any
 import psycopg
 
 from crashlab.errors import ServerError
+from crashlab.workload.companion import Companion, Connect
 
 FOLDER_COUNT = 4
 LINK = "crashlab_tablespaces"  # in the data directory
@@ -47,10 +48,12 @@ def make_places(data_directory: Path, tablespaces: Path, own: Callable[[Path], N
         raise ServerError(f'could not make tablespaces in "{tablespaces}": {error.strerror}') from error
 
 
-class Databases:
+class Databases(Companion):
     """Makes and drops databases and tablespaces, one after the other."""
 
-    def __init__(self, connect: ConnectTo, strategies: Sequence[str]) -> None:
+    name = "databases"
+
+    def __init__(self, connect: ConnectTo, strategies: Sequence[str], rng: Random) -> None:
         """Connect nobody yet.
 
         Args:
@@ -59,13 +62,14 @@ class Databases:
         """
         self._connect = connect
         self._strategies = strategies
+        self._rng = rng
 
-    def run(self, rng: Random, stop: threading.Event) -> None:
-        """Go on until told to stop.
+    def connect(self, connect: Connect) -> None:
+        """See Companion.connect; it opens its own, to databases that are not there yet."""
 
-        Raises:
-            psycopg.Error: the server did not do as it was told, or is gone.
-        """
+    def run(self, connection: "psycopg.Connection[Any] | None", stop: threading.Event) -> None:
+        """See Companion.run."""
+        rng = self._rng
         with contextlib.closing(self._connect("postgres")) as connection:
             named = connection.info.server_version >= STRATEGIES_SINCE
             number = 0

@@ -1,12 +1,13 @@
 """What does a kind of transaction look like to the session that runs it?"""
 
 from random import Random
-from typing import Any, NamedTuple, Protocol
-
-from psycopg import Cursor
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from crashlab.ledger import Write
 from crashlab.workload.relations import InvariantQuery, Relation
+
+if TYPE_CHECKING:
+    from psycopg import Cursor
 
 
 class Change(NamedTuple):
@@ -40,10 +41,10 @@ class Kind(Protocol):
     def initial(self) -> list[Write]:
         """Return the rows that the set-up transaction writes; `insert` writes them."""
 
-    def insert(self, cursor: Cursor[Any], writes: list[Write], tx: int) -> None:
+    def insert(self, cursor: "Cursor[Any]", writes: list[Write], tx: int) -> None:
         """Write the initial rows for set-up transaction `tx`."""
 
-    def step(self, cursor: Cursor[Any], rng: Random, tx: int, private_key: int | None) -> Change:
+    def step(self, cursor: "Cursor[Any]", rng: Random, tx: int, private_key: int | None) -> Change:
         """Change some rows in the open transaction and return what was written.
 
         Args:

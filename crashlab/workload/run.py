@@ -7,67 +7,37 @@ answers were received and intents noted.
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import psycopg
 
 from crashlab.errors import ServerError
-from crashlab.ledger import Intent, LedgerWriter
+from crashlab.ledger import SETUP_CLIENT, Intent, LedgerWriter
 from crashlab.seeds import stream
-from crashlab.workload.append import Append
-from crashlab.workload.beside import Beside
-from crashlab.workload.booking import Booking
 from crashlab.workload.commit import decide
-from crashlab.workload.copy_in import CopyIn
-from crashlab.workload.databases import Databases
-from crashlab.workload.ddl import Ddl, UnloggedDdl
-from crashlab.workload.indexed import Indexed
+from crashlab.workload.companion import Companion, Connect
 from crashlab.workload.invariants import InvariantWatch
 from crashlab.workload.kind import Kind
-from crashlab.workload.large_object import LargeObject
-from crashlab.workload.matview import MaterializedView
-from crashlab.workload.nested import Nested
-from crashlab.workload.partitioned import Partitioned
-from crashlab.workload.register import Register
+from crashlab.workload.kinds import KINDS
+from crashlab.workload.kinds.sql import Application, Sql
 from crashlab.workload.relations import COMMON_SQL, MARKER_TABLE, PART, InvariantQuery, Relation
-from crashlab.workload.row_locks import RowLocks
 from crashlab.workload.session import Mix, Session
-from crashlab.workload.sql import Application, Sql
-from crashlab.workload.toast import Toast
-from crashlab.workload.transfer import Transfer
 
-KINDS: dict[str, Callable[[], Kind]] = {
-    "transfer": Transfer,
-    "register": Register,
-    "append": Append,
-    "ddl": Ddl,
-    "ddl_unlogged": UnloggedDdl,
-    "toast": Toast,
-    "large_object": LargeObject,
-    "indexed": Indexed,
-    "partitioned": Partitioned,
-    "booking": Booking,
-    "matview": MaterializedView,
-    "copy": CopyIn,
-    "locks": RowLocks,
-    "nested": Nested,
-    "beside": Beside,
-}
-"""All but `Sql`, which needs to be told what the user's application is."""
-SETUP_CLIENT = 0
 
-Connect = Callable[[], "psycopg.Connection[Any]"]
+def make_kinds(names: Iterable[str], application: Application | None = None) -> list[Kind]:
+    """Return these kinds of transactions; `application` is what "sql" runs."""
+    return [Sql(application) if application is not None and name == Sql.name else KINDS[name]() for name in names]
 
 
 def relations_of(kinds: Iterable[str]) -> list[Relation]:
     """Return every ledgered relation of these kinds of transactions; a user's own are in `Workload.tables`."""
-    return [PART, *(relation for name in kinds if name in KINDS for relation in KINDS[name]().relations)]
+    return [PART, *(relation for kind in make_kinds(kinds) for relation in kind.relations)]
 
 
 def invariants_of(kinds: Iterable[str]) -> list[InvariantQuery]:
     """Return what holds after every transaction of these kinds."""
-    return [invariant for name in kinds if name in KINDS for invariant in KINDS[name]().invariants()]
+    return [invariant for kind in make_kinds(kinds) for invariant in kind.invariants()]
 
 
 class Workload:
@@ -78,44 +48,32 @@ class Workload:
         connect: Connect,
         ledger: LedgerWriter,
         *,
-        kinds: list[str],
+        kinds: Sequence[Kind],
         clients: int,
         mix: Mix,
         seed: int,
-        every_ms: Mapping[str, float] | None = None,
-        databases: Databases | None = None,
+        companions: Sequence[Companion] = (),
         max_transactions: int | None = None,
-        application: Application | None = None,
-        invariants: Sequence[InvariantQuery] = (),
-        invariants_every_ms: float = 50.0,
     ) -> None:
         """Connect nobody yet.
 
         Args:
             connect: opens an autocommit connection to the server.
-            every_ms: statements that are repeated on connections of their own, such as CHECKPOINT.
-            databases: makes and drops databases beside the sessions.
+            companions: what goes on beside the sessions.
             max_transactions: each session stops after its share of this many; None: when told to.
-            application: what the kind "sql" runs.
-            invariants: a user's own, looked at after the set-up and again and again until the crash.
         """
         self._connect = connect
         self._ledger = ledger
-        assert application is not None or Sql.name not in kinds
-        self._kinds: list[Kind] = [
-            Sql(application) if application is not None and name == Sql.name else KINDS[name]() for name in kinds
-        ]
+        self._kinds = kinds
         self._clients = clients
         self._mix = mix
         self._seed = seed
-        self._every_ms = dict(every_ms or {})
-        self._databases = databases
+        self._companions = companions
         self._per_client = None if max_transactions is None else -(-max_transactions // clients)
         self._stop = threading.Event()
         self._crash_expected = threading.Event()
         self._threads: list[threading.Thread] = []
         self._connections: list[psycopg.Connection[Any]] = []
-        self._watch = InvariantWatch(invariants, every_ms=invariants_every_ms) if invariants else None
         # A setting may change what such a statement means: then it says nothing after the crash
         self._own = InvariantWatch([query for kind in self._kinds for query in kind.invariants()])
         self.errors: list[str] = []  # what no crash explains
@@ -128,7 +86,10 @@ class Workload:
     @property
     def violations(self) -> dict[str, str]:
         """The invariants that did not hold when they were looked at, and what was observed first."""
-        return self._own.violations | (self._watch.violations if self._watch is not None else {})
+        found = dict(self._own.violations)
+        for companion in self._companions:
+            found |= companion.violations
+        return found
 
     def set_up(self) -> None:
         """Create the tables, and fill them in one acknowledged synchronous transaction of client 0.
@@ -164,8 +125,8 @@ class Workload:
             if not decide(connection, self._ledger, intent):
                 raise ServerError("could not set up the workload: its COMMIT was answered ROLLBACK")
             self._own.check_first(connection)
-            if self._watch is not None:
-                self._watch.check_first(connection)
+            for companion in self._companions:
+                companion.set_up(connection)
 
     def start(self) -> None:
         """Connect all sessions, then let them run.
@@ -194,26 +155,18 @@ class Workload:
             kinds = [kind.for_client(client) if isinstance(kind, Sql) else kind for kind in self._kinds]
             session = Session(client, connection, self._ledger, kinds, self._mix, rng)
             self._threads.append(threading.Thread(target=self._run, args=(session,), daemon=True))
-        for statement, every_ms in self._every_ms.items():
-            connection = self._connect()
-            self._connections.append(connection)
-            repeated = (connection, statement, every_ms)
-            self._threads.append(threading.Thread(target=self._repeat, args=repeated, daemon=True))
-        if self._watch is not None:
-            connection = self._connect()
-            self._connections.append(connection)
-            looking = (self._watch, connection)
-            self._threads.append(threading.Thread(target=self._look, args=looking, daemon=True))
-        if self._databases is not None:
-            self._threads.append(threading.Thread(target=self._make_databases, args=(self._databases,), daemon=True))
+        for companion in self._companions:
+            own = companion.connect(self._connect)
+            self._connections += [own] if own is not None else []
+            self._threads.append(threading.Thread(target=self._accompany, args=(companion, own), daemon=True))
 
     def expect_crash(self) -> None:
         """From now on a lost connection is the fault's doing; before, it is an error of the trial.
 
-        The user's invariants are looked at once more: what does not hold now says nothing after the crash.
+        Companions may do something before, such as look at the user's invariants once more.
         """
-        if self._watch is not None and not self._crash_expected.is_set() and not self._watch.look_now():
-            self.errors.append("the invariants could not be looked at right before the fault")
+        if not self._crash_expected.is_set():
+            self.errors += [wrong for one in self._companions if (wrong := one.expect_crash()) is not None]
         self._crash_expected.set()
 
     @property
@@ -250,21 +203,9 @@ class Workload:
         except Exception as error:
             self.errors.append(f"client {session.client}: {type(error).__name__}: {error}")
 
-    def _make_databases(self, databases: Databases) -> None:
+    def _accompany(self, companion: Companion, connection: "psycopg.Connection[Any] | None") -> None:
         try:
-            databases.run(stream(self._seed, "databases"), self._stop)
+            companion.run(connection, self._stop)
         except Exception as error:
             if not self._crash_expected.is_set():
-                self.errors.append(f"databases: {type(error).__name__}: {error}")
-
-    def _look(self, watch: InvariantWatch, connection: psycopg.Connection[Any]) -> None:
-        try:
-            watch.run(connection, self._stop)
-        except Exception as error:
-            if not self._crash_expected.is_set():
-                self.errors.append(f"invariants: {type(error).__name__}: {error}")
-
-    def _repeat(self, connection: psycopg.Connection[Any], statement: str, every_ms: float) -> None:
-        with contextlib.suppress(psycopg.OperationalError):
-            while not self._stop.wait(every_ms / 1000):
-                connection.execute(statement)
+                self.errors.append(f"{companion.name}: {type(error).__name__}: {error}")

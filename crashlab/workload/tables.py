@@ -17,13 +17,14 @@ Sources: manual, sections "CREATE TRIGGER" (transition tables), "SET" (SET LOCAL
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
-
-from psycopg import Cursor
+from typing import TYPE_CHECKING, Any
 
 from crashlab.errors import UsageProblem
 from crashlab.ledger import Write
 from crashlab.workload.relations import SCHEMA_NAME, TEXT_SETTINGS, Relation
+
+if TYPE_CHECKING:
+    from psycopg import Cursor
 
 CHANGED = f"{SCHEMA_NAME}.changed"
 """The setting: BEGUN, then one line a change: the table's oid, a blank, the key. Without BEGUN it was reset."""
@@ -74,7 +75,7 @@ class Table:
     shape: str = ""  # its columns, and how many triggers follow it
 
     @classmethod
-    def look_up(cls, cursor: Cursor[Any], name: str) -> "Table":
+    def look_up(cls, cursor: "Cursor[Any]", name: str) -> "Table":
         """Find a table by its name, quoted and qualified as in SQL.
 
         Raises:
@@ -102,12 +103,12 @@ class Table:
         table.shape = table.look_at_shape(cursor)
         return table
 
-    def look_at_shape(self, cursor: Cursor[Any]) -> str:
+    def look_at_shape(self, cursor: "Cursor[Any]") -> str:
         """Return what must not change while rows are compared; empty if the table is gone."""
         row = cursor.execute(_SHAPE, (self.oid,)).fetchone()
         return row[0] if row else ""
 
-    def find(self, cursor: Cursor[Any], values: Mapping[str, Any]) -> str:
+    def find(self, cursor: "Cursor[Any]", values: Mapping[str, Any]) -> str:
         """Return the key of the row with these values, as the table has it if it is there."""
         given = [values[column] for column in self.columns]
         casts = [f"%s::{key_type}" for key_type in self.types]
@@ -121,7 +122,7 @@ class Table:
         key: str = row[0]
         return key
 
-    def read(self, cursor: Cursor[Any], keys: Iterable[str]) -> list[tuple[str, str | None]]:
+    def read(self, cursor: "Cursor[Any]", keys: Iterable[str]) -> list[tuple[str, str | None]]:
         """Return each key as TEXT_SETTINGS spell it, with the content of its row; None where there is none."""
         casts = [f"(g.key::jsonb ->> {position})::{key_type}" for position, key_type in enumerate(self.types)]
         names = [f"k{position}" for position in range(len(casts))]
@@ -208,7 +209,7 @@ class Tables:
         """Each table once."""
         return tuple(table.relation for table in self._by_oid.values())
 
-    def find(self, cursor: Cursor[Any], name: str) -> Table:
+    def find(self, cursor: "Cursor[Any]", name: str) -> Table:
         """Return a table, looked up once. Raises UsageProblem as `Table.look_up`."""
         with self._lock:
             if name not in self._by_name:
@@ -216,7 +217,7 @@ class Tables:
                 self._by_name[name] = self._by_oid.setdefault(table.oid, table)
             return self._by_name[name]
 
-    def watch(self, cursor: Cursor[Any], name: str) -> list[Write]:
+    def watch(self, cursor: "Cursor[Any]", name: str) -> list[Write]:
         """Install the triggers on a table in the open transaction, and return all its rows as they are now.
 
         Raises:
@@ -234,14 +235,14 @@ class Tables:
         ).fetchall()
         return [self._write(table, key, value) for key, value in rows]
 
-    def note(self, cursor: Cursor[Any], table: Table, key: str) -> None:
+    def note(self, cursor: "Cursor[Any]", table: Table, key: str) -> None:
         """Say in the open transaction that it changed a row."""
         cursor.execute(
             f"SELECT set_config('{CHANGED}', concat(current_setting('{CHANGED}', true), E'\\n', %s::text), true)",
             (f"{table.oid} {key}",),
         )
 
-    def close(self, cursor: Cursor[Any]) -> tuple[list[Write], str]:
+    def close(self, cursor: "Cursor[Any]") -> tuple[list[Write], str]:
         """Return what the open transaction wrote, and the synchronous_commit in force, right before its end.
 
         Raises:
@@ -267,7 +268,7 @@ class Tables:
             writes += [self._write(table, key, value) for key, value in table.read(cursor, changed_keys)]
         return writes, sync
 
-    def check(self, cursor: Cursor[Any]) -> None:
+    def check(self, cursor: "Cursor[Any]") -> None:
         """Raise UsageProblem: a table is not what it was, so its rows cannot be compared with what was noted."""
         for table in self._by_oid.values():
             if table.look_at_shape(cursor) != table.shape:

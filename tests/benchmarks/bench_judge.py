@@ -22,7 +22,7 @@ from crashlab.history import read_ledger
 from crashlab.model import PromiseStatus
 from crashlab.oracle import judge
 from crashlab.profile import load_profile
-from crashlab.results import ServerChoice
+from crashlab.server import ServerChoice
 from crashlab.trial import live as trial
 from crashlab.trial.judged import contract_of
 from tests.running import RunRequest, plan_of

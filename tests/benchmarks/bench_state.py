@@ -32,7 +32,8 @@ from crashlab.exploration.record import make
 from crashlab.exploration.recording import Recording
 from crashlab.profile import Profile, load_profile
 from crashlab.recovery.restart import copy_settings
-from crashlab.results import ServerChoice, make_trial_folder
+from crashlab.results import make_trial_folder
+from crashlab.server import ServerChoice
 from crashlab.server.base import describe_exit
 from crashlab.server.builds import open_build
 from crashlab.server.privileges import server_user

@@ -26,10 +26,9 @@ import psycopg
 sys.path.insert(0, str(Path(__file__).parents[2]))  # when run as a program
 
 from crashlab.profile import load_profile
-from crashlab.results import ServerChoice
-from crashlab.server import ServerSpec, create_server
+from crashlab.server import ServerChoice, ServerSpec, create_server
 from crashlab.trial.live import run_trial
-from crashlab.workload.run import Workload
+from crashlab.workload.run import Workload, make_kinds
 from crashlab.workload.session import Mix
 from tests.running import RunRequest, plan_of
 
@@ -66,7 +65,7 @@ def run_workload(connect: Any) -> Workload:
     mix = Mix(
         dict(plan.synchronous_commit), plan.two_phase, plan.rollbacks, plan.savepoints, plan.errors, plan.read_only
     )
-    workload = Workload(connect, ledger, kinds=list(plan.kinds), clients=plan.clients, mix=mix, seed=1)  # type: ignore[arg-type]
+    workload = Workload(connect, ledger, kinds=make_kinds(plan.kinds), clients=plan.clients, mix=mix, seed=1)  # type: ignore[arg-type]
     workload.set_up()
     workload.start()
     goal = ledger.acked + ACKS

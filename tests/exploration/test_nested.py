@@ -12,7 +12,8 @@ from crashlab.exploration.explorer import Explorer
 from crashlab.exploration.recording import load
 from crashlab.model import Observation, Outcome, PromiseStatus
 from crashlab.profile import load_profile
-from crashlab.results import ServerChoice, make_trial_folder
+from crashlab.results import make_trial_folder
+from crashlab.server import ServerChoice
 from crashlab.trial.judged import judge_trial
 from tests.running import RunRequest, run_profile
 

@@ -11,7 +11,8 @@ from crashlab.history import ACKED, read_ledger
 from crashlab.model import Observation, Outcome, PromiseStatus
 from crashlab.oracle.wal import lsn
 from crashlab.profile import parse_profile
-from crashlab.results import ServerChoice, make_trial_folder
+from crashlab.results import make_trial_folder
+from crashlab.server import ServerChoice
 from tests.running import RunRequest, plan_of, states_of
 
 STATES = 24

@@ -5,14 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from crashlab.campaign import Asked, Plan
+from crashlab.cli.dry_run import print_plan
 from crashlab.errors import FaultError
-from crashlab.fault import inject
+from crashlab.fault import TARGETS, inject
 from crashlab.ledger import LedgerWriter
-from crashlab.profile import Fault, When
-from crashlab.profile_schema import TARGET_SETTINGS
+from crashlab.profile import Fault, When, load_profile
 from crashlab.recovery import recover
 from crashlab.seeds import stream
-from crashlab.server import Server, ServerSpec, create_server
+from crashlab.server import Server, ServerChoice, ServerSpec, create_server
 
 pytestmark = pytest.mark.server
 
@@ -46,7 +47,7 @@ def fault(kind: str, target: str | None = None) -> Fault:
 @pytest.mark.parametrize("target", CRASHING)
 def test_killed_process_is_gone_and_the_server_recovers(target: str, tmp_path: Path) -> None:
     """The receipt is confirmed, its pid is dead, committed data survive, and the log tells of a recovery."""
-    with started(**TARGET_SETTINGS.get(target, {})) as server:
+    with started(**TARGETS[target].settings) as server:
         with server.connect(autocommit=True) as setup:
             setup.execute("CREATE TABLE t AS SELECT 1 AS n")
         session = server.connect(autocommit=True)
@@ -67,7 +68,7 @@ def test_killed_process_is_gone_and_the_server_recovers(target: str, tmp_path: P
 
 def test_killed_logger_is_replaced_without_a_crash(tmp_path: Path) -> None:
     """The logger is respawned only: the innocent twin of the others."""
-    with started(**TARGET_SETTINGS["logger"]) as server:
+    with started(**TARGETS["logger"].settings) as server:
         position = server.log_position()
         receipt = inject(server, fault("kill", "logger"), LedgerWriter(tmp_path / "l", seed=1), stream(1))
         assert receipt.confirmed
@@ -83,6 +84,26 @@ def test_stopped_walwriter_is_frozen_and_voids_the_window(tmp_path: Path) -> Non
         assert not receipt.bounds_window
         assert receipt.pid is not None
         assert Path(f"/proc/{receipt.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T"
+
+
+def test_the_plan_shows_the_contract_of_the_receipt(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A stopped checkpointer leaves the window bounded, a stopped walwriter does not: before the run and after it."""
+    for target, bounded in (("checkpointer", True), ("walwriter", False)):
+        overrides = ["faults.0.kind=stop", f"faults.0.target={target}"]
+        plan = Plan(
+            asked=[Asked(profile=load_profile("kill9-all", overrides))],
+            seed=1,
+            trials=1,
+            time_limit_s=None,
+            server=ServerChoice(kind="local"),
+            keep="none",
+            fail_fast=False,
+        )
+        print_plan(plan)
+        assert ("no bound on the age" in capsys.readouterr().out) is not bounded
+        with started() as server:
+            ledger = LedgerWriter(tmp_path / target, seed=1)
+            assert inject(server, fault("stop", target), ledger, stream(1)).bounds_window is bounded
 
 
 def test_immediate_shutdown_is_a_crash(tmp_path: Path) -> None:
@@ -129,8 +150,8 @@ def test_io_worker_is_not_available_before_18(tmp_path: Path) -> None:
 
 def test_a_kill_that_does_nothing_is_not_confirmed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the kill removed there is no receipt: sent is not happened."""
-    monkeypatch.setattr("crashlab.fault.kill.LOG_TIMEOUT_S", 0.2)
-    monkeypatch.setattr("crashlab.fault.kill.GONE_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("crashlab.fault.kinds.kill.LOG_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("crashlab.fault.kinds.kill.GONE_TIMEOUT_S", 0.2)
     with started() as server:
         monkeypatch.setattr(server, "signal", lambda pid, sig: os.kill(os.getpid(), 0))
         with pytest.raises(FaultError, match="could not confirm"):

@@ -5,7 +5,7 @@ from msgspec.structs import replace
 from crashlab.model import Observation, Outcome, PromiseStatus, Recovery
 from tests.oracle.story import KILL, Story, codes
 
-STOPPED = replace(KILL, kind="power cut", target="linux disk", crashes_server=False)
+STOPPED = replace(KILL, kind="power cut", target="linux disk", disk="linux", crashes_server=False)
 
 
 def after_stop(story: Story, *present: int, rows_counted: int | None) -> Observation:

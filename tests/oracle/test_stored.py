@@ -15,7 +15,7 @@ import pytest
 from crashlab import evidence
 from crashlab.campaign import judge_run, save_run
 from crashlab.cli import invoke
-from crashlab.model import Verdict
+from crashlab.model import Injection, Verdict
 from crashlab.oracle.codes import CODES
 from crashlab.report import json_report
 
@@ -114,6 +114,16 @@ def test_what_schema_1_did_not_say_follows_from_what_it_did(unpacked, tmp_path, 
     (folder / evidence.TRIAL).write_bytes(msgspec.json.encode(record | more))
     stored = evidence.load_trial(folder)
     assert (stored.schema, stored.kind, stored.disk, stored.reproduce) == (2, *expected)
+
+
+def test_a_receipt_older_than_its_disk_is_given_one(unpacked):
+    """A cut through a recording is known by its disk, which receipts of schema 1 had in their target only."""
+    disks = {run: {one.disk for path in (unpacked / run).rglob(evidence.TRIAL) for one in load(path)} for run in RUNS}
+    assert disks == {"async-commit": {None}, "two-phase": {None}, "power-loss-async": {"linux"}}
+
+
+def load(path: Path) -> list[Injection]:
+    return evidence.load_trial(path.parent).injections
 
 
 def one_trial(unpacked: Path, tmp_path: Path) -> Path:

@@ -42,6 +42,7 @@ CUT = replace(
     KILL,
     kind="power cut",
     target="linux disk",
+    disk="linux",
     proof=["operation 246 of the recording, 1007218 bytes into its log", "state: nothing that was pending survived"],
     bounds_window=False,
 )

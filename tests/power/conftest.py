@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from crashlab.profile import load_profile
-from crashlab.results import ServerChoice, TrialResult
+from crashlab.results import TrialResult
+from crashlab.server import ServerChoice
 from crashlab.trial.live import BeforeRecovery, run_trial
 from tests.overrides import kill_after
 from tests.running import RunRequest, plan_of

@@ -22,7 +22,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # when run as a program
 from crashlab.errors import CrashlabError
 from crashlab.model import Outcome, PromiseStatus
 from crashlab.profile import Profile, load_profile
-from crashlab.results import ServerChoice, TrialResult
+from crashlab.results import TrialResult
+from crashlab.server import ServerChoice
 from crashlab.server.builds import find_build
 from tests.running import RunRequest, run_profile
 

@@ -45,7 +45,7 @@ from crashlab.server.local import LocalServer
 from crashlab.server.spares import make_equal
 from crashlab.server.template import copy_template
 from crashlab.trial.live import make_workload, reading_of
-from crashlab.workload.register import Register
+from crashlab.workload.kinds.register import Register
 from crashlab.workload.relations import MARKER_TABLE
 from crashlab.workload.run import Workload
 from crashlab.workload.session import OPENING

@@ -11,7 +11,8 @@ import pytest
 
 from crashlab.model import Outcome, PromiseStatus
 from crashlab.profile import load_profile
-from crashlab.results import ProfileResult, ServerChoice
+from crashlab.results import ProfileResult
+from crashlab.server import ServerChoice
 from tests.running import RunRequest, run_profile
 
 pytestmark = pytest.mark.server

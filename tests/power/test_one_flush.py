@@ -18,7 +18,8 @@ from crashlab.exploration.record import make
 from crashlab.exploration.recording import Recording
 from crashlab.model import Outcome, PromiseStatus, Verdict
 from crashlab.profile import Profile, parse_profile
-from crashlab.results import ServerChoice, make_trial_folder
+from crashlab.results import make_trial_folder
+from crashlab.server import ServerChoice
 from tests.running import RunRequest, plan_of, states_of
 
 pytestmark = pytest.mark.server

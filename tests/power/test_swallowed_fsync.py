@@ -6,7 +6,7 @@ import pytest
 
 from crashlab.model import Outcome, PromiseStatus
 from crashlab.profile import load_profile
-from crashlab.results import ServerChoice
+from crashlab.server import ServerChoice
 from tests.running import RunRequest, run_profile
 
 pytestmark = pytest.mark.server

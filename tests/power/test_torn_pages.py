@@ -12,7 +12,8 @@ from crashlab.model import Outcome, PromiseStatus
 from crashlab.oracle.code import SILENT
 from crashlab.oracle.codes import CODES
 from crashlab.profile import load_profile
-from crashlab.results import ProfileResult, ServerChoice
+from crashlab.results import ProfileResult
+from crashlab.server import ServerChoice
 from tests.running import RunRequest, run_profile
 
 pytestmark = pytest.mark.server

@@ -23,8 +23,7 @@ from crashlab.recording import iolog
 from crashlab.recording.logbytes import LogBytes
 from crashlab.recording.recorder import Recorder
 from crashlab.recovery.restart import copy_settings
-from crashlab.results import ServerChoice
-from crashlab.server import ServerSpec, create_server
+from crashlab.server import ServerChoice, ServerSpec, create_server
 from crashlab.server.container import LIST_PROCESSES
 from crashlab.server.statecontainer import StateContainer
 from tests.running import RunRequest, plan_of, run_profile
@@ -151,7 +150,7 @@ def test_one_container_for_many_starts(recording: Recording, temporary: Path) ->
         with pytest.raises(psycopg.OperationalError):
             connection.execute("SELECT 1")
         assert server.postmaster_exit() == "killed by signal 9 (SIGKILL)"
-        assert [line for line in server._exec(LIST_PROCESSES).splitlines() if "postgres" in line] == []
+        assert [line for line in server.container.execute(LIST_PROCESSES).splitlines() if "postgres" in line] == []
         assert server.kill_all() == []
         server.start(overrides=overrides)
         assert server.running()
@@ -190,7 +189,7 @@ def test_not_without_root(monkeypatch: pytest.MonkeyPatch, temporary: Path) -> N
 def test_an_engine_elsewhere_is_refused(monkeypatch: pytest.MonkeyPatch, temporary: Path) -> None:
     """An engine that changes owners, and one that does not see our folder, are named as the reason."""
     with create_server(ServerSpec(kind="container", image=IMAGE)) as server:
-        client: Any = server._docker.get_docker_client().client  # type: ignore[attr-defined]
+        client: Any = server.container._docker.get_docker_client().client  # type: ignore[attr-defined]
         monkeypatch.setattr(client, "info", lambda: {"SecurityOptions": ["name=seccomp", "name=rootless"]})
         with pytest.raises(ServerError, match="changes the owners") as refused:
             server.share_data()

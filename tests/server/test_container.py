@@ -21,7 +21,7 @@ def remaining(server: Server) -> list[str]:
     assert isinstance(server, ContainerServer)
     client = docker.from_env()
     try:
-        return [str(found.name) for found in client.containers.list(all=True, filters={"name": server._name})]
+        return [str(found.name) for found in client.containers.list(all=True, filters={"name": server.container.name})]
     finally:
         client.close()
 
@@ -29,7 +29,7 @@ def remaining(server: Server) -> list[str]:
 def own_volumes(server: Server) -> set[str]:
     """Names of the volumes of a started container."""
     assert isinstance(server, ContainerServer)
-    return {mount["Name"] for mount in server._wrapped().attrs["Mounts"]}
+    return {mount["Name"] for mount in server.container.existing().attrs["Mounts"]}
 
 
 def all_volumes() -> set[str]:
@@ -115,7 +115,7 @@ def _role_kill(server: Server) -> None:
 
 def _published_on(server: Server) -> set[str]:
     assert isinstance(server, ContainerServer)
-    container = server._wrapped()
+    container = server.container.existing()
     container.reload()
     return {binding["HostIp"] for binding in container.attrs["NetworkSettings"]["Ports"]["5432/tcp"]}
 
@@ -152,7 +152,7 @@ def test_container_that_does_not_start() -> None:
         server.kill_all()
         assert isinstance(server, ContainerServer)
         with (
-            socket.create_server(("127.0.0.1", server._port)),
+            socket.create_server(("127.0.0.1", server.container.port)),
             pytest.raises(ServerError, match=r"port on 127\.0\.0\.1 is taken"),
         ):
             server.start()
@@ -169,7 +169,7 @@ def test_container_removed_by_somebody_else() -> None:
     with create_server(ServerSpec(kind="container", image=IMAGE)) as server:
         server.start()
         assert isinstance(server, ContainerServer)
-        server._wrapped().remove(force=True, v=True)
+        server.container.existing().remove(force=True, v=True)
         assert not server.running()
         assert server.processes() == []
         assert server.kill_all() == []

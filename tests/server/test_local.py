@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from crashlab.errors import ServerError, ServerTimeout, UsageProblem
-from crashlab.fault.roles import titled_processes
+from crashlab.fault.targets import titled_processes
 from crashlab.server import Server, ServerSpec, create_server, dispose_all
 from crashlab.server.builds import DEBIAN_ROOT, find_build
 from crashlab.server.local import LocalServer

@@ -12,8 +12,8 @@ from crashlab.campaign.rejudge import judge_run
 from crashlab.errors import ServerTimeout
 from crashlab.model import Outcome, PromiseStatus
 from crashlab.profile import load_profile
-from crashlab.results import ServerChoice, TrialResult
-from crashlab.server import Server, registry
+from crashlab.results import TrialResult
+from crashlab.server import Server, ServerChoice, registry
 from crashlab.server.local import LocalServer
 from crashlab.trial import live
 from crashlab.trial.limit import TimeUp, TrialLimit

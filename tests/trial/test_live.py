@@ -12,10 +12,10 @@ from crashlab.errors import EvidenceError, ServerError
 from crashlab.model import Outcome, PromiseStatus
 from crashlab.profile import load_profile
 from crashlab.profile_schema import When
-from crashlab.results import ProfileResult, ServerChoice
-from crashlab.server import registry
+from crashlab.results import ProfileResult
+from crashlab.server import ServerChoice, registry
 from crashlab.trial.live import run_trial
-from crashlab.workload.register import Register
+from crashlab.workload.kinds.register import Register
 from crashlab.workload.relations import InvariantQuery
 from tests.running import RunRequest, plan_of, run_profile
 

@@ -15,8 +15,7 @@ from crashlab.history import ACKED, INDETERMINATE, PREPARED, PREPARING, REFUSED,
 from crashlab.ledger import Action, Intent, LedgerWriter
 from crashlab.model import PromiseStatus
 from crashlab.profile import load_profile
-from crashlab.results import ServerChoice
-from crashlab.server import Server, ServerSpec, create_server
+from crashlab.server import Server, ServerChoice, ServerSpec, create_server
 from crashlab.trial.application import ApplicationTrial
 from crashlab.workload.commit import decide
 from tests.overrides import kill_after

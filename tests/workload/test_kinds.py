@@ -10,13 +10,13 @@ from typing import Any
 import psycopg
 import pytest
 
-from crashlab.fault.roles import titled_processes
+from crashlab.fault.targets import titled_processes
 from crashlab.model import Outcome, PromiseStatus
 from crashlab.profile import load_profile
-from crashlab.results import ServerChoice, TrialResult
-from crashlab.server import Server
+from crashlab.results import TrialResult
+from crashlab.server import Server, ServerChoice
 from crashlab.trial.live import run_trial
-from crashlab.workload.run import KINDS
+from crashlab.workload.kinds import KINDS
 from tests.overrides import kill_after
 from tests.running import RunRequest, plan_of
 

@@ -11,8 +11,8 @@ from crashlab.errors import ProfileError, UsageProblem
 from crashlab.history import REFUSED, read_ledger
 from crashlab.model import Outcome, PromiseStatus
 from crashlab.profile import load_profile
-from crashlab.results import ServerChoice, TrialResult
-from crashlab.server import Server
+from crashlab.results import TrialResult
+from crashlab.server import Server, ServerChoice
 from crashlab.trial import setup as trial_setup
 from crashlab.trial.live import BeforeRecovery, run_trial
 from tests.overrides import kill_after

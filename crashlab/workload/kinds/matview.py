@@ -5,13 +5,14 @@ commit that removes the old one is flushed, whatever synchronous_commit says.
 """
 
 from random import Random
-from typing import Any
-
-from psycopg import Cursor
+from typing import TYPE_CHECKING, Any
 
 from crashlab.ledger import Write
 from crashlab.workload.kind import Change
 from crashlab.workload.relations import SCHEMA_NAME, InvariantQuery, Relation
+
+if TYPE_CHECKING:
+    from psycopg import Cursor
 
 STOCK_COUNT = 32
 PRIVATE_FIRST = 1000  # not in the view: a prepared transaction must not keep others from refreshing it
@@ -49,14 +50,14 @@ class MaterializedView:
             Write("stock_total", "all", 1, str(STOCK_COUNT)),
         ]
 
-    def insert(self, cursor: Cursor[Any], writes: list[Write], tx: int) -> None:
+    def insert(self, cursor: "Cursor[Any]", writes: list[Write], tx: int) -> None:
         """Insert the stock, refresh the total."""
         keys = [write.key for write in writes if write.relation == "stock"]
         cursor.execute(f"INSERT INTO {TABLE} SELECT k::integer, 1, %s, 1 FROM unnest(%s::text[]) k", (tx, keys))
         cursor.execute(f"INSERT INTO {CLOCK} VALUES (1, %s)", (tx,))
         cursor.execute(f"REFRESH MATERIALIZED VIEW {VIEW}")
 
-    def step(self, cursor: Cursor[Any], rng: Random, tx: int, private_key: int | None) -> Change:
+    def step(self, cursor: "Cursor[Any]", rng: Random, tx: int, private_key: int | None) -> Change:
         """Change one amount; in every third transaction refresh the total."""
         key = rng.randrange(STOCK_COUNT) if private_key is None else PRIVATE_FIRST + private_key % PRIVATE_COUNT
         if private_key is None:
@@ -79,3 +80,6 @@ class MaterializedView:
     def invariants(self) -> list[InvariantQuery]:
         """What the view shows is compared with the ledger."""
         return []
+
+
+KINDS = (MaterializedView,)

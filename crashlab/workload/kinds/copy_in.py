@@ -1,13 +1,14 @@
 """Is a batch of rows that came by COPY there as a whole, or not at all?"""
 
 from random import Random
-from typing import Any
-
-from psycopg import Cursor
+from typing import TYPE_CHECKING, Any
 
 from crashlab.ledger import Write
 from crashlab.workload.kind import Change
 from crashlab.workload.relations import SCHEMA_NAME, InvariantQuery, Relation
+
+if TYPE_CHECKING:
+    from psycopg import Cursor
 
 ROWS_MAX = 40
 
@@ -27,10 +28,10 @@ class CopyIn:
         """No rows."""
         return []
 
-    def insert(self, cursor: Cursor[Any], writes: list[Write], tx: int) -> None:
+    def insert(self, cursor: "Cursor[Any]", writes: list[Write], tx: int) -> None:
         """Nothing to write."""
 
-    def step(self, cursor: Cursor[Any], rng: Random, tx: int, private_key: int | None) -> Change:
+    def step(self, cursor: "Cursor[Any]", rng: Random, tx: int, private_key: int | None) -> Change:
         """Copy a batch whose keys hold the transaction's number."""
         writes = [
             Write("copied", f"{tx}.{number}", 1, f"{rng.getrandbits(64):016x}")
@@ -44,3 +45,6 @@ class CopyIn:
     def invariants(self) -> list[InvariantQuery]:
         """Nothing holds between these rows but what the ledger says."""
         return []
+
+
+KINDS = (CopyIn,)

@@ -4,13 +4,14 @@ With more than 64 of them (PGPROC_MAX_CACHED_SUBXIDS) readers need pg_subtrans, 
 """
 
 from random import Random
-from typing import Any
-
-from psycopg import Cursor
+from typing import TYPE_CHECKING, Any
 
 from crashlab.ledger import Write
 from crashlab.workload.kind import Change
 from crashlab.workload.relations import SCHEMA_NAME, InvariantQuery, Relation
+
+if TYPE_CHECKING:
+    from psycopg import Cursor
 
 SUBTRANSACTIONS_MAX = 90
 
@@ -30,10 +31,10 @@ class Nested:
         """No rows."""
         return []
 
-    def insert(self, cursor: Cursor[Any], writes: list[Write], tx: int) -> None:
+    def insert(self, cursor: "Cursor[Any]", writes: list[Write], tx: int) -> None:
         """Nothing to write."""
 
-    def step(self, cursor: Cursor[Any], rng: Random, tx: int, private_key: int | None) -> Change:
+    def step(self, cursor: "Cursor[Any]", rng: Random, tx: int, private_key: int | None) -> Change:
         """Write up to two rows a savepoint: one in it, one in a savepoint inside."""
         kept: list[Write] = []
         discarded: list[Write] = []
@@ -63,3 +64,6 @@ class Nested:
 
 def _insert(write: Write, tx: int) -> str:
     return f"INSERT INTO {TABLE} VALUES ('{write.key}', 1, {tx}, '{write.value}')"
+
+
+KINDS = (Nested,)

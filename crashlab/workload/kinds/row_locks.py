@@ -5,13 +5,14 @@ them excludes others, so sessions never deadlock.
 """
 
 from random import Random
-from typing import Any
-
-from psycopg import Cursor
+from typing import TYPE_CHECKING, Any
 
 from crashlab.ledger import Write
 from crashlab.workload.kind import Change
 from crashlab.workload.relations import SCHEMA_NAME, InvariantQuery, Relation
+
+if TYPE_CHECKING:
+    from psycopg import Cursor
 
 KEY_COUNT = 12  # few, so that they meet
 SHARED_FIRST = 100  # rows that nobody changes, and many lock
@@ -38,12 +39,12 @@ class RowLocks:
         keys += range(PRIVATE_FIRST, PRIVATE_FIRST + PRIVATE_COUNT)
         return [Write("lockable", str(key), 1, "initial") for key in keys]
 
-    def insert(self, cursor: Cursor[Any], writes: list[Write], tx: int) -> None:
+    def insert(self, cursor: "Cursor[Any]", writes: list[Write], tx: int) -> None:
         """Insert the rows in one statement."""
         keys = [write.key for write in writes]
         cursor.execute(f"INSERT INTO {TABLE} SELECT k::integer, 1, %s, 'initial' FROM unnest(%s::text[]) k", (tx, keys))
 
-    def step(self, cursor: Cursor[Any], rng: Random, tx: int, private_key: int | None) -> Change:
+    def step(self, cursor: "Cursor[Any]", rng: Random, tx: int, private_key: int | None) -> Change:
         """Lock three rows, change one of them."""
         if private_key is None:
             keys = sorted(rng.sample(range(KEY_COUNT), 3))
@@ -62,9 +63,12 @@ class RowLocks:
         (version,) = cursor.fetchone()  # type: ignore[misc]
         return Change([Write("lockable", str(changed), version, value)])
 
-    def _lock(self, cursor: Cursor[Any], key: int, strength: str) -> None:
+    def _lock(self, cursor: "Cursor[Any]", key: int, strength: str) -> None:
         cursor.execute(f"SELECT FROM {TABLE} WHERE key = %s {strength}", (key,))
 
     def invariants(self) -> list[InvariantQuery]:
         """Nothing holds between these rows but what the ledger says."""
         return []
+
+
+KINDS = (RowLocks,)

@@ -8,13 +8,14 @@ gone cannot be passed over.
 """
 
 from random import Random
-from typing import Any
-
-from psycopg import Cursor
+from typing import TYPE_CHECKING, Any
 
 from crashlab.ledger import Write
 from crashlab.workload.kind import Change
 from crashlab.workload.relations import SCHEMA_NAME, InvariantQuery, Relation
+
+if TYPE_CHECKING:
+    from psycopg import Cursor
 
 SLOT_COUNT = 24
 PRIVATE_FIRST = 1000  # slots of single sessions
@@ -70,12 +71,12 @@ class Ddl:
         """Every slot is empty."""
         return [Write(f"{self.name}_slot", str(slot), 1, "") for slot in range(SLOT_COUNT)]
 
-    def insert(self, cursor: Cursor[Any], writes: list[Write], tx: int) -> None:
+    def insert(self, cursor: "Cursor[Any]", writes: list[Write], tx: int) -> None:
         """Insert the slots in one statement."""
         slots = [write.key for write in writes]
         cursor.execute(f"INSERT INTO {self.slots} SELECT s::integer, 1, %s, '' FROM unnest(%s::text[]) s", (tx, slots))
 
-    def step(self, cursor: Cursor[Any], rng: Random, tx: int, private_key: int | None) -> Change:
+    def step(self, cursor: "Cursor[Any]", rng: Random, tx: int, private_key: int | None) -> Change:
         """Change the table of one slot that no other session has locked; none if there is no such slot."""
         if private_key is None:
             cursor.execute(
@@ -97,7 +98,7 @@ class Ddl:
         slot, version, name = found
         return self._change(cursor, rng, tx, slot, version, name)
 
-    def _change(self, cursor: Cursor[Any], rng: Random, tx: int, slot: int, version: int, name: str) -> Change:
+    def _change(self, cursor: "Cursor[Any]", rng: Random, tx: int, slot: int, version: int, name: str) -> Change:
         dropped = bool(name) and rng.random() < 0.4
         table = name or f"s{slot}_{version}"
         forced = dropped  # a file that goes at commit is a reason to flush; a file that comes is none
@@ -118,12 +119,12 @@ class Ddl:
         slots, tables = (relation.name for relation in self.relations)
         return Change([Write(slots, str(slot), version, kept), Write(tables, table, version, value)], forced)
 
-    def _create(self, cursor: Cursor[Any], rng: Random, tx: int, table: str) -> None:
+    def _create(self, cursor: "Cursor[Any]", rng: Random, tx: int, table: str) -> None:
         cursor.execute(f"CREATE {self.persistence} TABLE {self.schema}.{table} {rng.choice(SHAPES)}")
         if rng.random() < 0.4:
             self._fill(cursor, rng, tx, table)
 
-    def _alter(self, cursor: Cursor[Any], rng: Random, tx: int, table: str) -> bool:
+    def _alter(self, cursor: "Cursor[Any]", rng: Random, tx: int, table: str) -> bool:
         """Index, truncate or refill a table; return whether its old file goes."""
         action = rng.choice(("truncate", "fill anew", "index"))
         if action == "index":
@@ -148,7 +149,7 @@ class Ddl:
             )
         ]
 
-    def _fill(self, cursor: Cursor[Any], rng: Random, tx: int, table: str) -> None:
+    def _fill(self, cursor: "Cursor[Any]", rng: Random, tx: int, table: str) -> None:
         cursor.execute(
             f"INSERT INTO {self.schema}.{table} (n, tx) SELECT n, %s FROM generate_series(1, %s) n",
             (tx, rng.randint(1, 400)),
@@ -161,3 +162,6 @@ class UnloggedDdl(Ddl):
     name = "ddl_unlogged"
     persistence = "UNLOGGED"
     content = "CASE WHEN count(*) >= 0 THEN 'readable' END"
+
+
+KINDS = (Ddl, UnloggedDdl)

@@ -5,13 +5,14 @@ Statements are prepared on the server.
 """
 
 from random import Random
-from typing import Any
-
-from psycopg import Cursor
+from typing import TYPE_CHECKING, Any
 
 from crashlab.ledger import Write
 from crashlab.workload.kind import Change
 from crashlab.workload.relations import SCHEMA_NAME, InvariantQuery, Relation
+
+if TYPE_CHECKING:
+    from psycopg import Cursor
 
 KEY_COUNT = 160
 PRIVATE_FIRST = 1000
@@ -60,10 +61,10 @@ class Indexed:
         """Rows come into being with their first writer."""
         return []
 
-    def insert(self, cursor: Cursor[Any], writes: list[Write], tx: int) -> None:
+    def insert(self, cursor: "Cursor[Any]", writes: list[Write], tx: int) -> None:
         """Nothing to write."""
 
-    def step(self, cursor: Cursor[Any], rng: Random, tx: int, private_key: int | None) -> Change:
+    def step(self, cursor: "Cursor[Any]", rng: Random, tx: int, private_key: int | None) -> Change:
         """Change one row."""
         key = rng.randrange(KEY_COUNT) if private_key is None else PRIVATE_FIRST + private_key
         number = rng.randrange(1 << 20)
@@ -107,3 +108,6 @@ class Indexed:
                 "0",
             ),
         ]
+
+
+KINDS = (Indexed,)

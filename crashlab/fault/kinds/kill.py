@@ -12,28 +12,47 @@ import time
 from random import Random
 
 from crashlab.errors import FaultError
-from crashlab.fault.effect import Effect
-from crashlab.fault.roles import find_target, titled_processes
+from crashlab.fault.kind import Effect, FaultKind
+from crashlab.fault.targets import ALL, TARGETS, find_target, titled_processes
 from crashlab.server import Server
+from crashlab.server.roles import POSTMASTER
 
-RESPAWNED_ONLY = ("logger", "stats collector")
 GONE_TIMEOUT_S = 15.0  # the postmaster itself sends SIGKILL to stragglers after 5 s
 LOG_TIMEOUT_S = 15.0
 POLL_S = 0.002
 
 
-def inject(server: Server, target: str | None, rng: Random) -> Effect:
+class Kill(FaultKind):
     """Send SIGKILL and wait until its consequences are complete."""
-    if target == "all":
-        return _kill_all(server)
-    processes = titled_processes(server)
-    victim = find_target(server, target or "", processes, rng)
-    if victim.role == "postmaster":
-        return _kill_postmaster(server, [process.pid for process in processes], victim.pid)
-    if victim.role in RESPAWNED_ONLY:
-        return _kill_respawned(server, victim.role, victim.pid)
-    others = [process.pid for process in processes if process.role != "postmaster"]
-    return _kill_child(server, others, victim.pid)
+
+    name = "kill"
+    summary = "SIGKILL for one process, or for all at one moment"
+    targets = tuple(TARGETS)
+
+    def crashes_server(self, target: str | None) -> bool:
+        """See FaultKind.crashes_server."""
+        return not TARGETS[target or ALL].respawned_only
+
+    def bounds_window(self, target: str | None, server_kind: str) -> bool:
+        """See FaultKind.bounds_window; a dead postmaster's children go on, unless it was process 1 of a container."""
+        return target != POSTMASTER or server_kind == "container"
+
+    def inject(self, server: Server, target: str | None, rng: Random) -> Effect:
+        """See FaultKind.inject."""
+        assert target is not None
+        if target == ALL:
+            return _kill_all(server)
+        processes = titled_processes(server)
+        victim = find_target(server, TARGETS[target], processes, rng)
+        if target == POSTMASTER:
+            return _kill_postmaster(server, [process.pid for process in processes], victim.pid)
+        if TARGETS[target].respawned_only:
+            return _kill_respawned(server, victim.role, victim.pid)
+        others = [process.pid for process in processes if process.role != POSTMASTER]
+        return _kill_child(server, others, victim.pid)
+
+
+FAULT = Kill()
 
 
 def _kill_all(server: Server) -> Effect:
@@ -66,7 +85,6 @@ def _kill_postmaster(server: Server, pids: list[int], postmaster: int) -> Effect
         pids=pids,
         confirmed=exit_status is not None and "signal 9" in exit_status,
         proof=proof,
-        bounds_window=False,
     )
 
 
@@ -102,7 +120,6 @@ def _kill_respawned(server: Server, role: str, victim: int) -> Effect:
         pids=[victim],
         confirmed=not left and successor is not None,
         proof=[f"process {victim} is gone", f"the postmaster started a new {role}, process {successor}"],
-        crashes_server=False,
     )
 
 

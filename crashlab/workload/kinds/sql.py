@@ -13,10 +13,7 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from random import Random
-from typing import Any
-
-import psycopg
-from psycopg import Cursor
+from typing import TYPE_CHECKING, Any
 
 from crashlab.errors import ProfileError
 from crashlab.ledger import Write
@@ -24,6 +21,10 @@ from crashlab.sql_text import fill_in
 from crashlab.workload.kind import Change, TransactionRefused
 from crashlab.workload.relations import InvariantQuery, Relation
 from crashlab.workload.tables import OPENING, Tables
+
+if TYPE_CHECKING:
+    import psycopg
+    from psycopg import Cursor
 
 REFUSALS = ("23", "40", "P0001", "55P03")
 """SQLSTATEs and classes: integrity constraint, transaction rollback, RAISE EXCEPTION, lock not available."""
@@ -57,13 +58,16 @@ class Application:
     variables: Mapping[str, Variable]
 
 
+NOTHING = Application("", (), (), {})
+
+
 class Sql:
     """Run one of the application's transactions."""
 
     name = "sql"
     setup_sql = ""  # `insert` runs the user's, where a mistake in it can be named
 
-    def __init__(self, application: Application) -> None:
+    def __init__(self, application: Application = NOTHING) -> None:
         self._application = application
         self._tables = Tables()
         self._client = 0
@@ -83,16 +87,18 @@ class Sql:
         """Nothing is known before the user's own set-up has run."""
         return []
 
-    def insert(self, cursor: Cursor[Any], writes: list[Write], tx: int) -> None:
+    def insert(self, cursor: "Cursor[Any]", writes: list[Write], tx: int) -> None:
         """Run the user's set-up, add all rows that it leaves to `writes`, and try each transaction.
 
         Raises:
             ProfileError: the set-up or a transaction is not what the server can run here.
             UsageProblem: a table cannot be taken into the ledger.
         """
+        from psycopg import Error
+
         try:
             self._run(cursor, self._application.setup)
-        except psycopg.Error as error:
+        except Error as error:
             raise _mistake("setup", error) from error
         cursor.execute("RESET ALL; SET LOCAL synchronous_commit = on")  # what a dump sets is for itself alone
         for name in self._application.tables:
@@ -101,34 +107,38 @@ class Sql:
         for number, (text, _) in enumerate(self._application.transactions):
             self._try(cursor, f"transactions.{number}", fill_in(text, {**values, "client": 0, "tx": tx}))
 
-    def _try(self, cursor: Cursor[Any], key: str, text: str) -> None:
+    def _try(self, cursor: "Cursor[Any]", key: str, text: str) -> None:
+        from psycopg import Error
+
         cursor.execute("SAVEPOINT crashlab_try")
         try:
             self._run(cursor, text)
             self._tables.check(cursor)
-        except psycopg.Error as error:
+        except Error as error:
             if not _is_refusal(error):
                 raise _mistake(key, error) from error
         cursor.execute("ROLLBACK TO SAVEPOINT crashlab_try")
 
-    def step(self, cursor: Cursor[Any], rng: Random, tx: int, private_key: int | None) -> Change:
+    def step(self, cursor: "Cursor[Any]", rng: Random, tx: int, private_key: int | None) -> Change:
         """Run one transaction's statements with drawn values.
 
         Raises:
             TransactionRefused: the server would not have it.
         """
+        from psycopg import Error
+
         texts, weights = zip(*self._application.transactions, strict=True)
         (text,) = rng.choices(texts, weights)
         values = {name: variable.draw(rng) for name, variable in self._application.variables.items()}
         try:
             writes, sync = self._run(cursor, fill_in(text, {**values, "client": self._client, "tx": tx}))
-        except psycopg.Error as error:
+        except Error as error:
             if _is_refusal(error):
                 raise TransactionRefused(str(error).strip(), error.sqlstate) from error
             raise
         return Change(writes, sync=sync)
 
-    def _run(self, cursor: Cursor[Any], text: str) -> tuple[list[Write], str]:
+    def _run(self, cursor: "Cursor[Any]", text: str) -> tuple[list[Write], str]:
         cursor.execute(f"SELECT {OPENING};\n{text}")
         return self._tables.close(cursor)
 
@@ -137,10 +147,13 @@ class Sql:
         return []
 
 
-def _is_refusal(error: psycopg.Error) -> bool:
+def _is_refusal(error: "psycopg.Error") -> bool:
     return (error.sqlstate or "").startswith(REFUSALS)
 
 
-def _mistake(key: str, error: psycopg.Error) -> ProfileError:
+def _mistake(key: str, error: "psycopg.Error") -> ProfileError:
     primary, *more = str(error).strip().splitlines() or [type(error).__name__]
     return ProfileError(f"cannot use workload.sql.{key}: {primary}", detail="\n".join(more) or None)
+
+
+KINDS = (Sql,)

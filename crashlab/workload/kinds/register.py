@@ -4,13 +4,14 @@ The counter makes versions survive a deletion, and orders all writers of a key.
 """
 
 from random import Random
-from typing import Any
-
-from psycopg import Cursor
+from typing import TYPE_CHECKING, Any
 
 from crashlab.ledger import Write
 from crashlab.workload.kind import Change
 from crashlab.workload.relations import SCHEMA_NAME, InvariantQuery, Relation
+
+if TYPE_CHECKING:
+    from psycopg import Cursor
 
 KEY_COUNT = 96
 PRIVATE_FIRST = 1000
@@ -42,13 +43,13 @@ class Register:
             for write in (Write("register_counter", str(key), 1, ""), Write("register", str(key), 1, "initial"))
         ]
 
-    def insert(self, cursor: Cursor[Any], writes: list[Write], tx: int) -> None:
+    def insert(self, cursor: "Cursor[Any]", writes: list[Write], tx: int) -> None:
         """Insert counters and values in two statements."""
         keys = [write.key for write in writes if write.relation == "register"]
         cursor.execute(f"INSERT INTO {COUNTER} SELECT k::integer, 1, %s FROM unnest(%s::text[]) k", (tx, keys))
         cursor.execute(f"INSERT INTO {TABLE} SELECT k::integer, 1, %s, 'initial' FROM unnest(%s::text[]) k", (tx, keys))
 
-    def step(self, cursor: Cursor[Any], rng: Random, tx: int, private_key: int | None) -> Change:
+    def step(self, cursor: "Cursor[Any]", rng: Random, tx: int, private_key: int | None) -> Change:
         """Change one to three keys, in key order so that sessions never deadlock."""
         if private_key is None:
             keys = sorted(rng.sample(range(KEY_COUNT), rng.randint(1, 3)))
@@ -56,7 +57,7 @@ class Register:
             keys = [PRIVATE_FIRST + private_key]
         return Change([write for key in keys for write in self._change(cursor, rng, tx, key)])
 
-    def _change(self, cursor: Cursor[Any], rng: Random, tx: int, key: int) -> list[Write]:
+    def _change(self, cursor: "Cursor[Any]", rng: Random, tx: int, key: int) -> list[Write]:
         cursor.execute(
             f"INSERT INTO {COUNTER} AS c VALUES (%s, 1, %s) ON CONFLICT (key)"
             " DO UPDATE SET version = c.version + 1, writer = excluded.writer RETURNING version",
@@ -84,3 +85,6 @@ class Register:
                 "0",
             )
         ]
+
+
+KINDS = (Register,)

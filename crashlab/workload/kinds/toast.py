@@ -5,13 +5,14 @@ The ledger holds a value's length and MD5 only; whoever reads it back has to fet
 
 from hashlib import md5
 from random import Random
-from typing import Any
-
-from psycopg import Cursor
+from typing import TYPE_CHECKING, Any
 
 from crashlab.ledger import Write
 from crashlab.workload.kind import Change
 from crashlab.workload.relations import SCHEMA_NAME, InvariantQuery, Relation
+
+if TYPE_CHECKING:
+    from psycopg import Cursor
 
 KEY_COUNT = 48
 PRIVATE_FIRST = 1000
@@ -41,10 +42,10 @@ class Toast:
         """Values come into being with their first writer."""
         return []
 
-    def insert(self, cursor: Cursor[Any], writes: list[Write], tx: int) -> None:
+    def insert(self, cursor: "Cursor[Any]", writes: list[Write], tx: int) -> None:
         """Nothing to write."""
 
-    def step(self, cursor: Cursor[Any], rng: Random, tx: int, private_key: int | None) -> Change:
+    def step(self, cursor: "Cursor[Any]", rng: Random, tx: int, private_key: int | None) -> Change:
         """Replace one value, or both of a row."""
         key = rng.randrange(KEY_COUNT) if private_key is None else PRIVATE_FIRST + private_key
         packed, plain = _value(rng), _value(rng)
@@ -71,3 +72,6 @@ def _value(rng: Random) -> str:
 
 def _described(value: str) -> str:
     return f"{len(value)} {md5(value.encode(), usedforsecurity=False).hexdigest()}"
+
+
+KINDS = (Toast,)

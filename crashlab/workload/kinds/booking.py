@@ -1,13 +1,14 @@
 """Does an exclusion constraint keep what it promises: no two bookings of one time?"""
 
 from random import Random
-from typing import Any
-
-from psycopg import Cursor
+from typing import TYPE_CHECKING, Any
 
 from crashlab.ledger import Write
 from crashlab.workload.kind import Change
 from crashlab.workload.relations import SCHEMA_NAME, InvariantQuery, Relation
+
+if TYPE_CHECKING:
+    from psycopg import Cursor
 
 KEY_COUNT = 96
 PRIVATE_FIRST = 1000
@@ -31,10 +32,10 @@ class Booking:
         """Nothing is booked."""
         return []
 
-    def insert(self, cursor: Cursor[Any], writes: list[Write], tx: int) -> None:
+    def insert(self, cursor: "Cursor[Any]", writes: list[Write], tx: int) -> None:
         """Nothing to write."""
 
-    def step(self, cursor: Cursor[Any], rng: Random, tx: int, private_key: int | None) -> Change:
+    def step(self, cursor: "Cursor[Any]", rng: Random, tx: int, private_key: int | None) -> Change:
         """Book another time under one key; a cancelled booking keeps its row, with an empty time."""
         key = rng.randrange(KEY_COUNT) if private_key is None else PRIVATE_FIRST + private_key
         begin = key * SPAN + rng.randrange(SPAN // 2)
@@ -64,3 +65,6 @@ class Booking:
                 "0",
             )
         ]
+
+
+KINDS = (Booking,)

@@ -1,13 +1,14 @@
 """Does money move between accounts all or nothing? Two balances change, their sum never does."""
 
 from random import Random
-from typing import Any
-
-from psycopg import Cursor
+from typing import TYPE_CHECKING, Any
 
 from crashlab.ledger import Write
 from crashlab.workload.kind import Change
 from crashlab.workload.relations import SCHEMA_NAME, InvariantQuery, Relation
+
+if TYPE_CHECKING:
+    from psycopg import Cursor
 
 ACCOUNT_COUNT = 64
 PRIVATE_FIRST = 1000  # accounts of single sessions, in pairs: 1000 + 2n and 1001 + 2n
@@ -33,14 +34,14 @@ class Transfer:
         keys = [*range(ACCOUNT_COUNT), *range(PRIVATE_FIRST, PRIVATE_FIRST + PRIVATE_COUNT)]
         return [Write("account", str(key), 1, str(OPENING_BALANCE)) for key in keys]
 
-    def insert(self, cursor: Cursor[Any], writes: list[Write], tx: int) -> None:
+    def insert(self, cursor: "Cursor[Any]", writes: list[Write], tx: int) -> None:
         """Insert the accounts in one statement."""
         cursor.execute(
             f"INSERT INTO {TABLE} SELECT k::integer, 1, %s, %s FROM unnest(%s::text[]) k",
             (tx, OPENING_BALANCE, [write.key for write in writes]),
         )
 
-    def step(self, cursor: Cursor[Any], rng: Random, tx: int, private_key: int | None) -> Change:
+    def step(self, cursor: "Cursor[Any]", rng: Random, tx: int, private_key: int | None) -> Change:
         """Debit one account and credit another, in key order so that sessions never deadlock."""
         if private_key is None:
             pair = rng.sample(range(ACCOUNT_COUNT), 2)
@@ -64,3 +65,6 @@ class Transfer:
         """The sum of all balances."""
         total = (ACCOUNT_COUNT + PRIVATE_COUNT) * OPENING_BALANCE
         return [InvariantQuery("sum of balances", f"SELECT sum(balance)::text FROM {TABLE}", str(total))]
+
+
+KINDS = (Transfer,)

