@@ -61,6 +61,7 @@ def record(
     from crashlab.cli.show import print_summary
     from crashlab.profile import load_profile
     from crashlab.seeds import new_seed
+    from crashlab.server.leftovers import sweep
 
     wanted = load_profile(profile, overrides)
     if wanted.power_loss is None:
@@ -69,6 +70,7 @@ def record(
         )
     choice = server_choice(server, image, pg_bindir)
     with claimed(out) as folder, signals_interrupt():
+        sweep()
         made = campaign.record(
             campaign.RunRequest(
                 profile=wanted,

@@ -129,7 +129,9 @@ def _run_all(plan: Plan, folder: Path, reports: Reports) -> "RunResult":
     from crashlab import campaign
     from crashlab.report.console import Watch, print_header
     from crashlab.server import SpareDirectories
+    from crashlab.server.leftovers import sweep
 
+    sweep()
     print_header(reports.out, __version__, plan.seed, plan.server.image or plan.server.kind, folder)
     run = campaign.RunResult(profiles=[], command=plan.again)
     deadline = None if plan.time_limit_s is None else time.monotonic() + plan.time_limit_s

@@ -61,11 +61,13 @@ def replay(
     DIR-or-ID is a trial's folder, or PROFILE:TRIAL of the latest run, such as async-commit:3.
     """
     from crashlab import campaign
+    from crashlab.server.leftovers import sweep
 
     choice = server_choice(server, image, pg_bindir)
     stored = _trial_folder(trial)
     reports = Reports(telling)
     with claimed(out) as folder, signals_interrupt():
+        sweep()
         result = campaign.replay(stored, out=folder, server=choice, keep=keep)
         return reports.finish(campaign.RunResult(profiles=[result]), folder)
 

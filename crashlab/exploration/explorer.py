@@ -10,7 +10,6 @@ Source: design.md "From state to verdict, fast".
 
 import dataclasses
 import os
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -44,7 +43,7 @@ from crashlab.recovery.restart import copy_settings
 from crashlab.recovery.wal import directory, stopped_cleanly
 from crashlab.results import TrialResult, make_trial_folder
 from crashlab.seeds import stream
-from crashlab.server import ServerSpec
+from crashlab.server import ServerSpec, owned
 from crashlab.server.builds import find_build
 from crashlab.trial.judged import judge_trial, result_of
 from crashlab.trial.setup import reading_of
@@ -205,7 +204,7 @@ class Explorer:
         self.log = LogBytes(recording.log)
         facts = recording.record.server
         settings = dict(facts.requested)
-        folder = Path(tempfile.mkdtemp(prefix="crashlab-states-"))
+        folder = owned.make_folder(prefix="crashlab-states-")
         folder.chmod(0o755)
         if facts.kind == "container":
             spec = ServerSpec(kind="container", image=facts.source, settings=settings)

@@ -29,7 +29,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from crashlab.errors import ServerError, ServerTimeout
-from crashlab.server import registry
+from crashlab.server import owned, registry
 from crashlab.server.base import STOP_SIGNALS, Process, Server, ServerSpec, StopMode, Version, describe_exit
 from crashlab.server.engine import (
     API_TIMEOUT_S,
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     from docker.models.containers import Container
     from testcontainers.core.container import DockerContainer
 
-LABELS = {"crashlab": "1"}
 CONFIG_FILE = "/etc/crashlab.conf"
 LOG_FOLDER = "/tmp/crashlab"
 LOG_FILE = "server.log"
@@ -135,7 +134,8 @@ class ContainerServer(Server):
 
         assert self._docker is not None
         mounts = [self._shared.mount()] if self._shared is not None else []
-        self._docker.with_name(self._name).with_kwargs(labels=LABELS, mounts=mounts)
+        owned.note("container", self._name)
+        self._docker.with_name(self._name).with_kwargs(labels=owned.labels(), mounts=mounts)
         self._docker.with_command(["postgres", "-c", f"config_file={CONFIG_FILE}"])
         self._created_with = dict(self.environment)
         own = {"PGDATA": self._pgdata(), "POSTGRES_PASSWORD": self._password}
@@ -253,6 +253,7 @@ class ContainerServer(Server):
             container = self._find()
             if container is not None:
                 container.remove(force=True, v=True)
+        owned.forget("container", self._name)
         assert self._docker is not None
         self._docker._container = None
 
@@ -262,10 +263,10 @@ class ContainerServer(Server):
         if self.data_directory is not None:
             yield self.data_directory
             return
-        with tempfile.TemporaryDirectory(prefix="crashlab-files-") as folder:
+        with owned.temporary_folder(prefix="crashlab-files-") as folder:
             for path in paths:
-                self._copy_out(path, Path(folder, path).parent)
-            yield Path(folder)
+                self._copy_out(path, (folder / path).parent)
+            yield folder
 
     def _keep(self, target: Path) -> None:
         try:
@@ -347,13 +348,18 @@ class ContainerServer(Server):
             assert self._docker is not None
             containers = self._docker.get_docker_client().client.containers
             # Not `run(remove=True)`: that leaves the image's anonymous volume behind.
-            probe = containers.create(self.source, ["postgres", "--version"], labels=LABELS, network_mode="none")
+            name = f"{self._name}-version"
+            owned.note("container", name)
+            probe = containers.create(
+                self.source, ["postgres", "--version"], name=name, labels=owned.labels(), network_mode="none"
+            )
             try:
                 probe.start()
                 probe.wait(timeout=API_TIMEOUT_S)
                 return probe.logs().decode(errors="replace")
             finally:
                 probe.remove(force=True, v=True)
+                owned.forget("container", name)
 
     # Processes
 

@@ -16,8 +16,9 @@ import time
 from pathlib import Path
 
 from crashlab.errors import ServerError, ServerTimeout
+from crashlab.server import owned
 from crashlab.server.base import ServerSpec
-from crashlab.server.container import INSIDE, LABELS, POSTMASTER_PID, ContainerServer, describe_shell_exit
+from crashlab.server.container import INSIDE, POSTMASTER_PID, ContainerServer, describe_shell_exit
 from crashlab.server.engine import docker_errors
 from crashlab.server.local import PORT, SOCKET_ROOT
 from crashlab.server.privileges import ServerUser
@@ -84,8 +85,9 @@ class StateContainer(ContainerServer):
             self._pipes.append(os.open(self.home / name, os.O_RDWR | os.O_CLOEXEC))
         self.home.chmod(0o700)
         mounts = [self._shared.mount(), self._sockets.mount()]
+        owned.note("container", self._name)
         self._docker.with_name(self._name).with_kwargs(
-            labels=LABELS, mounts=mounts, entrypoint=["sh", "-c", SHELL], user="postgres", network_mode="none"
+            labels=owned.labels(), mounts=mounts, entrypoint=["sh", "-c", SHELL], user="postgres", network_mode="none"
         )
         with docker_errors(f'could not start a container of "{self.source}"'):
             self._docker.start()
