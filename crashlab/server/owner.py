@@ -109,7 +109,7 @@ def this_process() -> Owner:
         host=here.host,
         uid=os.geteuid(),
         started_s=round(_started_s(stat.start), 3),
-        command=processes.title(os.getpid()).strip()[:COMMAND_CHARACTERS_MAX],
+        command=" ".join(processes.title(os.getpid()).split())[:COMMAND_CHARACTERS_MAX],
     )
 
 
