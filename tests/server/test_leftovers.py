@@ -23,7 +23,7 @@ RECORDED = ["-m", "crashlab", "run", "power-loss", "--trials", "200", "--server"
 IN_CONTAINERS = ["-m", "crashlab", "run", "kill9-all", "--trials", "200", "--image", IMAGE]
 RECORDED_IN_CONTAINER = ["-m", "crashlab", "run", "power-loss", "--trials", "200", "--image", IMAGE]
 
-STEPS_TRIED = 8
+STEPS_TRIED = 6
 
 # Dies at its n-th step that changes something outside of itself, or says how many steps there are.
 STEPS = """
