@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 DEFAULT_PROFILE = "kill9-all"
 SEED = pytest.StashKey[int]()
 REPRODUCE = pytest.StashKey[str]()
+SWEPT = pytest.StashKey[bool]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -97,9 +98,13 @@ def crashlab_profile(request: pytest.FixtureRequest) -> Profile:
 def crash_server(request: pytest.FixtureRequest, crashlab_profile: Profile) -> Iterator[Server]:
     """A disposable server that is up, with the profile's settings; gone after the test."""
     from crashlab.server import ServerChoice, create_server
+    from crashlab.server.leftovers import sweep
     from crashlab.trial.setup import server_spec
 
     config = request.config
+    if SWEPT not in config.stash:
+        config.stash[SWEPT] = True
+        sweep()
     choice = ServerChoice(
         kind=config.getoption("--crashlab-server"),
         image=config.getoption("--crashlab-image"),

@@ -5,7 +5,6 @@ Of several clients it serves the newest: what it made for the one before is remo
 """
 
 import shutil
-import tempfile
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from crashlab.campaign.runner import Runner
 from crashlab.campaign.task import Job, NoSuchState, Outcome, Recorded, Task
 from crashlab.errors import CrashlabError
 from crashlab.results import TrialResult
+from crashlab.server import owned
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class _Hands:
 
     def __init__(self, run: str, jobs: Sequence[Job]) -> None:
         self.run = run
-        self._home = Path(tempfile.mkdtemp(prefix="crashlab-remote-"))
+        self._home = owned.make_folder(prefix="crashlab-remote-")
         self._recordings: dict[Path, Path] = {}  # as the client knows it -> here
         mine = [replace(job, out=self._home / "out" / job.name) for job in jobs]
         self._runner = Runner(mine, local=self._recordings.__getitem__)
@@ -56,7 +56,7 @@ class _Hands:
 
     def dispose(self) -> None:
         self._runner.close()
-        shutil.rmtree(self._home, ignore_errors=True)
+        owned.remove_folder(self._home)
 
 
 _hands: _Hands | None = None

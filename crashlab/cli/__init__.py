@@ -14,6 +14,7 @@ from typing import NoReturn
 import click
 
 from crashlab import __version__
+from crashlab.cli.clean import clean
 from crashlab.cli.inspect import doctor, explain, profiles, validate
 from crashlab.cli.recordings import explore, record, show
 from crashlab.cli.reports import show_error
@@ -45,7 +46,7 @@ def cli() -> None:
     """Crash real PostgreSQL servers, recover them, and say what was lost and what is corrupt."""
 
 
-for command in (run, judge, replay, record, explore, show, profiles, validate, explain, doctor):
+for command in (run, judge, replay, record, explore, show, profiles, validate, explain, doctor, clean):
     command.context_settings.update(HELP)  # click asks a command first, and keeps the answer
     cli.add_command(command)
 

@@ -57,6 +57,7 @@ def record(
     from crashlab.exploration.record import make
     from crashlab.profile import load_profile
     from crashlab.seeds import new_seed
+    from crashlab.server.leftovers import sweep
     from crashlab.trial.setup import TrialPlan
 
     wanted = load_profile(profile, overrides)
@@ -70,6 +71,7 @@ def record(
         server=choice,
     )
     with claimed(out) as folder, signals_interrupt():
+        sweep()
         made = make(plan, recording_folder(folder / wanted.name, 0))
         print_summary(made)
         click.echo(f"Examine it: {shlex.join(['crashlab', 'explore', str(made.folder)])}")

@@ -199,11 +199,13 @@ def run_plan(
     from crashlab.campaign.events import Event, TrialDone
     from crashlab.cli.watch import Watch
     from crashlab.report.console import print_header
+    from crashlab.server.leftovers import sweep
 
     def follow(event: Event) -> None:
         if latest and isinstance(event, TrialDone):
             point_latest(folder)
 
+    sweep()
     print_header(reports.out, __version__, plan.seed, plan.server.described, folder)
     executor = executor_for(hands.workers, hands.scheduler)
     if earlier is None:

@@ -58,10 +58,12 @@ def replay(
     """
     from crashlab import campaign
     from crashlab.results import RunResult
+    from crashlab.server.leftovers import sweep
 
     stored = _trial_folder(trial)
     reports = Reports(telling)
     with claimed(out) as folder, signals_interrupt():
+        sweep()
         result = campaign.replay(stored, out=folder, server=choice, keep=keep)
         return reports.finish(RunResult(profiles=[result]), folder)
 

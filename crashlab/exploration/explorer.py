@@ -9,7 +9,6 @@ Source: design.md "From state to verdict, fast".
 
 import dataclasses
 import os
-import tempfile
 import time
 from pathlib import Path, PurePath
 from types import TracebackType
@@ -36,7 +35,7 @@ from crashlab.recovery import observe, recover
 from crashlab.recovery.restart import copy_settings
 from crashlab.recovery.wal import directory, stopped_cleanly
 from crashlab.results import TrialResult
-from crashlab.server import ServerSpec
+from crashlab.server import ServerSpec, owned
 from crashlab.server.builds import find_build
 from crashlab.trial.judged import result_of
 from crashlab.trial.limit import TrialLimit
@@ -280,7 +279,7 @@ def _worker_for(recording: Recording, walk: Walk) -> Worker:
     """Make a folder for the states, and a server of the kind that was recorded."""
     facts = recording.record.server
     settings = dict(facts.requested)
-    folder = Path(tempfile.mkdtemp(prefix="crashlab-states-"))
+    folder = owned.make_folder(prefix="crashlab-states-")
     folder.chmod(0o755)
     if facts.kind == "container":
         spec = ServerSpec(kind="container", image=facts.source, settings=settings)

@@ -12,11 +12,9 @@ Does not tell: which page image would have healed a torn data page; that is not 
 Source: postgres-contract.md 1.1 (Write, Flush), section 0 (E).
 """
 
-import tempfile
 from bisect import bisect_left
 from dataclasses import dataclass
 from functools import cache, cached_property
-from pathlib import Path
 
 from crashlab.disk.content import BASE, ZERO, FileImage
 from crashlab.disk.contract import DiskContract
@@ -36,6 +34,7 @@ from crashlab.recording.logbytes import LogBytes
 from crashlab.recording.replay import Replayer
 from crashlab.recovery.wal import ReadPart, WalReader, directory, file_of, file_pages, read_control, start_at
 from crashlab.recovery.walpages import Cluster
+from crashlab.server import owned
 
 WAL_FOLDER = f"{root_label(0)}/pg_wal"
 _BLOCK_BYTES = 64 << 10
@@ -221,8 +220,7 @@ def read_run(recording: Recording, reader: WalReader) -> _Run:
     place = start_at(cluster, redo)
     records: list[WalRecord] = []
     flushes = _Flushes()
-    with tempfile.TemporaryDirectory(prefix="crashlab-wal-") as folder:
-        image = Path(folder)
+    with owned.temporary_folder(prefix="crashlab-wal-") as image:
         (image / root_label(0)).mkdir()
         copy_tree(base.image / WAL_FOLDER, image / WAL_FOLDER)
         part = directory(image / root_label(0))

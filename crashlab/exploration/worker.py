@@ -6,7 +6,6 @@ materialise, start the server (`recovery.recover`), `unchanged`, observe, kill: 
 materialise repairs it. One worker to a process; workers share nothing.
 """
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Self
@@ -16,7 +15,7 @@ from crashlab.exploration.images import ImageFolder
 from crashlab.exploration.unchanged import BaseRelations
 from crashlab.recording.base import BaseImage
 from crashlab.recording.logbytes import LogBytes
-from crashlab.server import registry
+from crashlab.server import owned, registry
 from crashlab.server.base import Restartable, ServerSpec
 from crashlab.server.builds import Build
 from crashlab.server.local import LocalServer
@@ -108,5 +107,5 @@ class Worker(registry.Disposable):
             self.server.dispose()
         finally:
             self.images.dispose()
-            shutil.rmtree(self.folder, ignore_errors=True)
+            owned.remove_folder(self.folder)
             registry.remove(self)

@@ -197,8 +197,8 @@ _TABLE = (
         "the trial took longer than it was given",
         "The time limit of a single trial was reached, so crashlab killed the server, whatever it was doing. Nothing "
         "that is missing afterwards says anything about the database.",
-        "Give each trial more time (--trial-timeout), or look at server.log for what held it up: a statement that sleeps or waits for a "
-        "lock holds up the end of the workload.",
+        "Give each trial more time (--trial-timeout), or look at server.log for what held it up: a statement that "
+        "sleeps or waits for a lock holds up the end of the workload.",
     ),
     _note(
         "NOTE-LEDGER-TRUNCATED",

@@ -8,7 +8,6 @@ Compiled libraries are kept under their source's hash.
 import functools
 import hashlib
 import importlib.util
-import os
 import platform
 import shutil
 import subprocess
@@ -40,10 +39,17 @@ def library(machine: str = "") -> Path:
     shipped = _FOLDER / shipped_name(wanted)
     if shipped.is_file():
         return shipped
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "crashlab"
+    # Not above: a wheel is built without the driver that the servers need.
+    from crashlab.server import owned
+    from crashlab.server.caches import recorder_cache
+
+    cache = recorder_cache()
     target = cache / f"recorder-{source_hash()}-{wanted}.so"
     if not target.is_file():
-        compile_library(wanted, target)
+        cache.mkdir(parents=True, exist_ok=True)
+        with owned.temporary_folder(cache, "crashlab-compile-") as folder:
+            compile_library(wanted, folder / target.name)
+            (folder / target.name).replace(target)
     return target
 
 

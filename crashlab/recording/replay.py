@@ -17,7 +17,6 @@ Source: postgres-contract.md 5.2. Other stdio files of that list are renamed or 
 import os
 import re
 import stat
-import tempfile
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -28,6 +27,7 @@ from crashlab.disk.operations import BaseFile, Kind, Operation, root_label
 from crashlab.recording.base import BaseImage, copy_tree
 from crashlab.recording.decoder import Decoder
 from crashlab.recording.filenumbers import FileNumbers
+from crashlab.server import owned
 
 EXCEPTIONS = re.compile(
     r"pgdata/(postmaster\.opts|log/.*|pg_wal/[0-9A-F]{24}\.[0-9A-F]{8}\.backup|pg_dynshmem/.*"
@@ -65,8 +65,8 @@ def self_check(base: BaseImage, log: Path, live: Sequence[Path] | None = None) -
         RecordingError: the log is damaged, or does not belong to the base image.
     """
     roots = list(base.roots if live is None else live)
-    with tempfile.TemporaryDirectory(dir=base.folder, prefix="replay-") as folder:
-        image = Path(folder) / "image"
+    with owned.temporary_folder(base.folder, "crashlab-replay-") as folder:
+        image = folder / "image"
         differences = replay(base, log, image)
         for index, root in enumerate(roots):
             differences += _compare(image / root_label(index), root, root_label(index))

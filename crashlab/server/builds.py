@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crashlab.errors import ServerError
+from crashlab.server import owned
 from crashlab.server.base import Version
 from crashlab.server.locks import locked
 from crashlab.server.privileges import cache_root, make_searchable, server_user
@@ -128,15 +129,14 @@ def _copy_tree(bindir: Path) -> Path:
     builds = cache_root() / "builds"
     make_searchable(builds)
     target = builds / key
+    owned.uses(target)
     with locked(builds / f"{key}.lock"):
         if not target.is_dir():
-            partial = builds / f"{key}.partial"
-            shutil.rmtree(partial, ignore_errors=True)
             try:
-                _copy_parts(bindir, partial)
-                partial.rename(target)
+                with owned.temporary_folder(builds, "crashlab-copy-") as partial:
+                    _copy_parts(bindir, partial / key)
+                    (partial / key).rename(target)
             except (OSError, subprocess.CalledProcessError) as error:
-                shutil.rmtree(partial, ignore_errors=True)
                 raise ServerError(f'could not copy the build "{root}" to "{target}": {error}') from error
     return target / root.parent.name / root.name / bindir.name
 

@@ -23,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 
 from crashlab.errors import ServerError, ServerTimeout
-from crashlab.server import registry
+from crashlab.server import owned, registry
 from crashlab.server.base import STOP_SIGNALS, Process, Server, ServerSpec, StopMode, Version, describe_exit
 from crashlab.server.engine import API_TIMEOUT_S, HOST, docker_errors
 from crashlab.server.enginecontainer import EngineContainer
@@ -243,10 +243,10 @@ class ContainerServer(Server):
         if self.data_directory is not None:
             yield self.data_directory
             return
-        with tempfile.TemporaryDirectory(prefix="crashlab-files-") as folder:
+        with owned.temporary_folder(prefix="crashlab-files-") as folder:
             for path in paths:
-                self.container.copy_out(f"{self._pgdata}/{path}", Path(folder, path).parent)
-            yield Path(folder)
+                self.container.copy_out(f"{self._pgdata}/{path}", (folder / path).parent)
+            yield folder
 
     # Processes
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crashlab.errors import ServerError
+from crashlab.server import owned
 from crashlab.server.engine import (
     API_TIMEOUT_S,
     HOST,
@@ -31,7 +32,6 @@ from crashlab.server.sharedfolder import SharedFolder, refuse_unless_root
 if TYPE_CHECKING:
     from docker.models.containers import Container
 
-LABELS = {"crashlab": "1"}
 PORT_ATTEMPTS = 5
 
 
@@ -76,7 +76,8 @@ class EngineContainer:
             options: as docker's `containers.run` takes them.
         """
         mounts = [folder.mount() for folder in folders]
-        self._docker.with_name(self.name).with_kwargs(labels=LABELS, mounts=mounts, **options)
+        owned.note("container", self.name)
+        self._docker.with_name(self.name).with_kwargs(labels=owned.labels(), mounts=mounts, **options)
         if command:
             self._docker.with_command(list(command))
         self._docker.env = dict(variables or {})
@@ -122,6 +123,7 @@ class EngineContainer:
             container = self.find()
             if container is not None:
                 container.remove(force=True, v=True)
+        owned.forget("container", self.name)
         self._docker._container = None
 
     def close(self) -> None:
@@ -180,13 +182,16 @@ class EngineContainer:
         with docker_errors(f'could not run "{" ".join(command)}" in "{self.image}"'):
             containers = self._docker.get_docker_client().client.containers
             # Not `run(remove=True)`: that leaves the image's anonymous volume behind.
-            other = containers.create(self.image, list(command), labels=LABELS, network_mode="none")
+            name = f"{self.name}-probe"
+            owned.note("container", name)
+            other = containers.create(self.image, list(command), name=name, labels=owned.labels(), network_mode="none")
             try:
                 other.start()
                 other.wait(timeout=API_TIMEOUT_S)
                 return other.logs().decode(errors="replace")
             finally:
                 other.remove(force=True, v=True)
+                owned.forget("container", name)
 
     def log(self) -> bytes:
         """Return what its process 1 printed; empty if there is no container."""

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from crashlab.errors import ServerError, ServerTimeout
-from crashlab.server import processes, registry, sharedmemory
+from crashlab.server import owned, processes, registry, sharedmemory
 from crashlab.server.base import STOP_SIGNALS, Process, Server, ServerSpec, StopMode, Version, describe_exit
 from crashlab.server.builds import Build
 from crashlab.server.privileges import server_user
@@ -91,12 +91,12 @@ class LocalServer(Server):
 
     def _make_folder(self, parent: Path) -> Path:
         try:
-            folder = Path(tempfile.mkdtemp(prefix="crashlab-", dir=parent))
+            folder = owned.make_folder(parent)
         except OSError as error:
             raise ServerError(f'could not make a folder in "{parent}": {error.strerror}') from error
         self._user.own(folder)
         if not self._user.can_reach(folder):
-            folder.rmdir()
+            owned.remove_folder(folder)
             raise ServerError(
                 f'cannot run a server in "{parent}": uid {self._user.uid} cannot reach it',
                 detail="PostgreSQL refuses to run as root, so it runs as an unprivileged user.",
@@ -121,6 +121,7 @@ class LocalServer(Server):
         # Everything of an earlier start is gone, but its process id may be another server's by now. Should this start
         # fail early, its shared memory is still there.
         self._sysv_segments |= sharedmemory.sysv_segments(self.data_directory)
+        sharedmemory.note(set(), self._sysv_segments)
         (self.data_directory / "postmaster.pid").unlink(missing_ok=True)
         processes.become_subreaper()
         arguments = [f"{name}={value}" for name, value in self._complete(settings).items()]
@@ -181,6 +182,7 @@ class LocalServer(Server):
         self._posix_segments |= sharedmemory.posix_segments(pids)
         # Whoever owns the directory may remove the file that names it.
         self._sysv_segments |= sharedmemory.sysv_segments(self.data_directory)
+        sharedmemory.note(self._posix_segments, self._sysv_segments)
         processes.send(pids, signals.SIGKILL)
         left = self.wait_gone(pids, KILL_TIMEOUT_S)
         if left:
@@ -207,8 +209,8 @@ class LocalServer(Server):
                 self._spares.give(self._template, self.data_directory)
         finally:
             for folder in (self._home, self._sockets):
-                if folder is not None and folder.exists():
-                    shutil.rmtree(folder, ignore_errors=True)
+                if folder is not None:
+                    owned.remove_folder(folder)
             processes.reap(self._known)
             registry.remove(self)
 
@@ -218,6 +220,7 @@ class LocalServer(Server):
         sharedmemory.remove_sysv_segments(self._sysv_segments)
         for segment in self._posix_segments:
             segment.unlink(missing_ok=True)
+        sharedmemory.forget(self._posix_segments, self._sysv_segments)
         self._posix_segments = set()
 
     def _address(self) -> dict[str, str]:
@@ -249,6 +252,7 @@ class LocalServer(Server):
         if sig == signals.SIGKILL and self._postmaster is not None and pid == self._postmaster.pid:
             self._known.update(members)
             self._posix_segments |= sharedmemory.posix_segments(members)
+            sharedmemory.note(self._posix_segments, set())
         try:
             os.kill(pid, sig)
         except ProcessLookupError:

@@ -13,6 +13,7 @@ import signal as signals
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 PROC = Path("/proc")
@@ -57,6 +58,27 @@ def state(pid: int) -> str:
         return (PROC / f"{pid}/stat").read_text().rpartition(") ")[2][:1]
     except OSError:
         return ""
+
+
+class Stat(NamedTuple):
+    """What /proc/PID/stat says."""
+
+    state: str
+    terminal: int  # 0: none
+    threads: int
+    start: int  # clock ticks since the machine's start: with the process id, unique
+
+
+def stat(pid: int) -> Stat | None:
+    """Return a process's state and what tells it from a later one of its number; None: it is gone.
+
+    Source: proc_pid_stat(5), fields 3, 7, 20 and 22.
+    """
+    try:
+        fields = (PROC / f"{pid}/stat").read_text(errors="replace").rpartition(") ")[2].split()
+    except OSError:
+        return None
+    return Stat(fields[0], int(fields[4]), int(fields[17]), int(fields[19]))
 
 
 def freeze(pid: int, timeout_s: float = 2.0) -> None:

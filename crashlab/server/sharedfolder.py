@@ -5,12 +5,11 @@ the image's user, and are read, written and compared from outside.
 """
 
 import os
-import shutil
-import tempfile
 from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING
 
 from crashlab.errors import ServerError
+from crashlab.server import owned
 from crashlab.server.engine import docker_errors
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ class SharedFolder:
         """
         self.inside = PurePosixPath(inside)
         try:
-            self.path = Path(tempfile.mkdtemp(prefix="crashlab-", dir=parent)).resolve()
+            self.path = owned.make_folder(parent)
             self.path.chmod(0o755)
         except OSError as error:
             raise ServerError(f'could not make a folder in "{parent}": {error.strerror}') from error
@@ -46,7 +45,7 @@ class SharedFolder:
 
     def remove(self) -> None:
         """Remove it with everything in it; idempotent."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        owned.remove_folder(self.path)
 
 
 def refuse_unless_root(docker: "DockerContainer") -> None:

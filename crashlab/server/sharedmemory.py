@@ -7,16 +7,23 @@ does not, and they stay until the machine is restarted.
 Source: PostgreSQL sysv_shmem.c (PGSharedMemoryCreate), dsm_impl.c (dsm_impl_posix); pidfile.h (line 7).
 """
 
+import contextlib
 import ctypes
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from pathlib import Path
+from typing import NamedTuple
 
+from crashlab.server import owned
 from crashlab.server.processes import PROC
 
 IPC_RMID = 0
+SHM_RDONLY = 0o10000
+MAGIC = 679834894  # sysv_shmem.c, PGShmemMagic
+NO_ADDRESS = ctypes.c_void_p(-1).value
 SHM_KEY_LINE = 7
 POSIX_SEGMENT = re.compile(rb"(/dev/shm/PostgreSQL\.\d+)")
+SYSV_SEGMENT = re.compile(rb" (\d+) +/SYSV([0-9a-f]{8}) ")  # in place of an inode and a path
 
 
 def posix_segments(pids: Iterable[int]) -> set[Path]:
@@ -31,6 +38,16 @@ def posix_segments(pids: Iterable[int]) -> set[Path]:
     return found
 
 
+def attached_sysv_segments(pids: Iterable[int]) -> set[tuple[int, int]]:
+    """Return key and id of the SysV segments that living processes are attached to."""
+    found: set[tuple[int, int]] = set()
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            for segment, key in SYSV_SEGMENT.findall((PROC / f"{pid}/maps").read_bytes()):
+                found.add((ctypes.c_int32(int(key, 16)).value, int(segment)))
+    return found
+
+
 def sysv_segments(data_directory: Path) -> set[tuple[int, int]]:
     """Return key and id of the segment that a postmaster.pid names, alive or stale; empty if there is none."""
     try:
@@ -41,10 +58,66 @@ def sysv_segments(data_directory: Path) -> set[tuple[int, int]]:
     return {(key, segment)}
 
 
+class Row(NamedTuple):
+    """A SysV segment that exists."""
+
+    size_bytes: int
+    attached: int  # how many processes are
+    uid: int
+
+
+def existing() -> dict[tuple[int, int], Row]:
+    """Return the SysV segments of this machine by key and id."""
+    found = {}
+    for line in (PROC / "sysvipc/shm").read_text().splitlines()[1:]:
+        # key shmid perms size cpid lpid nattch uid gid ...
+        words = [int(word) for word in line.split()[:8]]
+        found[words[0], words[1]] = Row(words[3], words[6], words[7])
+    return found
+
+
+def is_postgres(segment: int) -> bool:
+    """Say whether a SysV segment begins as PostgreSQL's do."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.shmat.restype = ctypes.c_void_p
+    address = libc.shmat(segment, None, SHM_RDONLY)
+    if address == NO_ADDRESS:
+        return False
+    try:
+        return ctypes.c_int32.from_address(address).value == MAGIC
+    finally:
+        libc.shmdt(ctypes.c_void_p(address))
+
+
 def remove_sysv_segments(segments: set[tuple[int, int]]) -> None:
     """Remove those that still exist and that nobody is attached to any more."""
-    for row in (PROC / "sysvipc/shm").read_text().splitlines()[1:] if segments else []:
-        words = row.split()
-        # key shmid perms size cpid lpid nattch
-        if (int(words[0]), int(words[1])) in segments and words[6] == "0":
-            ctypes.CDLL(None, use_errno=True).shmctl(int(words[1]), IPC_RMID, None)
+    there = existing() if segments else {}
+    for key, segment in segments & there.keys():
+        if there[key, segment].attached == 0:
+            ctypes.CDLL(None, use_errno=True).shmctl(segment, IPC_RMID, None)
+
+
+def note(posix: Set[Path], sysv: Set[tuple[int, int]]) -> None:
+    """Put segments on this process's list of what it has made: once their processes are dead, nothing names them."""
+    there = existing() if sysv else {}
+    for kind, what in owned.listed():  # a server started again has removed those of its last life
+        words = what.split(" ")
+        gone = kind == "posix segment" and not Path(words[0]).exists()
+        gone |= kind == "sysv segment" and bool(sysv) and (int(words[0]), int(words[1])) not in there
+        if gone:
+            owned.forget(kind, what)
+    for path in posix:
+        # A file that is gone cannot be left; its number tells the segment from a later one of its name.
+        with contextlib.suppress(FileNotFoundError):
+            owned.note("posix segment", f"{path} {path.stat().st_ino}")
+    for key, segment in sysv & there.keys():
+        owned.note("sysv segment", f"{key} {segment}")
+
+
+def forget(posix: Set[Path], sysv: Set[tuple[int, int]]) -> None:
+    """Take segments that are gone off the list."""
+    for kind, what in owned.listed():
+        if kind == "posix segment" and Path(what.split(" ")[0]) in posix:
+            owned.forget(kind, what)
+    for key, segment in sysv:
+        owned.forget("sysv segment", f"{key} {segment}")

@@ -12,11 +12,10 @@ import contextlib
 import os
 import shutil
 import stat
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from crashlab.server import registry
+from crashlab.server import owned, registry
 
 SPARES_MAX = 8
 
@@ -32,7 +31,7 @@ class SpareDirectories(registry.Disposable):
         if len(self._spares) >= SPARES_MAX:
             return
         registry.add(self)
-        folder = Path(tempfile.mkdtemp(prefix="crashlab-spare-", dir=data_directory.parent.parent))
+        folder = owned.make_folder(data_directory.parent.parent, "crashlab-spare-")
         spare = folder / "data"
         self._spares.append((template, folder, spare))
         data_directory.rename(spare)
@@ -44,7 +43,7 @@ class SpareDirectories(registry.Disposable):
             if kept_template == template and folder.parent == data_directory.parent.parent:
                 self._spares.remove(entry)
                 spare.rename(data_directory)
-                folder.rmdir()
+                owned.remove_folder(folder)
                 make_equal(template, data_directory)
                 return True
         return False
@@ -52,7 +51,7 @@ class SpareDirectories(registry.Disposable):
     def dispose(self, keep_data_to: Path | None = None) -> None:
         """Remove all of them."""
         while self._spares:
-            shutil.rmtree(self._spares[-1][1], ignore_errors=True)
+            owned.remove_folder(self._spares[-1][1])
             self._spares.pop()
         registry.remove(self)
 

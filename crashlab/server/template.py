@@ -6,12 +6,11 @@ initdb runs once per (server binary, options, user) into the cache; each server 
 import hashlib
 import json
 import os
-import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
 from crashlab.errors import ServerError, UsageProblem
+from crashlab.server import owned
 from crashlab.server.builds import Build
 from crashlab.server.locks import locked
 from crashlab.server.privileges import ServerUser, cache_root, make_searchable
@@ -70,18 +69,16 @@ def find_template(build: Build, options: tuple[str, ...], user: ServerUser) -> P
     templates = cache_root() / "templates"
     make_searchable(templates)
     template = templates / key
+    owned.uses(template)
     if template.is_dir():
         return template
     with locked(templates / f"{key}.lock"):
         if not template.is_dir():
             # initdb needs a parent that its user can write, so it gets a folder of its own.
-            scratch = Path(tempfile.mkdtemp(prefix=f"{key}-", dir=templates))
-            try:
+            with owned.temporary_folder(templates, "crashlab-initdb-") as scratch:
                 user.own(scratch)
                 _initdb(build, options, user, scratch / "data")
                 (scratch / "data").rename(template)
-            finally:
-                shutil.rmtree(scratch, ignore_errors=True)
     return template
 
 

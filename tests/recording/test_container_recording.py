@@ -23,7 +23,7 @@ from crashlab.recording import iolog
 from crashlab.recording.logbytes import LogBytes
 from crashlab.recording.recorder import Recorder
 from crashlab.recovery.restart import copy_settings
-from crashlab.server import ServerChoice, ServerSpec, create_server
+from crashlab.server import ServerChoice, ServerSpec, create_server, owned
 from crashlab.server.container import LIST_PROCESSES
 from crashlab.server.statecontainer import StateContainer
 from tests.running import RunRequest, plan_of, run_profile
@@ -196,16 +196,16 @@ def test_an_engine_elsewhere_is_refused(monkeypatch: pytest.MonkeyPatch, tempora
         assert "name=rootless" in str(refused.value.detail)
         monkeypatch.undo()
         monkeypatch.setattr(tempfile, "tempdir", str(temporary))
-        real = tempfile.mkdtemp
-        monkeypatch.setattr(tempfile, "mkdtemp", lambda **kwargs: _gone(real(**kwargs)))
+        real = owned.make_folder
+        monkeypatch.setattr(owned, "make_folder", lambda *parent: _gone(real(*parent)))
         monkeypatch.setattr(Path, "chmod", lambda *_: None)
         with pytest.raises(ServerError, match="could not start a container") as refused:
             server.share_data()
         assert "run the Docker engine on this machine" in str(refused.value.hint)
 
 
-def _gone(folder: str) -> str:
-    Path(folder).rmdir()
+def _gone(folder: Path) -> Path:
+    owned.remove_folder(folder)
     return folder
 
 
