@@ -10,7 +10,8 @@ import pytest
 ROOT = Path(__file__).parent.parent / "crashlab"
 
 BASE = {"errors", "seeds", "model", "duration"}
-DATA = BASE | {"ledger", "history", "evidence", "profile", "profile_schema", "layers", "toml_text", "contract"}
+DATA = BASE | {"ledger", "ledgerfile", "history", "ledgercursor", "evidence", "profile", "profile_schema", "layers"}
+DATA |= {"toml_text", "contract"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "seeds": set(),
@@ -20,7 +21,9 @@ ALLOWED: dict[str, set[str]] = {
     "sql_text": set(),
     "layers": {"errors", "toml_text"},
     "ledger": {"errors"},
-    "history": {"errors", "ledger"},
+    "ledgerfile": {"errors", "ledger"},
+    "history": {"errors", "ledger", "ledgerfile"},
+    "ledgercursor": {"errors", "ledger", "ledgerfile", "history"},
     "evidence": {"errors", "model"},
     "profile": BASE | {"profile_schema", "layers", "toml_text"},
     "profile_schema": BASE | {"sql_text"},
