@@ -40,6 +40,7 @@ SPARES_MAX = 2000
 SPARE_BYTES_MAX = 1 << 20
 _WRITE_BYTES = 1 << 20
 _BUFFERS_MAX = 512
+_LONG_BYTES = 1 << 18
 _TABLESPACE = re.compile(r"pgdata/pg_tblspc/\d+")
 _ZEROS = bytes(_WRITE_BYTES)
 _MODE_UNKNOWN = {"dir": 0o700, "file": 0o600}
@@ -95,6 +96,7 @@ class ImageFolder:
         seen = (seen_as or Path(os.path.realpath(folder))) / "image"
         self._moved = {root: str(seen / root_label(index)) for index, root in enumerate(self.recorded_roots)}
         self._base_paths = {entry.file: str(base.image / entry.path) for entry in base.files if entry.kind == "file"}
+        self._base_data_ends: dict[int, int] = {}
         self._open_base: tuple[int, int] | None = None  # file, descriptor
         self._held: dict[str, _Held] = {}
         self._spares: dict[Path, _Held | None] = {}
@@ -293,8 +295,7 @@ class ImageFolder:
                 kept = min(status.st_size, image.size)
             else:
                 pieces = list(image.pieces())
-                zeros_at_end = bool(pieces) and pieces[-1][2] == ZERO
-                kept = pieces.pop()[0] if zeros_at_end else image.size
+                kept = self._drop_zeros_at_end(image.file, pieces)
             # Zeros after the end cost nothing to write.
             if kept < status.st_size:
                 os.ftruncate(fd, kept)
@@ -304,6 +305,33 @@ class ImageFolder:
             os.utime(fd, ns=(STAMP_NS, STAMP_NS))
         finally:
             os.close(fd)
+
+    def _drop_zeros_at_end(self, number: int, pieces: list[Piece]) -> int:
+        """Take the zeros at a file's end off its pieces; return where they begin."""
+        while pieces:
+            at, length, source, offset = pieces[-1]
+            data = 0 if source == ZERO else length
+            if source == BASE and length >= _LONG_BYTES:  # most of a new WAL segment: 16 MB in each state
+                data = min(length, max(0, self._base_data_end(number) - offset))
+            if data:
+                pieces[-1] = at, data, source, offset
+                return at + data
+            pieces.pop()
+        return 0
+
+    def _base_data_end(self, number: int) -> int:
+        """Return where the zeros at the end of a file of the base image begin."""
+        found = self._base_data_ends.get(number)
+        if found is None:
+            end = Path(self._base_paths[number]).stat().st_size
+            while end:
+                begin = max(0, end - _WRITE_BYTES)
+                data = self.base_bytes(number, begin, end - begin).rstrip(b"\0")
+                end = begin + len(data) if data else begin
+                if data:
+                    break
+            found = self._base_data_ends[number] = end
+        return found
 
     def _write_pieces(self, fd: int, number: int, pieces: Iterable[Piece]) -> None:
         """Write pieces, those that touch each other in one call."""
