@@ -14,6 +14,7 @@ Choices:
 Not restored: owners other than the server's user, access and modification times.
 """
 
+import contextlib
 import os
 import re
 import shutil
@@ -25,6 +26,7 @@ from crashlab.disk.content import BASE, ZERO, FileImage, Piece
 from crashlab.disk.model import CrashState, DiskModel
 from crashlab.disk.operations import root_label
 from crashlab.errors import RecordingError
+from crashlab.exploration.notices import Notices
 from crashlab.recording.base import BaseImage
 from crashlab.recording.logbytes import LogBytes
 from crashlab.server.privileges import ServerUser, make_searchable, server_user
@@ -41,6 +43,7 @@ SPARE_BYTES_MAX = 1 << 20
 _WRITE_BYTES = 1 << 20
 _BUFFERS_MAX = 512
 _LONG_BYTES = 1 << 18
+_LOOKS_MAX = 3
 _TABLESPACE = re.compile(r"pgdata/pg_tblspc/\d+")
 _ZEROS = bytes(_WRITE_BYTES)
 _MODE_UNKNOWN = {"dir": 0o700, "file": 0o600}
@@ -74,6 +77,7 @@ class ImageFolder:
         user: ServerUser | None = None,
         recorded_roots: Sequence[PurePath] | None = None,
         seen_as: PurePath | None = None,
+        same_kernel: bool = True,
     ) -> None:
         """Take over a folder, which is made if need be and must be empty.
 
@@ -82,6 +86,7 @@ class ImageFolder:
             user: who owns the files; the user of local servers by default.
             recorded_roots: the recorded directories as the recorded server saw them; the base image's by default.
             seen_as: the folder as the server will see it, such as a mount in a container; itself by default.
+            same_kernel: whether what the server does is certainly told to this process by the kernel.
 
         Raises:
             RecordingError: the folder is not empty.
@@ -107,6 +112,11 @@ class ImageFolder:
             raise RecordingError(f'could not use "{folder}" for crash states: it is not empty')
         make_searchable(self.image)
         self._spare_folder.mkdir()
+        self._seen: Scan = {}  # what the last look saw, kept up to date by notices; empty: nothing is known
+        self._notices: Notices | None = None
+        if same_kernel:
+            with contextlib.suppress(OSError):
+                self._notices = Notices()
 
     @property
     def data_directory(self) -> Path:
@@ -122,7 +132,7 @@ class ImageFolder:
         """
         paths = {path: number for path, number in model.paths(state.names).items() if path not in LEFT_OUT}
         self._refuse_fixed_tablespaces()
-        found = self.scan()
+        found = self.look().copy()
         self._remove_surplus(model, paths, found)
         prints = model.fingerprints(state)
         placed: dict[int, str] = {}
@@ -162,6 +172,53 @@ class ImageFolder:
                     found[path] = entry.stat(follow_symlinks=False)
                     if entry.is_dir(follow_symlinks=False):
                         waiting.append(path + "/")
+        return found
+
+    def look(self) -> Scan:
+        """Return what `scan` does, siblings in another order, but ask only for what has changed since the last look.
+
+        The times of directories are not kept up to date. The next look changes what is returned.
+        """
+        changed = self._notices.changed() if self._notices is not None and self._seen else None
+        if changed is None:
+            return self._look_at_everything()
+        seen = self._seen
+        inodes = set()
+        for path in changed:
+            for status in (seen.get(path), self._update(path)):
+                if status is not None and status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
+                    inodes.add(status.st_ino)
+        if inodes:  # what happens to a file is told of one of its names
+            for path in [path for path, status in seen.items() if status.st_ino in inodes]:
+                self._update(path)
+        return seen
+
+    def _update(self, path: str) -> os.stat_result | None:
+        try:
+            self._seen[path] = os.lstat(f"{self.image}/{path}")
+        except (FileNotFoundError, NotADirectoryError):
+            self._seen.pop(path, None)
+        return self._seen.get(path)
+
+    def _look_at_everything(self) -> Scan:
+        """Scan, after all folders are watched, so that nothing can happen between."""
+        found, self._seen = self.scan(), {}
+        for _ in range(_LOOKS_MAX):
+            if self._notices is None:
+                break
+            folders = _folders(found)
+            try:
+                self._notices.watch(str(self.image), folders)
+            except FileNotFoundError:
+                pass  # it went after the scan
+            except OSError:  # a limit of this user's
+                self._notices.close()
+                self._notices = None
+                break
+            found = self.scan()
+            if _folders(found) == folders:
+                self._seen = found
+                break
         return found
 
     def held_fingerprint(self, path: str, status: os.stat_result) -> tuple[int, int] | None:
@@ -379,7 +436,15 @@ class ImageFolder:
     def dispose(self) -> None:
         """Remove the folder and everything in it."""
         self._close_base()
+        if self._notices is not None:
+            self._notices.close()
+            self._notices = None
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _folders(found: Scan) -> list[str]:
+    """Return the prefixes of all paths."""
+    return ["", *(f"{path}/" for path, status in found.items() if stat.S_ISDIR(status.st_mode))]
 
 
 def _kind(model: DiskModel, number: int) -> int:
