@@ -172,6 +172,24 @@ def test_a_cursor_reads_what_a_whole_reading_does(tmp_path_factory, data):
         assert vars(history) == expected, "a history that was given out has changed"
 
 
+def test_a_history_that_was_given_out_does_not_grow(tmp_path):
+    """The steps of one two-phase transaction, met at three crash points in a row."""
+    path = tmp_path / "ledger.jsonl"
+    lines = itertools.count()
+    writer = LedgerWriter(path, seed=7, io_position=lambda: next(lines))
+    tx = writer.begin(0)
+    writer.record(Intent(tx, 0, 1, action="prepare", xid=700, gid="g"))
+    writer.record(Prepared(tx, 0, 2))
+    writer.record(Intent(tx, 0, 3, action="commit prepared", gid="g"))
+    writer.close()
+    cursor = LedgerCursor(path)
+    for steps, until_io in ((1, 1), (2, 2), (3, 3)):
+        assert len(cursor.history(until_io).two_phase[tx]) == steps
+    first = cursor.history(1)
+    cursor.history(3)
+    assert len(first.two_phase[tx]) == 1
+
+
 @pytest.mark.parametrize("content", [None, b"", b"{}\n", b'{"event":"begin","tx":1,"client":0,"at_ns":1}\n'])
 def test_a_cursor_names_the_damage_as_a_whole_reading_does(tmp_path, content):
     path = tmp_path / "ledger.jsonl"

@@ -43,6 +43,10 @@ SPARE_BYTES_MAX = 1 << 20
 _WRITE_BYTES = 1 << 20
 _BUFFERS_MAX = 512
 _LONG_BYTES = 1 << 18
+_COMPARE_BYTES = 1 << 16
+_MARGIN_BYTES = 1 << 18
+"""Zeros that are written behind a long file's data: who reads the WAL up to its end would meet a hole, and the kernel
+fill megabytes of it ahead."""
 _LOOKS_MAX = 3
 _TABLESPACE = re.compile(r"pgdata/pg_tblspc/\d+")
 _ZEROS = bytes(_WRITE_BYTES)
@@ -345,7 +349,9 @@ class ImageFolder:
         return held
 
     def _write(self, path: str, status: os.stat_result, image: FileImage, held: FileImage | None) -> None:
-        fd = os.open(self._at(path), os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        long = status.st_size >= _LONG_BYTES
+        fd = os.open(self._at(path), (os.O_RDWR if long else os.O_WRONLY) | os.O_NOFOLLOW | os.O_CLOEXEC)
+        right_below = 0
         try:
             if held is not None and (held.file, held.unit_bytes) == (image.file, image.unit_bytes):
                 pieces = list(image.changes(held))
@@ -353,12 +359,16 @@ class ImageFolder:
             else:
                 pieces = list(image.pieces())
                 kept = self._drop_zeros_at_end(image.file, pieces)
+                if margin := min(image.size - kept, _MARGIN_BYTES) if kept >= _LONG_BYTES else 0:
+                    pieces.append((kept, margin, ZERO, kept))
+                    kept += margin
+                right_below = min(kept, status.st_size) if long else 0
             # Zeros after the end cost nothing to write.
             if kept < status.st_size:
                 os.ftruncate(fd, kept)
             if kept != image.size:
                 os.ftruncate(fd, image.size)
-            self._write_pieces(fd, image.file, pieces)
+            self._write_pieces(fd, image.file, pieces, right_below)
             os.utime(fd, ns=(STAMP_NS, STAMP_NS))
         finally:
             os.close(fd)
@@ -390,17 +400,24 @@ class ImageFolder:
             found = self._base_data_ends[number] = end
         return found
 
-    def _write_pieces(self, fd: int, number: int, pieces: Iterable[Piece]) -> None:
-        """Write pieces, those that touch each other in one call."""
+    def _write_pieces(self, fd: int, number: int, pieces: Iterable[Piece], right_below: int) -> None:
+        """Write pieces, those that touch each other in one call; below an offset, compare long ones before.
+
+        A server writes to the end of a WAL segment, which holds megabytes that stay as they are.
+        """
         buffers: list[bytes] = []
         begin = end = 0
         for at, length, source, offset in pieces:
             while length:
-                part = min(length, _WRITE_BYTES)
+                part = min(length, _COMPARE_BYTES if at < right_below else _WRITE_BYTES)
+                data = self._bytes(number, source, offset, part)
+                if part == _COMPARE_BYTES and at + part <= right_below and os.pread(fd, part, at) == data:
+                    at, offset, length = at + part, offset + part, length - part
+                    continue
                 if at != end or end - begin >= _WRITE_BYTES or len(buffers) == _BUFFERS_MAX:
                     _write_all(fd, buffers, begin)
                     buffers, begin, end = [], at, at
-                buffers.append(self._bytes(number, source, offset, part))
+                buffers.append(data)
                 at, end, offset, length = at + part, end + part, offset + part, length - part
         _write_all(fd, buffers, begin)
 
