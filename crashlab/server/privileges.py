@@ -46,7 +46,7 @@ class ServerUser:
         """
         if not self.switched:
             return []
-        program = _setpriv()
+        program = setpriv()
         if program is None:
             return None
         return [program, f"--reuid={self.uid}", f"--regid={self.gid}", "--clear-groups", "--"]
@@ -77,8 +77,8 @@ class ServerUser:
 
 
 @functools.cache
-def _setpriv() -> str | None:
-    """Find util-linux's setpriv; busybox has one that cannot change the user."""
+def setpriv() -> str | None:
+    """Return the path of util-linux's setpriv; busybox has one that cannot change the user, which is None."""
     program = shutil.which("setpriv")
     if program is None:
         return None
