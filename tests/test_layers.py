@@ -10,7 +10,8 @@ import pytest
 ROOT = Path(__file__).parent.parent / "crashlab"
 
 BASE = {"errors", "seeds", "model", "duration", "confidence"}
-DATA = BASE | {"ledger", "history", "evidence", "profile", "profile_schema", "layers", "toml_text", "contract"}
+DATA = BASE | {"ledger", "ledgerfile", "history", "ledgercursor", "evidence", "profile", "profile_schema", "layers"}
+DATA |= {"toml_text", "contract"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "seeds": set(),
@@ -22,7 +23,9 @@ ALLOWED: dict[str, set[str]] = {
     "declared": set(),
     "layers": {"errors", "toml_text"},
     "ledger": {"errors"},
-    "history": {"errors", "ledger"},
+    "ledgerfile": {"errors", "ledger"},
+    "history": {"errors", "ledger", "ledgerfile"},
+    "ledgercursor": {"errors", "ledger", "ledgerfile", "history"},
     "evidence": {"errors", "model", "disk", "evidence_upgrade"},
     "evidence_upgrade": set(),
     "profile": BASE | {"profile_schema", "layers", "toml_text"},

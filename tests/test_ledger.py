@@ -1,16 +1,22 @@
 """Is what the clients were told read back as it was written, and is damage told?"""
 
+import copy
+import itertools
+import os
 import threading
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crashlab.errors import LedgerError
-from crashlab.history import State, fold, read_ledger
+from crashlab.history import History, State, fold, read_ledger
 from crashlab.ledger import SCHEMA, Ack, Begin, Header, Indeterminate, Intent, LedgerWriter, Prepared, Refused, Write
+from crashlab.ledgercursor import LedgerCursor
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 NUMBER = st.integers(0, 2**63 - 1)
@@ -92,12 +98,8 @@ def write_one(data, writer: LedgerWriter, tx: int, told: Told) -> bool:
     return move != "indeterminate"
 
 
-@given(st.data())
-@settings(max_examples=150, deadline=None)
-def test_any_legal_sequence_reads_back(tmp_path_factory, data):
-    """Interleaved transactions of several clients, in every state they can stop in."""
-    path = tmp_path_factory.mktemp("ledger") / "ledger.jsonl"
-    writer = LedgerWriter(path, seed=7)
+def write_some(data, writer: LedgerWriter) -> dict[int, Told]:
+    """Write interleaved transactions of several clients, in every state they can stop in."""
     told: dict[int, Told] = {}
     going: list[int] = []
     for _ in range(data.draw(st.integers(0, 30))):
@@ -110,6 +112,15 @@ def test_any_legal_sequence_reads_back(tmp_path_factory, data):
             tx = data.draw(st.sampled_from(going))
             if not write_one(data, writer, tx, told[tx]):
                 going.remove(tx)
+    return told
+
+
+@given(st.data())
+@settings(max_examples=150, deadline=None)
+def test_any_legal_sequence_reads_back(tmp_path_factory, data):
+    path = tmp_path_factory.mktemp("ledger") / "ledger.jsonl"
+    writer = LedgerWriter(path, seed=7)
+    told = write_some(data, writer)
     writer.close()
     history = read_ledger(path)
     assert (history.seed, history.lines, history.truncated) == (7, writer.lines, None)
@@ -129,6 +140,64 @@ def test_any_legal_sequence_reads_back(tmp_path_factory, data):
     intents = [one.intent for one in told.values() if one.intent is not None]
     assert history.write_lsn == max((intent.write_lsn for intent in intents), default=0)
     assert history.flush_lsn == max((intent.flush_lsn for intent in intents), default=0)
+
+
+def columns_or_error(read: Callable[[], History]) -> dict[str, Any] | str:
+    try:
+        return copy.deepcopy(vars(read()))
+    except LedgerError as error:
+        return error.primary
+
+
+@given(st.data())
+@settings(max_examples=150, deadline=None)
+def test_a_cursor_reads_what_a_whole_reading_does(tmp_path_factory, data):
+    """From any crash point to any other, with lines that are late in the file, and with a last line cut short."""
+    path = tmp_path_factory.mktemp("ledger") / "ledger.jsonl"
+    lines = itertools.count()
+    late = data.draw(st.sampled_from([0, 2, 20]))
+    writer = LedgerWriter(path, seed=7, io_position=lambda: 3 * next(lines) + data.draw(st.integers(0, 3 * late)))
+    write_some(data, writer)
+    writer.close()
+    if data.draw(st.booleans()):
+        os.truncate(path, path.stat().st_size - data.draw(st.integers(0, 20)))
+    cursor = LedgerCursor(path)
+    given_out = []
+    for until_io in data.draw(st.lists(st.integers(0, 3 * next(lines) + 9), min_size=1, max_size=6)):
+        expected = columns_or_error(lambda until_io=until_io: read_ledger(path, until_io=until_io))
+        assert columns_or_error(lambda until_io=until_io: cursor.history(until_io)) == expected
+        if not isinstance(expected, str):
+            given_out.append((cursor.history(until_io), expected))
+    for history, expected in given_out:
+        assert vars(history) == expected, "a history that was given out has changed"
+
+
+def test_a_history_that_was_given_out_does_not_grow(tmp_path):
+    """The steps of one two-phase transaction, met at three crash points in a row."""
+    path = tmp_path / "ledger.jsonl"
+    lines = itertools.count()
+    writer = LedgerWriter(path, seed=7, io_position=lambda: next(lines))
+    tx = writer.begin(0)
+    writer.record(Intent(tx, 0, 1, action="prepare", xid=700, gid="g"))
+    writer.record(Prepared(tx, 0, 2))
+    writer.record(Intent(tx, 0, 3, action="commit prepared", gid="g"))
+    writer.close()
+    cursor = LedgerCursor(path)
+    for steps, until_io in ((1, 1), (2, 2), (3, 3)):
+        assert len(cursor.history(until_io).two_phase[tx]) == steps
+    first = cursor.history(1)
+    cursor.history(3)
+    assert len(first.two_phase[tx]) == 1
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{}\n", b'{"event":"begin","tx":1,"client":0,"at_ns":1}\n'])
+def test_a_cursor_names_the_damage_as_a_whole_reading_does(tmp_path, content):
+    path = tmp_path / "ledger.jsonl"
+    if content is not None:
+        path.write_bytes(content)
+    expected = columns_or_error(lambda: read_ledger(path, until_io=5))
+    assert isinstance(expected, str)
+    assert columns_or_error(lambda: LedgerCursor(path).history(5)) == expected
 
 
 def small_ledger(path: Path) -> list[bytes]:

@@ -111,6 +111,8 @@ class DiskModel:
         self._path_digests: dict[str, int] = {}
         self._paths: dict[tuple[int, ...], dict[str, int]] = {}
         self._paths_generation = -1
+        self._numbers: dict[tuple[int, ...], list[int]] = {}  # the regular files that these paths lead to
+        self._prints: dict[int, int] = {}  # file -> fingerprint of what is durable of it
         self._sums: dict[tuple[int, ...], tuple[int, dict[int, list[int]]]] = {}
         for entry in sorted(base, key=lambda entry: entry.path):
             self._add_base(entry)
@@ -151,9 +153,11 @@ class DiskModel:
         number, position, kind = operation.file, operation.position, operation.kind
         if number in self._gone:
             return
+        self._prints.pop(number, None)
         file = self.files.get(number)
         if file is None:
             file = self.files[number] = self._new_file(number)
+            self._numbers.clear()
         if kind is Kind.WRITE or kind is Kind.COPY:
             file.write(position, operation.offset, operation.data)
             if operation.durable and operation.data and self._honest(number, position):
@@ -195,6 +199,7 @@ class DiskModel:
     def _forget(self, gone: Sequence[int]) -> None:
         for number in gone:
             self._gone.add(number)
+            self._prints.pop(number, None)
             self.files.pop(number, None)
             self.links.pop(number, None)
             self.modes.pop(number, None)
@@ -222,8 +227,7 @@ class DiskModel:
     def _flush_everything(self, before: int) -> None:
         for number in list(self.volatile):
             if self._honest(number, before):
-                self.files[number].settle(before)
-                self._note_volatile(self.files[number])
+                self._settle(self.files[number], before)
         ignored_from = self.contract.flushes_ignored_from
         if ignored_from is None or before < ignored_from:
             self._forget(self.names.persist_all(before))
@@ -238,8 +242,12 @@ class DiskModel:
         if self.names.is_directory(number):
             self._forget(self.names.persist_entries_of(number, before, in_order=self.contract.ordered_journal))
         if file is not None:
-            file.settle(before)
-            self._note_volatile(file)
+            self._settle(file, before)
+
+    def _settle(self, file: FileHistory, before: int) -> None:
+        file.settle(before)
+        self._prints.pop(file.number, None)
+        self._note_volatile(file)
 
     def _persist_own_names(self, number: int, before: int, *, datasync: bool) -> None:
         contract = self.contract
@@ -259,6 +267,7 @@ class DiskModel:
         if self._paths_generation != self.names.generation:
             self._paths_generation = self.names.generation
             self._paths.clear()
+            self._numbers.clear()
         found = self._paths.get(kept)
         if found is None:
             found = self._paths[kept] = self.names.paths(kept)
@@ -276,7 +285,7 @@ class DiskModel:
             if choice.file not in places:
                 continue
             file = self.files[choice.file]
-            before = file.fingerprint(0, file.durable_size, {})
+            before = self._durable_fingerprint(choice.file)
             after = file.fingerprint(choice.cuts, choice.size, dict(choice.versions))
             if before != after:
                 files.append(choice)
@@ -303,8 +312,11 @@ class DiskModel:
             return 1
         if number in self.links:
             return _text_digest(self.links[number])
-        file = self.files[number]
-        return file.fingerprint(0, file.durable_size, {})
+        found = self._prints.get(number)
+        if found is None:
+            file = self.files[number]
+            found = self._prints[number] = file.fingerprint(0, file.durable_size, {})
+        return found
 
     def image(self, state: CrashState, number: int) -> FileImage:
         """Return what a regular file holds in a state of this position; later operations do not change the answer."""
@@ -317,18 +329,14 @@ class DiskModel:
 
     def fingerprints(self, state: CrashState) -> dict[int, int]:
         """Return for each regular file of a state a number that is equal only for equal contents of that file."""
-        choices = {choice.file: choice for choice in state.files}
-        found = {}
-        for number in set(self.paths(state.names).values()):
-            file = self.files.get(number)
-            if file is None:
-                continue
-            choice = choices.get(number)
-            found[number] = (
-                file.fingerprint(choice.cuts, choice.size, dict(choice.versions))
-                if choice
-                else file.fingerprint(0, file.durable_size, {})
-            )
+        paths, numbers = self.paths(state.names), self._numbers.get(state.names)
+        if numbers is None:
+            numbers = self._numbers[state.names] = [number for number in set(paths.values()) if number in self.files]
+        found = {number: self._durable_fingerprint(number) for number in numbers}
+        for choice in state.files:
+            if choice.file in found:
+                file = self.files[choice.file]
+                found[choice.file] = file.fingerprint(choice.cuts, choice.size, dict(choice.versions))
         return found
 
     def pending(self) -> Pending:

@@ -28,7 +28,8 @@ from crashlab.exploration.recording import Recording
 from crashlab.exploration.walcut import RecordedWal
 from crashlab.exploration.walk import Walk
 from crashlab.exploration.worker import Worker
-from crashlab.history import ACKED, History, read_ledger
+from crashlab.history import ACKED, History
+from crashlab.ledgercursor import LedgerCursor
 from crashlab.model import Injection, Observation, Recovery, Survivors, TornPage
 from crashlab.profile import PowerLoss, Profile
 from crashlab.recovery import observe, recover
@@ -77,6 +78,7 @@ class Explorer:
         conditions = conditions_of(recording, self.power_loss, self.seed)
         self.conditions = conditions if contract is None else dataclasses.replace(conditions, contract=contract)
         self.walk = Walk(recording, self.conditions.contract, operations=self.conditions.survey.end)
+        self._ledger = LedgerCursor(recording.ledger)
         self._states: PointStates | None = None
         try:
             self._worker = _worker_for(recording, self.walk)
@@ -110,7 +112,7 @@ class Explorer:
         model = self.make_real(state)
         seconds["materialise"] = round(time.monotonic() - begun, 4)
         clean = stopped_cleanly(directory(self._worker.images.data_directory))
-        history = read_ledger(self.recording.ledger, until_io=self.ledger_io())
+        history = self._ledger.history(self.ledger_io())
         looking = time.monotonic()
         wal, wal_at_cut = self._wal.look(model, state, history)
         seconds["wal"] = round(time.monotonic() - looking, 4)
@@ -126,7 +128,8 @@ class Explorer:
         seconds["total"] = round(time.monotonic() - begun, 4)
         record = self._record(self._receipt(state, history, clean), trial, folder, seconds, timed_out)
         log = self._worker.server.log_since(self._log_position)
-        return result_of(folder, verdict=write_trial(folder, record, observation, server_log=log, state=state))
+        verdict = write_trial(folder, record, observation, server_log=log, state=state, history=history)
+        return result_of(folder, verdict=verdict)
 
     def _look_in_time(self, history: History, seconds: dict[str, float]) -> tuple[Observation, str | None]:
         """Recover and read; return what was found, and the phase in which the time was up, if it was."""
@@ -148,7 +151,7 @@ class Explorer:
     def survivors(self, state: CrashState) -> Survivors | None:
         """Recover a crash state and return who is there; None: that could not be read."""
         self.make_real(state)
-        observation = self._recover_and_look(read_ledger(self.recording.ledger, until_io=self.ledger_io()), {})
+        observation = self._recover_and_look(self._ledger.history(self.ledger_io()), {})
         run = observation.checks.get("prepared")
         if observation.marker is None or run is None or run.status != "ran":
             return None

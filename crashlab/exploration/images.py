@@ -14,6 +14,7 @@ Choices:
 Not restored: owners other than the server's user, access and modification times.
 """
 
+import contextlib
 import os
 import re
 import shutil
@@ -25,6 +26,7 @@ from crashlab.disk.content import BASE, ZERO, FileImage, Piece
 from crashlab.disk.model import CrashState, DiskModel
 from crashlab.disk.operations import root_label
 from crashlab.errors import RecordingError
+from crashlab.exploration.notices import Notices
 from crashlab.recording.base import BaseImage
 from crashlab.recording.logbytes import LogBytes
 from crashlab.server.privileges import ServerUser, make_searchable, server_user
@@ -40,6 +42,12 @@ SPARES_MAX = 2000
 SPARE_BYTES_MAX = 1 << 20
 _WRITE_BYTES = 1 << 20
 _BUFFERS_MAX = 512
+_LONG_BYTES = 1 << 18
+_COMPARE_BYTES = 1 << 16
+_MARGIN_BYTES = 1 << 18
+"""Zeros that are written behind a long file's data: who reads the WAL up to its end would meet a hole, and the kernel
+fill megabytes of it ahead."""
+_LOOKS_MAX = 3
 _TABLESPACE = re.compile(r"pgdata/pg_tblspc/\d+")
 _ZEROS = bytes(_WRITE_BYTES)
 _MODE_UNKNOWN = {"dir": 0o700, "file": 0o600}
@@ -73,6 +81,7 @@ class ImageFolder:
         user: ServerUser | None = None,
         recorded_roots: Sequence[PurePath] | None = None,
         seen_as: PurePath | None = None,
+        same_kernel: bool = True,
     ) -> None:
         """Take over a folder, which is made if need be and must be empty.
 
@@ -81,6 +90,7 @@ class ImageFolder:
             user: who owns the files; the user of local servers by default.
             recorded_roots: the recorded directories as the recorded server saw them; the base image's by default.
             seen_as: the folder as the server will see it, such as a mount in a container; itself by default.
+            same_kernel: whether what the server does is certainly told to this process by the kernel.
 
         Raises:
             RecordingError: the folder is not empty.
@@ -95,6 +105,7 @@ class ImageFolder:
         seen = (seen_as or Path(os.path.realpath(folder))) / "image"
         self._moved = {root: str(seen / root_label(index)) for index, root in enumerate(self.recorded_roots)}
         self._base_paths = {entry.file: str(base.image / entry.path) for entry in base.files if entry.kind == "file"}
+        self._base_data_ends: dict[int, int] = {}
         self._open_base: tuple[int, int] | None = None  # file, descriptor
         self._held: dict[str, _Held] = {}
         self._spares: dict[Path, _Held | None] = {}
@@ -105,6 +116,11 @@ class ImageFolder:
             raise RecordingError(f'could not use "{folder}" for crash states: it is not empty')
         make_searchable(self.image)
         self._spare_folder.mkdir()
+        self._seen: Scan = {}  # what the last look saw, kept up to date by notices; empty: nothing is known
+        self._notices: Notices | None = None
+        if same_kernel:
+            with contextlib.suppress(OSError):
+                self._notices = Notices()
 
     @property
     def data_directory(self) -> Path:
@@ -120,7 +136,7 @@ class ImageFolder:
         """
         paths = {path: number for path, number in model.paths(state.names).items() if path not in LEFT_OUT}
         self._refuse_fixed_tablespaces(model.position)
-        found = self.scan()
+        found = self.look().copy()
         self._remove_surplus(model, paths, found)
         prints = model.fingerprints(state)
         placed: dict[int, str] = {}
@@ -160,6 +176,53 @@ class ImageFolder:
                     found[path] = entry.stat(follow_symlinks=False)
                     if entry.is_dir(follow_symlinks=False):
                         waiting.append(path + "/")
+        return found
+
+    def look(self) -> Scan:
+        """Return what `scan` does, siblings in another order, but ask only for what has changed since the last look.
+
+        The times of directories are not kept up to date. The next look changes what is returned.
+        """
+        changed = self._notices.changed() if self._notices is not None and self._seen else None
+        if changed is None:
+            return self._look_at_everything()
+        seen = self._seen
+        inodes = set()
+        for path in changed:
+            for status in (seen.get(path), self._update(path)):
+                if status is not None and status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
+                    inodes.add(status.st_ino)
+        if inodes:  # what happens to a file is told of one of its names
+            for path in [path for path, status in seen.items() if status.st_ino in inodes]:
+                self._update(path)
+        return seen
+
+    def _update(self, path: str) -> os.stat_result | None:
+        try:
+            self._seen[path] = os.lstat(f"{self.image}/{path}")
+        except (FileNotFoundError, NotADirectoryError):
+            self._seen.pop(path, None)
+        return self._seen.get(path)
+
+    def _look_at_everything(self) -> Scan:
+        """Scan, after all folders are watched, so that nothing can happen between."""
+        found, self._seen = self.scan(), {}
+        for _ in range(_LOOKS_MAX):
+            if self._notices is None:
+                break
+            folders = _folders(found)
+            try:
+                self._notices.watch(str(self.image), folders)
+            except FileNotFoundError:
+                pass  # it went after the scan
+            except OSError:  # a limit of this user's
+                self._notices.close()
+                self._notices = None
+                break
+            found = self.scan()
+            if _folders(found) == folders:
+                self._seen = found
+                break
         return found
 
     def held_fingerprint(self, path: str, status: os.stat_result) -> tuple[int, int] | None:
@@ -288,36 +351,75 @@ class ImageFolder:
         return held
 
     def _write(self, path: str, status: os.stat_result, image: FileImage, held: FileImage | None) -> None:
-        fd = os.open(self._at(path), os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        long = status.st_size >= _LONG_BYTES
+        fd = os.open(self._at(path), (os.O_RDWR if long else os.O_WRONLY) | os.O_NOFOLLOW | os.O_CLOEXEC)
+        right_below = 0
         try:
             if held is not None and (held.file, held.unit_bytes) == (image.file, image.unit_bytes):
                 pieces = list(image.changes(held))
                 kept = min(status.st_size, image.size)
             else:
                 pieces = list(image.pieces())
-                zeros_at_end = bool(pieces) and pieces[-1][2] == ZERO
-                kept = pieces.pop()[0] if zeros_at_end else image.size
+                kept = self._drop_zeros_at_end(image.file, pieces)
+                if margin := min(image.size - kept, _MARGIN_BYTES) if kept >= _LONG_BYTES else 0:
+                    pieces.append((kept, margin, ZERO, kept))
+                    kept += margin
+                right_below = min(kept, status.st_size) if long else 0
             # Zeros after the end cost nothing to write.
             if kept < status.st_size:
                 os.ftruncate(fd, kept)
             if kept != image.size:
                 os.ftruncate(fd, image.size)
-            self._write_pieces(fd, image.file, pieces)
+            self._write_pieces(fd, image.file, pieces, right_below)
             os.utime(fd, ns=(STAMP_NS, STAMP_NS))
         finally:
             os.close(fd)
 
-    def _write_pieces(self, fd: int, number: int, pieces: Iterable[Piece]) -> None:
-        """Write pieces, those that touch each other in one call."""
+    def _drop_zeros_at_end(self, number: int, pieces: list[Piece]) -> int:
+        """Take the zeros at a file's end off its pieces; return where they begin."""
+        while pieces:
+            at, length, source, offset = pieces[-1]
+            data = 0 if source == ZERO else length
+            if source == BASE and length >= _LONG_BYTES:  # most of a new WAL segment: 16 MB in each state
+                data = min(length, max(0, self._base_data_end(number) - offset))
+            if data:
+                pieces[-1] = at, data, source, offset
+                return at + data
+            pieces.pop()
+        return 0
+
+    def _base_data_end(self, number: int) -> int:
+        """Return where the zeros at the end of a file of the base image begin."""
+        found = self._base_data_ends.get(number)
+        if found is None:
+            end = Path(self._base_paths[number]).stat().st_size
+            while end:
+                begin = max(0, end - _WRITE_BYTES)
+                data = self.base_bytes(number, begin, end - begin).rstrip(b"\0")
+                end = begin + len(data) if data else begin
+                if data:
+                    break
+            found = self._base_data_ends[number] = end
+        return found
+
+    def _write_pieces(self, fd: int, number: int, pieces: Iterable[Piece], right_below: int) -> None:
+        """Write pieces, those that touch each other in one call; below an offset, compare long ones before.
+
+        A server writes to the end of a WAL segment, which holds megabytes that stay as they are.
+        """
         buffers: list[bytes] = []
         begin = end = 0
         for at, length, source, offset in pieces:
             while length:
-                part = min(length, _WRITE_BYTES)
+                part = min(length, _COMPARE_BYTES if at < right_below else _WRITE_BYTES)
+                data = self._bytes(number, source, offset, part)
+                if part == _COMPARE_BYTES and at + part <= right_below and os.pread(fd, part, at) == data:
+                    at, offset, length = at + part, offset + part, length - part
+                    continue
                 if at != end or end - begin >= _WRITE_BYTES or len(buffers) == _BUFFERS_MAX:
                     _write_all(fd, buffers, begin)
                     buffers, begin, end = [], at, at
-                buffers.append(self._bytes(number, source, offset, part))
+                buffers.append(data)
                 at, end, offset, length = at + part, end + part, offset + part, length - part
         _write_all(fd, buffers, begin)
 
@@ -353,7 +455,15 @@ class ImageFolder:
     def dispose(self) -> None:
         """Remove the folder and everything in it."""
         self._close_base()
+        if self._notices is not None:
+            self._notices.close()
+            self._notices = None
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _folders(found: Scan) -> list[str]:
+    """Return the prefixes of all paths."""
+    return ["", *(f"{path}/" for path, status in found.items() if stat.S_ISDIR(status.st_mode))]
 
 
 def _kind(model: DiskModel, number: int) -> int:

@@ -12,7 +12,6 @@ Choices:
 
 import os
 import re
-from collections import Counter
 
 from crashlab.disk.filehistory import FileHistory
 from crashlab.disk.operations import root_label
@@ -39,7 +38,7 @@ class BaseRelations:
             for entry in files
         }
         self._relations = {entry.path: name for entry in files if (name := self._relation(entry.path))}
-        self._file_counts = Counter(self._relations.values())
+        self._names = frozenset(self._relations.values())
         self._statuses = {
             entry.path: images.base_bytes(entry.file, 0, entry.size).rstrip(b"\0")
             for entry in files
@@ -48,16 +47,15 @@ class BaseRelations:
 
     def unchanged(self) -> frozenset[str]:
         """Return the relations that are as in the base image, as pg_relation_filepath() names them."""
-        found = self._images.scan()
+        found = self._images.look()
         if not self._statuses_kept(found):
             return frozenset()
-        kept: Counter[str] = Counter()
-        for path, status in found.items():
-            name = self._relations.get(path) or self._relation(path)
-            if name is not None:
-                same = self._images.held_fingerprint(path, status) == self._original.get(path, ())
-                kept[name] += 1 if same else -len(found)
-        return frozenset(name for name, count in self._file_counts.items() if kept[name] == count)
+        changed = {name for path in found.keys() - self._original.keys() if (name := self._relation(path))}
+        for path, name in self._relations.items():
+            status = found.get(path)
+            if status is None or self._images.held_fingerprint(path, status) != self._original[path]:
+                changed.add(name)
+        return self._names - changed
 
     def _relation(self, path: str) -> str | None:
         if match := _RELATION.fullmatch(path):

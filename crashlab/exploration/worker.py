@@ -80,7 +80,13 @@ class Worker(registry.Disposable):
         try:
             states = server.home / "state"
             images = ImageFolder(
-                base, log, states, user=server.owner, recorded_roots=recorded_roots, seen_as=server.seen(states)
+                base,
+                log,
+                states,
+                user=server.owner,
+                recorded_roots=recorded_roots,
+                seen_as=server.seen(states),
+                same_kernel=False,  # a container may be a virtual machine
             )
         except BaseException:
             server.dispose()

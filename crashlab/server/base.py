@@ -195,10 +195,11 @@ class Restartable(registry.Disposable):
         if self.data_directory is None:
             return True
         try:
-            lines = (self.data_directory / "postmaster.pid").read_text().splitlines()
+            with (self.data_directory / "postmaster.pid").open("rb", buffering=0) as file:
+                lines = file.read(4096).split(b"\n")
         except OSError:
             return False
-        return len(lines) >= STATUS_LINE and lines[STATUS_LINE - 1].strip() != "starting"
+        return len(lines) >= STATUS_LINE and lines[STATUS_LINE - 1].strip() not in (b"", b"starting")
 
     @abstractmethod
     def _launch(self, settings: dict[str, str], deadline: float) -> None:

@@ -126,10 +126,13 @@ class LocalServer(Server):
         processes.become_subreaper()
         arguments = [f"{name}={value}" for name, value in self._complete(settings).items()]
         command = [str(self.build.bindir / "postgres"), "-D", str(self.data_directory)]
+        command += [word for argument in arguments for word in ("-c", argument)]
+        # A preloaded library is for the server alone.
+        prefix = None if "LD_PRELOAD" in self.environment else self._user.prefix()
         try:
             with self._log.open("ab") as log:
                 self._postmaster = subprocess.Popen(
-                    command + [word for argument in arguments for word in ("-c", argument)],
+                    command if prefix is None else prefix + command,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -137,7 +140,7 @@ class LocalServer(Server):
                     cwd=self.data_directory,
                     env={**server_environment(), **self.environment},
                     start_new_session=True,
-                    **self._user.credentials(),
+                    **(self._user.credentials() if prefix is None else {}),
                 )
         except OSError as error:
             raise ServerError(f'could not run "{command[0]}": {error.strerror}') from error
@@ -179,7 +182,7 @@ class LocalServer(Server):
         if postmaster is not None:
             processes.freeze(postmaster)
         pids = self._members()
-        self._posix_segments |= sharedmemory.posix_segments(pids)
+        self._note_posix_segments(pids)
         # Whoever owns the directory may remove the file that names it.
         self._sysv_segments |= sharedmemory.sysv_segments(self.data_directory)
         sharedmemory.note(self._posix_segments, self._sysv_segments)
@@ -213,6 +216,10 @@ class LocalServer(Server):
                     owned.remove_folder(folder)
             processes.reap(self._known)
             registry.remove(self)
+
+    def _note_posix_segments(self, pids: Sequence[int]) -> None:
+        if self._in_force.get("dynamic_shared_memory_type") != "mmap":  # whose segments are in the data directory
+            self._posix_segments |= sharedmemory.posix_segments(pids)
 
     def _remove_shared_memory(self) -> None:
         if self.data_directory is not None:
@@ -251,7 +258,7 @@ class LocalServer(Server):
         self._known.add(pid)
         if sig == signals.SIGKILL and self._postmaster is not None and pid == self._postmaster.pid:
             self._known.update(members)
-            self._posix_segments |= sharedmemory.posix_segments(members)
+            self._note_posix_segments(members)
             sharedmemory.note(self._posix_segments, set())
         try:
             os.kill(pid, sig)

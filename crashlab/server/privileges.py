@@ -4,8 +4,11 @@ PostgreSQL refuses uid 0. As root it runs as uid and gid 65534 ("nobody", in eve
 up there), else as the caller. That uid has to be able to reach the build, the cache and the data.
 """
 
+import functools
 import os
+import shutil
 import stat
+import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +39,18 @@ class ServerUser:
         """Return what makes Popen start a process as this user."""
         return Credentials(user=self.uid, group=self.gid, extra_groups=[]) if self.switched else Credentials()
 
+    def prefix(self) -> list[str] | None:
+        """Return the words that, put before a command, run it as this user in the same process; None: nothing does.
+
+        Popen copies this process to change the user itself, memory map and all, and starts others without a copy.
+        """
+        if not self.switched:
+            return []
+        program = setpriv()
+        if program is None:
+            return None
+        return [program, f"--reuid={self.uid}", f"--regid={self.gid}", "--clear-groups", "--"]
+
     def own(self, path: Path) -> None:
         """Give a file or folder to this user."""
         if self.switched:
@@ -59,6 +74,16 @@ class ServerUser:
         elif status.st_gid == self.gid:
             needed <<= 3
         return bool(status.st_mode & needed)
+
+
+@functools.cache
+def setpriv() -> str | None:
+    """Return the path of util-linux's setpriv; busybox has one that cannot change the user, which is None."""
+    program = shutil.which("setpriv")
+    if program is None:
+        return None
+    tried = subprocess.run([program, "--reuid=0", "--regid=0", "--clear-groups", "--", "true"], capture_output=True)
+    return program if tried.returncode == 0 else None
 
 
 def server_user() -> ServerUser:

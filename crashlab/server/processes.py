@@ -33,14 +33,18 @@ def children(pid: int) -> list[int]:
 
 
 def working_in(folder: Path) -> list[int]:
-    """Return the processes whose working directory is `folder`: every server process, and no zombie."""
+    """Return the processes whose working directory is `folder`: every server process, and no zombie.
+
+    All processes of the machine are asked, since a server's may have any parent: 2 microseconds each.
+    """
     wanted = str(folder)
     found = []
-    for entry in PROC.iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                if str((entry / "cwd").readlink()) == wanted:
-                    found.append(int(entry.name))
+    with os.scandir(PROC) as entries:
+        for entry in entries:
+            if entry.name.isdigit():
+                with contextlib.suppress(OSError):
+                    if os.readlink(f"{entry.path}/cwd") == wanted:  # noqa: PTH115 - a Path costs five times as much
+                        found.append(int(entry.name))
     return found
 
 
@@ -93,8 +97,10 @@ def freeze(pid: int, timeout_s: float = 2.0) -> None:
 def wait_stopped(pid: int, timeout_s: float) -> bool:
     """Wait until a process stands still; False when it does not in time, or is gone."""
     deadline = time.monotonic() + timeout_s
+    pause_s = 0.00005
     while (now := state(pid)) not in ("T", "Z", "") and time.monotonic() < deadline:
-        time.sleep(0.0005)
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, 0.001)
     return now == "T"
 
 

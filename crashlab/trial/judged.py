@@ -11,7 +11,7 @@ from pathlib import Path
 from crashlab import evidence
 from crashlab.contract import contract_for
 from crashlab.errors import EvidenceError
-from crashlab.history import read_ledger
+from crashlab.history import History, read_ledger
 from crashlab.model import Contract, Verdict
 from crashlab.oracle import judge
 from crashlab.results import CrashPoint, TrialResult, trial_order
@@ -31,16 +31,19 @@ def contract_of(record: evidence.TrialRecord) -> Contract:
     )
 
 
-def judge_trial(folder: Path) -> Verdict:
+def judge_trial(folder: Path, *, history: History | None = None) -> Verdict:
     """Judge one trial's evidence and store the verdict beside it.
+
+    Args:
+        history: what its ledger says, if it has been read already.
 
     Raises:
         EvidenceError, LedgerError: the evidence is missing or damaged; the message names the file.
     """
     record = evidence.load_trial(folder)
-    if record.recording is None:
+    if history is None and record.recording is None:
         history = read_ledger(folder / evidence.LEDGER)
-    else:
+    elif history is None:
         history = read_ledger(folder / record.recording / evidence.LEDGER, until_io=record.crash_io)
     verdict = judge(
         history,

@@ -14,6 +14,7 @@ from typing import Any
 import crashlab
 from crashlab import evidence
 from crashlab.disk.contract import DiskContract
+from crashlab.history import History
 from crashlab.model import Injection, Observation, Verdict
 from crashlab.profile import Profile
 from crashlab.trial.judged import judge_trial
@@ -73,12 +74,14 @@ def write_trial(
     *,
     server_log: str,
     state: Any = None,
+    history: History | None = None,
 ) -> Verdict:
     """Write everything that a trial leaves but its ledger, which is there already; judge it, and return the verdict.
 
     Args:
         server_log: what the server said, from before the fault on.
         state: a recorded trial's crash state.
+        history: what the ledger says, if it has been read already.
 
     Raises:
         EvidenceError: the folder cannot be written.
@@ -88,4 +91,4 @@ def write_trial(
         evidence.save(folder, evidence.STATE, state)
     evidence.save(folder, evidence.OBSERVATION, observation)
     evidence.save(folder, evidence.TRIAL, record)
-    return judge_trial(folder)
+    return judge_trial(folder, history=history)

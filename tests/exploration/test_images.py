@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
+from unittest.mock import Mock
 
 import msgspec
 import pytest
@@ -21,6 +22,7 @@ from crashlab.disk.model import CrashState, DiskModel
 from crashlab.disk.states import draw_state, enumerate_states, everything, nothing_extra
 from crashlab.errors import RecordingError
 from crashlab.exploration.images import LEFT_OUT, STAMP_NS, ImageFolder
+from crashlab.exploration.notices import Notices
 from crashlab.exploration.worker import Worker
 from crashlab.model import Complaint
 from crashlab.recording.base import BaseImage
@@ -64,15 +66,29 @@ class Stage:
 
     def check(self, model: DiskModel, state: CrashState) -> None:
         self.images.materialise(model, state)
+        self.check_look()
         assert read_back(self.images.image) == self.disk.image(model, state)
         inodes = {path: status.st_ino for path, status in self.images.scan().items()}
         files = {path: number for path, number in model.paths(state.names).items() if number in model.files}
         for path, other in ((path, other) for path in files for other in files):
             assert (inodes[path] == inodes[other]) == (files[path] == files[other])
 
+    def check_look(self) -> None:
+        """What is known by notices is what a scan finds, but for the times of directories."""
+        looked, scanned = self.images.look(), self.images.scan()
+        assert {path: facts_of(status) for path, status in looked.items()} == {
+            path: facts_of(status) for path, status in scanned.items()
+        }
+
     def close(self) -> None:
         self.log.close()
         self.images.dispose()
+
+
+def facts_of(status: os.stat_result) -> tuple[int, ...]:
+    if stat.S_ISDIR(status.st_mode):
+        return status.st_mode, status.st_ino
+    return status.st_mode, status.st_ino, status.st_nlink, status.st_size, status.st_mtime_ns
 
 
 def read_back(image: Path) -> Image:
@@ -155,6 +171,7 @@ def test_the_folder_holds_the_state(name: str, disk: Disk, seed: int) -> None:
                     stage.check(model, state)
                     if rng.random() < 0.5:
                         disturb(stage.images.image, rng)
+                        stage.check_look()
         finally:
             stage.close()
 
@@ -176,6 +193,88 @@ def test_only_what_differs_is_written(tmp_path: Path) -> None:
     (stage.images.image / "b").write_bytes(b"12345679")
     assert stage.images.materialise(model, kept) == 1
     assert read_back(stage.images.image) == disk.image(model, kept)
+    stage.close()
+
+
+def link_write_unlink(image: Path) -> None:
+    (image / "d/u").hardlink_to(image / "d/b")
+    (image / "d/u").write_bytes(b"?")
+    (image / "d/u").unlink()
+
+
+def link_write_rename_over(image: Path) -> None:
+    (image / "d/u").hardlink_to(image / "d/b")
+    (image / "d/u").write_bytes(b"?")
+    (image / "d/u").rename(image / "v")
+    (image / "a").rename(image / "v")
+
+
+def swap_folders(image: Path) -> None:
+    (image / "d").rename(image / "t")
+    (image / "e").rename(image / "d")
+    (image / "t").rename(image / "e")
+
+
+def more_than_the_kernel_keeps(image: Path) -> None:
+    kept = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    with (image / "a").open("r+b", buffering=0) as one, (image / "d/b").open("r+b", buffering=0) as other:
+        for _ in range(kept):
+            one.write(b"?")
+            other.write(b"?")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda image: (image / "d/b").write_bytes(b"12345679"), {"d/b"}),
+        (lambda image: os.truncate(image / "a", 3), {"a"}),
+        (lambda image: (image / "d/b").rename(image / "c"), {"d/b", "c"}),
+        (lambda image: (image / "c").hardlink_to(image / "d/b"), {"c"}),
+        (lambda image: (image / "a").chmod(0o400), {"a"}),
+        (lambda image: (image / "e").chmod(0o500), {"e"}),
+        (lambda image: (image / "d").rename(image / "f"), None),
+        (more_than_the_kernel_keeps, None),
+        (link_write_unlink, None),
+        (link_write_rename_over, None),
+        (swap_folders, None),
+    ],
+)
+def test_a_change_is_told_or_looked_for(
+    tmp_path: Path, change: Callable[[Path], object], told: set[str] | None
+) -> None:
+    """Notices name what has changed, or own that they cannot; the look after them sees all of it, twice in a row."""
+    disk = Disk()
+    for folder in ("d", "e"):
+        disk.add_base(folder, None)
+    for file in ("a", "d/b", "e/b"):
+        disk.add_base(file, b"ABCDEFGH")
+    stage = Stage(disk, tmp_path)
+    model = DiskModel(disk.base, CONTRACTS["linux"])
+    (state,) = enumerate_states(model)
+    for _ in range(2):
+        stage.check(model, state)
+        notices = Notices()
+        notices.watch(str(stage.images.image), ["", "d/", "e/"])
+        change(stage.images.image)
+        assert notices.changed() == told
+        notices.close()
+        stage.check_look()
+    stage.check(model, state)
+    stage.close()
+
+
+def test_a_folder_that_cannot_be_watched_is_scanned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without any notices, as at a user's limit, a state is the same."""
+    disk = Disk()
+    disk.add_base("a", b"ABCDEFGH")
+    monkeypatch.setattr(Notices, "watch", Mock(side_effect=OSError(28, "no more watches")))
+    stage = Stage(disk, tmp_path)
+    model = DiskModel(disk.base, CONTRACTS["linux"])
+    (state,) = enumerate_states(model)
+    for _ in range(2):
+        stage.check(model, state)
+        (stage.images.image / "a").write_bytes(b"?")
+        stage.check_look()
     stage.close()
 
 

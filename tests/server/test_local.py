@@ -14,7 +14,7 @@ import pytest
 
 from crashlab.errors import ServerError, ServerTimeout, UsageProblem
 from crashlab.fault.targets import titled_processes
-from crashlab.server import Server, ServerSpec, create_server, dispose_all
+from crashlab.server import Server, ServerSpec, create_server, dispose_all, privileges
 from crashlab.server.builds import DEBIAN_ROOT, find_build
 from crashlab.server.local import LocalServer
 from crashlab.server.processes import state, working_in
@@ -200,6 +200,33 @@ def test_stop_that_never_ends_times_out(local_server: Server) -> None:
     """A smart shutdown waits for clients, so with one connected the bounded wait runs out, and says so."""
     with local_server.connect(), pytest.raises(ServerTimeout, match=r"could not stop the server within 0.2 s"):
         local_server.stop("smart", timeout_s=0.2)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root starts a server as somebody else")
+@pytest.mark.parametrize("program", ["/usr/bin/setpriv", None])
+def test_server_of_root_runs_as_nobody_with_no_group_of_roots(
+    program: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By setpriv or without it: the same user, groups, capabilities and parent, and the exit status is seen."""
+    if program is not None and privileges.setpriv() is None:
+        pytest.skip("no setpriv here that changes the user")
+    if program is None:
+        monkeypatch.setattr(privileges, "setpriv", lambda: None)
+    with create_server(ServerSpec(kind="local")) as server:
+        server.start()
+        pid = server.processes()[0].pid
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        facts = {name: words.split() for name, _, words in (line.partition(":") for line in lines)}
+        assert facts["Name"] == ["postgres"]
+        assert facts["Uid"] == [str(privileges.NOBODY)] * 4
+        assert facts["Gid"] == [str(privileges.NOBODY)] * 4
+        assert facts["Groups"] == []
+        assert [int(facts[name][0], 16) for name in ("CapEff", "CapPrm", "CapAmb")] == [0, 0, 0]
+        assert facts["PPid"] == [str(os.getpid())]
+        assert os.getsid(pid) == pid
+        server.signal(pid, signal.SIGKILL)
+        assert server.wait_gone([pid]) == []
+        assert server.postmaster_exit() == "killed by signal 9 (SIGKILL)"
 
 
 def test_refused_setting_is_told_in_the_servers_words() -> None:
