@@ -5,32 +5,24 @@ sequential scan. amcheck cannot replace this: it looks from the heap to the inde
 was emptied (measured, postgres-contract.md section 6). Any other index is asked for its rows by their own values
 (`probes`).
 
-Choices: a statement is prepared, its plan is looked at, and that very plan is run. An index that the plan does not use,
-    because another one on the same columns is cheaper, is not counted as read, and is named.
+Choices: an index that the plan does not use (`forced`), because another one on the same columns is cheaper, is not
+    counted as read, and is named.
 
 Does not check: indexes that are not valid, which no query uses; of partitioned tables the partitions.
 """
 
-import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import psycopg
-from psycopg import errors
 
 from crashlab.model import IndexRead
+from crashlab.recovery.forced import IN_ORDER, IN_THE_HEAP, Forced, Plan, Question
 
 WITNESSES_MAX = 20
 ORDERED = "btree"
-_PLANS = (
-    *("seqscan", "indexscan", "indexonlyscan", "bitmapscan"),
-    *("sort", "incremental_sort", "memoize"),
-)
-IN_THE_HEAP = ("seqscan", "sort")
-IN_ORDER = ("indexscan",)
-BY_VALUE = ("indexscan", "bitmapscan", "sort")
 
 
 @dataclass(frozen=True)
@@ -157,85 +149,42 @@ def _column(found: dict[str, Any], *, ordered: bool) -> Column:
     )
 
 
-def read_table(connection: psycopg.Connection[Any], index: Index) -> Counter[str]:
-    """Return the names of the rows that belong in an index, read without it (IN_THE_HEAP).
+def in_the_heap(index: Index) -> Question:
+    """Ask for the names of the rows that belong in an index, without it."""
+    return Question(index.rows, IN_THE_HEAP, lambda plan: plan.scans == [("Seq Scan", "")])
+
+
+def in_order(index: Index) -> Question | NotRead:
+    """Ask for the same rows through a B-tree."""
+    orders = [column.order for column in index.columns if column.order]
+    if len(orders) < len(index.columns):
+        return NotRead(index.name, "an operator class has no order of its own type")
+    scans = [("Index Scan", index.bare_name)]
+    return Question(f"{index.rows} ORDER BY {', '.join(orders)}", IN_ORDER, lambda plan: plan.scans == scans)
+
+
+def read_table(forced: Forced, index: Index) -> Counter[str]:
+    """Return the names of the rows that belong in an index, read without it.
 
     Raises:
         psycopg.Error: the server could not read the table.
     """
-    plan = prepare(connection, index.rows)
-    assert plan.scans == [("Seq Scan", "")], f"the planner chose {plan} for a sequential scan: {index.rows}"
-    return Counter(name for (name,) in run_prepared(connection))
+    found = forced.ask(in_the_heap(index))
+    assert not isinstance(found, Plan), f"the planner chose {found} for a sequential scan: {index.rows}"
+    return Counter(name for (name,) in found)
 
 
-def read_in_order(connection: psycopg.Connection[Any], index: Index, heap: Counter[str]) -> IndexRead | NotRead:
-    """Read a table through a B-tree (IN_ORDER), and hold that against what `read_table` gave.
+def read_in_order(forced: Forced, index: Index, heap: Counter[str]) -> IndexRead | NotRead:
+    """Read a table through a B-tree, and hold that against what `read_table` gave.
 
     Raises:
         psycopg.Error: the server could not read the index.
     """
-    orders = [column.order for column in index.columns if column.order]
-    if len(orders) < len(index.columns):
-        return NotRead(index.name, "an operator class has no order of its own type")
-    plan = prepare(connection, f"{index.rows} ORDER BY {', '.join(orders)}")
-    if plan.scans != [("Index Scan", index.bare_name)]:
-        return NotRead(index.name, f"the planner chose {plan}")
-    through = Counter(name for (name,) in run_prepared(connection))
+    question = in_order(index)
+    if isinstance(question, NotRead):
+        return question
+    found = forced.ask(question)
+    if isinstance(found, Plan):
+        return NotRead(index.name, f"the planner chose {found}")
+    through = Counter(name for (name,) in found)
     return index.read(heap.total(), through.total(), (heap - through).elements(), (through - heap).elements())
-
-
-def allow(connection: psycopg.Connection[Any], plans: Sequence[str]) -> None:
-    """Switch on these ways to read a table, IN_THE_HEAP, IN_ORDER or BY_VALUE, and no others."""
-    settings = [f"SET enable_{name} = {'on' if name in plans else 'off'}" for name in _PLANS]
-    connection.execute("; ".join([*settings, "SET jit = off"]))  # the cost of a forced plan would start it
-
-
-def allow_all(connection: psycopg.Connection[Any]) -> None:
-    """Leave the choice to the planner again."""
-    connection.execute("; ".join([*(f"RESET enable_{name}" for name in _PLANS), "RESET jit"]))
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a prepared query will scan, each scan with the bare name of its index or nothing."""
-
-    scans: list[tuple[str, str]]
-    problem: str = ""  # why there is no plan
-
-    def __str__(self) -> str:
-        """Say it in words."""
-        return self.problem or ", ".join(f"{kind} on {index}" if index else kind for kind, index in self.scans)
-
-
-def prepare(connection: psycopg.Connection[Any], query: str) -> Plan:
-    """Prepare a query and return its plan; a query that PostgreSQL does not understand has none.
-
-    Raises:
-        psycopg.Error: a damaged catalog, or a table that is gone.
-    """
-    connection.prepare_threshold = None  # the driver's own statements would go with DEALLOCATE
-    explain = "EXPLAIN (FORMAT JSON) EXECUTE crashlab_read"
-    try:
-        cursor = connection.execute(f"DEALLOCATE ALL; PREPARE crashlab_read AS {query}; {explain}")
-    except errors.UndefinedTable:
-        raise
-    except (errors.ProgrammingError, errors.NotSupportedError) as error:
-        return Plan([], f"no plan: {error.diag.message_primary}")
-    while cursor.nextset():
-        pass
-    row = cursor.fetchone()
-    assert row is not None
-    plan = row[0] if isinstance(row[0], list) else json.loads(row[0])
-    return Plan(list(_scans(plan[0]["Plan"])))
-
-
-def run_prepared(connection: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
-    """Run the query that was prepared last: it has no parameters, so its plan is the one that was looked at."""
-    return connection.execute("EXECUTE crashlab_read").fetchall()
-
-
-def _scans(node: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    if "Relation Name" in node or "Index Name" in node:
-        yield node["Node Type"], node.get("Index Name", "")
-    for below in node.get("Plans", ()):
-        yield from _scans(below)
