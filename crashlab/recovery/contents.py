@@ -31,11 +31,12 @@ from crashlab.workload.relations import TEXT_SETTINGS
 
 def xact_status(connection: psycopg.Connection[Any], reading: Reading, facts: Facts) -> int:
     """Ask for the fate of each transaction."""
-    query = """
+    xids = ",".join(map(str, reading.xids))
+    query = f"""
         SELECT x::text, CASE WHEN x >= next THEN 'future' ELSE coalesce(pg_xact_status(x::text::xid8), 'too old') END
-        FROM unnest(%s::bigint[]) x, (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS next) s
+        FROM unnest('{{{xids}}}'::bigint[]) x, (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS next) s
     """
-    facts.xact_status.update(connection.execute(query, (reading.xids,)).fetchall())
+    facts.xact_status.update(connection.execute(query).fetchall())
     return len(reading.xids)
 
 

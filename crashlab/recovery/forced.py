@@ -21,6 +21,7 @@ _PLANS = (
     *("seqscan", "indexscan", "indexonlyscan", "bitmapscan"),
     *("sort", "incremental_sort", "memoize"),
 )
+_RESETS = (*(f"RESET enable_{name}" for name in _PLANS), "RESET jit", "DEALLOCATE ALL")
 IN_THE_HEAP = ("seqscan", "sort")
 IN_ORDER = ("indexscan",)
 BY_VALUE = ("indexscan", "bitmapscan", "sort")
@@ -57,6 +58,7 @@ class Forced:
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         connection.prepare_threshold = None  # the driver's own statements would go with DEALLOCATE
         self._connection = connection
+        self._to_reset = False
         self._known: dict[_Text, tuple[Plan, Rows | None]] = {}
 
     def ask_ahead(self, questions: Sequence[Question]) -> None:
@@ -75,6 +77,7 @@ class Forced:
                 return plan
             assert rows is not None
             return rows
+        self._to_reset = True
         self._connection.execute(_allow(question.ways))
         plan = self._prepare(question.query)
         if not question.fits(plan):
@@ -83,8 +86,8 @@ class Forced:
 
     def close(self) -> None:
         """Leave the choice to the planner again."""
-        resets = [*(f"RESET enable_{name}" for name in _PLANS), "RESET jit", "DEALLOCATE ALL"]
-        self._connection.execute("; ".join(resets))
+        if self._to_reset:
+            self._connection.execute("; ".join(_RESETS))
 
     def _in_two(self, questions: Sequence[Question]) -> dict[_Text, tuple[Plan, Rows | None]]:
         if not questions:
@@ -101,10 +104,12 @@ class Forced:
                 statements.append(_allow(ways))
                 before = ways
             statements += _prepare(name, query)
+        self._to_reset = True
         said = results(self._connection, statements)
         plans = {text: _plan(rows) for text, rows in zip(same, said, strict=True)}
         fitting = [text for text, asked in same.items() if any(one.fits(plans[text]) for one in asked)]
-        answers = results(self._connection, [f"EXECUTE {names[text]}" for text in fitting]) if fitting else []
+        answers = results(self._connection, [*(f"EXECUTE {names[text]}" for text in fitting), *_RESETS])
+        self._to_reset = False
         rows = dict(zip(fitting, answers, strict=True))
         return {text: (plan, rows.get(text)) for text, plan in plans.items()}
 

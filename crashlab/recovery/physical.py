@@ -6,7 +6,7 @@ A check covers the tables, catalogs, TOAST tables and indexes of the connected d
 
 Choices: a relation whose files are those of a base image, which was checked, is not read again, provided that the same
     holds for what the check holds it against: of a table its TOAST table, of an index its table. It is opened, for
-    what the catalogs say of it may have changed.
+    what the catalogs say of it may have changed (not always, see `sweeps`).
 
 Does not check: the space maps; of the visibility map its checksum, for the server itself takes a damaged page of it for
     one without marks; that a parent page of a B-tree leads to all of its children (bt_index_parent_check locks the

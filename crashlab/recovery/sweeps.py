@@ -5,6 +5,9 @@ each loop reads the catalogs anew. Most relations of most servers are sound, so 
 first, with the loop's own conditions and functions. If the server raises an error, or anything is found, the loop is
 run, and nothing is said of any relation but what the loop says.
 
+Choices: an unchanged relation is not opened if the catalogs and their indexes are unchanged, too: all that opening it
+    would read was read when the base image was checked.
+
 Assumes: nobody writes, so the catalogs are read once for all checks of a session.
 """
 
@@ -124,6 +127,7 @@ SELECT c.oid, format('%I.%I', n.nspname, c.relname), n.nspname = 'pg_toast', pg_
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_am m ON m.oid = c.relam
 WHERE c.relpersistence <> 't' AND c.relkind IN ('r', 'm', 't', 'i', 'S')
 """
+_FIRST_NORMAL_OID = 16384  # what lies below was made by initdb, as are all catalogs
 _INDEXES_SQL = "SELECT indexrelid, indrelid FROM pg_index"
 
 
@@ -141,6 +145,7 @@ class Sweeps:
         self._asked = False
         self._functions: dict[str, bool] = {}
         self._relations: list[_Relation] | None = None  # None: the catalogs cannot be read in one go
+        self._catalogs_unchanged = False
 
     def has(self, function: str) -> bool:
         """Whether an extension of this database has a function, by its name in FUNCTIONS."""
@@ -172,7 +177,7 @@ class Sweeps:
         changed = [one for one in wanted if not one.unchanged]
         same = [one for one in wanted if one.unchanged]
         questions = sweep.questions(changed) if changed else []
-        opened = _OPEN(same) if same and sweep.opens else []
+        opened = _OPEN(same) if same and sweep.opens and not self._catalogs_unchanged else []
         if questions or opened:
             before = [sweep.before] if sweep.before else []
             answers = results(self._connection, [*before, *questions, *opened])
@@ -195,6 +200,7 @@ class Sweeps:
                 _Relation(oid, name, in_toast, oid in same, tuple(wanted))
                 for oid, name, in_toast, _, _, *wanted in relations
             ]
+            self._catalogs_unchanged = all(one.unchanged for one in self._relations if one.oid < _FIRST_NORMAL_OID)
 
 
 def _same(
