@@ -45,7 +45,8 @@ def heap_read(connection: psycopg.Connection[Any], reading: Reading, facts: Fact
     connection.execute(SEQUENTIAL_SCANS)
     marker = f"SELECT tx, client, xid FROM ONLY {reading.marker_table}"
     heaps = [f"SELECT {relation.select_list} FROM ONLY {relation.table}" for relation in reading.relations]
-    together = at_once(connection, lambda: _read_together(connection, reading, marker, heaps))
+    tables = [reading.marker_table, *(relation.table for relation in reading.relations)]
+    together = at_once(connection, lambda: _read_together(connection, reading, marker, heaps), tables)
     if together is not None:
         facts.marker, relations = together
         facts.relations += relations
@@ -133,7 +134,8 @@ def invariants(connection: psycopg.Connection[Any], reading: Reading, facts: Fac
     # The text settings as before the crash, where the server's own were in force
     before = [SEQUENTIAL_SCANS, *(f"RESET {name}" for name in TEXT_SETTINGS)]
     asked = [question(invariant) for invariant in reading.invariants]
-    answers = at_once(connection, lambda: results(connection, [*before, *asked]))
+    names = [invariant.name for invariant in reading.invariants]
+    answers = at_once(connection, lambda: results(connection, [*before, *asked]), names)
     if answers is not None and len(answers) == len(asked):
         for invariant, rows in zip(reading.invariants, answers, strict=True):
             held = seen(invariant, rows)

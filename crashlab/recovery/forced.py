@@ -4,6 +4,7 @@ The ways that the planner may choose from are switched off but for the wanted on
 looked at, and that very plan is run: a statement without parameters keeps the plan that EXPLAIN showed.
 
 Choices: many queries are prepared in one message and run in a second one. A query whose plan does not fit is not run.
+    Of what may die or turn in a circle of damage, as GIN does, each is run in a message of its own.
     If the server raises an error in between, nothing is known, and each query is prepared and run on its own.
 """
 
@@ -21,7 +22,7 @@ _PLANS = (
     *("seqscan", "indexscan", "indexonlyscan", "bitmapscan"),
     *("sort", "incremental_sort", "memoize"),
 )
-_RESETS = (*(f"RESET enable_{name}" for name in _PLANS), "RESET jit", "DEALLOCATE ALL")
+_RESETS = (*(f"RESET enable_{name}" for name in _PLANS), "RESET jit")
 IN_THE_HEAP = ("seqscan", "sort")
 IN_ORDER = ("indexscan",)
 BY_VALUE = ("indexscan", "bitmapscan", "sort")
@@ -46,6 +47,8 @@ class Question:
     query: str
     ways: tuple[str, ...]  # IN_THE_HEAP, IN_ORDER or BY_VALUE
     fits: Callable[[Plan], bool]
+    about: str  # the table or index
+    alone: bool = False  # what damage of it may kill the server, which has to be blamed on nothing else
 
 
 Rows = list[tuple[Any, ...]]
@@ -59,11 +62,15 @@ class Forced:
         connection.prepare_threshold = None  # the driver's own statements would go with DEALLOCATE
         self._connection = connection
         self._to_reset = False
-        self._known: dict[_Text, tuple[Plan, Rows | None]] = {}
+        self._known: dict[_Text, tuple[Plan, Rows | str]] = {}  # not run yet: its name
 
     def ask_ahead(self, questions: Sequence[Question]) -> None:
-        """Ask them all in two round trips; `ask` then knows the answers, or asks again if there was an error."""
-        self._known = at_once(self._connection, lambda: self._in_two(questions)) or {}
+        """Ask them all in two round trips; `ask` then knows the answers, or asks again if there was an error.
+
+        Those that are to be asked alone are prepared only.
+        """
+        about = [question.about for question in questions]  # planning reads of each of them, too
+        self._known = at_once(self._connection, lambda: self._in_two(questions), about) or {}
 
     def ask(self, question: Question) -> Plan | Rows:
         """Return the rows of a query, or its plan if that does not fit.
@@ -75,8 +82,7 @@ class Forced:
             plan, rows = self._known[question.query, question.ways]
             if not question.fits(plan):
                 return plan
-            assert rows is not None
-            return rows
+            return self._connection.execute(f"EXECUTE {rows}").fetchall() if isinstance(rows, str) else rows
         self._to_reset = True
         self._connection.execute(_allow(question.ways))
         plan = self._prepare(question.query)
@@ -89,7 +95,7 @@ class Forced:
         if self._to_reset:
             self._connection.execute("; ".join(_RESETS))
 
-    def _in_two(self, questions: Sequence[Question]) -> dict[_Text, tuple[Plan, Rows | None]]:
+    def _in_two(self, questions: Sequence[Question]) -> dict[_Text, tuple[Plan, Rows | str]]:
         if not questions:
             return {}
         same: dict[_Text, list[Question]] = {}  # two indexes on one column are asked the same
@@ -107,11 +113,13 @@ class Forced:
         self._to_reset = True
         said = results(self._connection, statements)
         plans = {text: _plan(rows) for text, rows in zip(same, said, strict=True)}
-        fitting = [text for text, asked in same.items() if any(one.fits(plans[text]) for one in asked)]
+        fitting = [
+            text for text, asked in same.items() if any(one.fits(plans[text]) and not one.alone for one in asked)
+        ]
         answers = results(self._connection, [*(f"EXECUTE {names[text]}" for text in fitting), *_RESETS])
         self._to_reset = False
         rows = dict(zip(fitting, answers, strict=True))
-        return {text: (plan, rows.get(text)) for text, plan in plans.items()}
+        return {text: (plan, rows.get(text, names[text])) for text, plan in plans.items()}
 
     def _prepare(self, query: str) -> Plan:
         try:

@@ -180,7 +180,7 @@ class _Columns:
 
 def in_the_heap(index: Index) -> Question:
     """Ask for the names of the rows that belong in an index, without it."""
-    return Question(index.rows, IN_THE_HEAP, lambda plan: plan.scans == [("Seq Scan", "")])
+    return Question(index.rows, IN_THE_HEAP, lambda plan: plan.scans == [("Seq Scan", "")], index.table)
 
 
 def in_order(index: Index) -> Question | NotRead:
@@ -189,7 +189,9 @@ def in_order(index: Index) -> Question | NotRead:
     if len(orders) < len(index.columns):
         return NotRead(index.name, "an operator class has no order of its own type")
     scans = [("Index Scan", index.bare_name)]
-    return Question(f"{index.rows} ORDER BY {', '.join(orders)}", IN_ORDER, lambda plan: plan.scans == scans)
+    return Question(
+        f"{index.rows} ORDER BY {', '.join(orders)}", IN_ORDER, lambda plan: plan.scans == scans, index.name
+    )
 
 
 def read_table(forced: Forced, index: Index) -> Counter[str]:

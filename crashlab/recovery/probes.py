@@ -130,7 +130,7 @@ def _question(index: Index, column: Column) -> Question | NotRead:
         used = {scan for scan in plan.scans if scan[0] != "Bitmap Heap Scan"}
         return ("Seq Scan", "") in used and bool(used & through) and not used - through - {("Seq Scan", "")}
 
-    return Question(_query(index, column, operator), BY_VALUE, fits)
+    return Question(_query(index, column, operator), BY_VALUE, fits, index.name, alone=True)
 
 
 def _operator(column: Column) -> str | None:

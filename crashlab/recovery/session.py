@@ -87,20 +87,28 @@ def complaint(check: str, what: str, file: str | None, error: psycopg.Error) -> 
     return Complaint(check=check, object=what, file=file, sqlstate=error.sqlstate, message=message)
 
 
-def at_once(connection: psycopg.Connection[Any], read: Callable[[], R]) -> R | None:
+def at_once(connection: psycopg.Connection[Any], read: Callable[[], R], about: Sequence[str] = ()) -> R | None:
     """Return what `read` gives, or None if the server raised an error: then each question has to be asked on its own.
+
+    Args:
+        about: what is asked about, to be named if the server dies of it.
 
     Raises:
         psycopg.Error: the session is gone.
     """
     try:
         return read()
-    except psycopg.Error:
+    except psycopg.Error as error:
         if connection.broken or connection.closed:
-            raise
+            raise psycopg.OperationalError(f"{_one_of(about)}{error}") from error
     except UnicodeDecodeError:
         pass
     return None
+
+
+def _one_of(about: Sequence[str]) -> str:
+    names = ", ".join(dict.fromkeys(about))
+    return f"one of {names}: " if len(about) > 1 else f"{names}: " if about else ""
 
 
 def results(connection: psycopg.Connection[Any], statements: Sequence[str]) -> list[list[tuple[Any, ...]]]:
