@@ -1,11 +1,12 @@
-"""Is every page of every table and index of the database readable and sound?
+"""Is every page of every table and index of the database readable and sound, and if not, what is wrong where?
 
 One round trip a check: the loop runs in the server, and reports each error as a notice that names object and file.
+`sweeps` runs it only if there is something to report.
 A check covers the tables, catalogs, TOAST tables and indexes of the connected database, and the shared catalogs.
 
 Choices: a relation whose files are those of a base image, which was checked, is not read again, provided that the same
     holds for what the check holds it against: of a table its TOAST table, of an index its table. It is opened, for
-    what the catalogs say of it may have changed.
+    what the catalogs say of it may have changed (not always, see `sweeps`).
 
 Does not check: the space maps; of the visibility map its checksum, for the server itself takes a damaged page of it for
     one without marks; that a parent page of a B-tree leads to all of its children (bt_index_parent_check locks the
@@ -16,7 +17,6 @@ Sources: postgres-contract.md section 6 (what each tool is blind to); pgvisibili
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -24,6 +24,7 @@ import psycopg
 from psycopg import errors
 
 from crashlab.model import Complaint
+from crashlab.recovery.session import Looked
 
 TAG = "crashlab:"
 SETTING = "crashlab.unchanged"
@@ -94,12 +95,20 @@ def _valid(method: str) -> str:
     )
 
 
-AMCHECK_INDEX = _loop("amcheck_index", _valid("btree"), "PERFORM bt_index_check(target.oid, true);", _OPEN)
-AMCHECK_INDEX_UNIQUE = _loop("amcheck_index", _valid("btree"), "PERFORM bt_index_check(target.oid, true, true);", _OPEN)
-AMCHECK_GIN = _loop("amcheck_gin", _valid("gin"), "PERFORM gin_index_check(target.oid);")
+BTREES = _valid("btree")
+GINS = _valid("gin")
+HEAPS = "c.relkind IN ('r', 'm', 't') AND m.amname = 'heap'"
+TABLES = "c.relkind IN ('r', 'm', 't')"
+LOGGED_HEAPS = "c.relkind IN ('r', 'm', 't') AND c.relpersistence = 'p' AND m.amname = 'heap'"
+LOGGED = "c.relkind IN ('r', 'm', 't', 'i', 'S') AND c.relpersistence = 'p'"
+"""Of pg_class c with its access method m: what each check looks at."""
+
+AMCHECK_INDEX = _loop("amcheck_index", BTREES, "PERFORM bt_index_check(target.oid, true);", _OPEN)
+AMCHECK_INDEX_UNIQUE = _loop("amcheck_index", BTREES, "PERFORM bt_index_check(target.oid, true, true);", _OPEN)
+AMCHECK_GIN = _loop("amcheck_gin", GINS, "PERFORM gin_index_check(target.oid);")
 AMCHECK_HEAP = _loop(
     "amcheck_heap",
-    "c.relkind IN ('r', 'm', 't') AND m.amname = 'heap'",
+    HEAPS,
     """FOR problem IN SELECT * FROM verify_heapam(target.oid, check_toast => true) LOOP
         RAISE NOTICE 'crashlab:%', json_build_object('check', 'amcheck_heap', 'object', target.name,
           'file', target.file, 'sqlstate', NULL,
@@ -108,7 +117,7 @@ AMCHECK_HEAP = _loop(
 )
 FULL_READ = _loop(
     "full_read",
-    "c.relkind IN ('r', 'm', 't')",
+    TABLES,
     # a TOAST table has no row type; its chunks are read as they are
     """IF target.is_toast THEN
         EXECUTE format('SELECT sum(length(chunk_data)) FROM %s', target.name);
@@ -119,7 +128,7 @@ FULL_READ = _loop(
 )
 VISIBILITY_MAP = _loop(
     "visibility_map",
-    "c.relkind IN ('r', 'm', 't') AND c.relpersistence = 'p' AND m.amname = 'heap'",
+    LOGGED_HEAPS,
     """FOR problem IN
         SELECT 'visible' AS mark, count(*) AS rows, (array_agg(t_ctid))[:10] AS places
         FROM pg_check_visible(target.oid) HAVING count(*) > 0
@@ -134,7 +143,7 @@ VISIBILITY_MAP = _loop(
 # The end of the log is asked for after the page was read: a server that did not crash may still be at work.
 PAGE_LSN = _loop(
     "page_lsn",
-    "c.relkind IN ('r', 'm', 't', 'i', 'S') AND c.relpersistence = 'p'",
+    LOGGED,
     """FOREACH fork IN ARRAY ARRAY['main', 'vm'] LOOP
         BEGIN
           FOR problem IN
@@ -152,36 +161,6 @@ PAGE_LSN = _loop(
         END;
       END LOOP;""",
 )
-
-
-class Looked(msgspec.Struct, frozen=True, array_like=True):
-    """How many relations a loop looked at, and how many it did not because they are unchanged."""
-
-    count: int
-    unchanged: int = 0
-    detail: str = ""
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """Why a check cannot look."""
-
-    reason: str
-
-
-FUNCTIONS = {
-    "amcheck": "bt_index_check(regclass,boolean)",
-    "unique": "bt_index_check(regclass,boolean,boolean)",
-    "gin": "gin_index_check(regclass)",
-    "visibility": "pg_check_visible(regclass)",
-    "pages": "get_raw_page(text,text,bigint)",
-}
-
-
-def has(connection: psycopg.Connection[Any], function: str) -> bool:
-    """Whether an extension of this database has a function, by its name in FUNCTIONS."""
-    row = connection.execute("SELECT to_regprocedure(%s) IS NOT NULL", (FUNCTIONS[function],)).fetchone()
-    return bool(row and row[0])
 
 
 def horizon_may_move_back(connection: psycopg.Connection[Any]) -> str | None:
@@ -204,10 +183,10 @@ def horizon_may_move_back(connection: psycopg.Connection[Any]) -> str | None:
     return next((reason for reason, holds in zip(reasons, row, strict=True) if holds), None)
 
 
-def leave_out(connection: psycopg.Connection[Any], unchanged: Collection[str]) -> None:
-    """Let the loops of this connection leave out relations, named as pg_relation_filepath() does."""
-    names = ",".join(sorted(unchanged))
-    connection.execute("SELECT set_config(%s, %s, false), set_config(%s, '', false)", (SETTING, names, _OIDS))
+def leave_out(unchanged: Collection[str]) -> str:
+    """Return what lets the loops of a session leave out relations, named as pg_relation_filepath() does."""
+    names = ",".join(sorted(unchanged)).replace("'", "''")
+    return f"SELECT set_config('{SETTING}', '{names}', false), set_config('{_OIDS}', '', false)"
 
 
 def run(connection: psycopg.Connection[Any], sql: str, complaints: list[Complaint]) -> Looked:
@@ -224,13 +203,12 @@ def run(connection: psycopg.Connection[Any], sql: str, complaints: list[Complain
             return
         found = msgspec.json.decode(text.removeprefix(TAG))
         if isinstance(found, list):
-            looked.append(msgspec.convert(found, Looked))
+            looked.append(Looked(*found))
         else:
             complaints.append(msgspec.convert(found, Complaint))
 
     connection.add_notice_handler(receive)
     try:
-        connection.execute("SET client_min_messages = notice")
         connection.execute(sql)
     finally:
         connection.remove_notice_handler(receive)

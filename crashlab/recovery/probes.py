@@ -20,12 +20,9 @@ Does not check: operator classes that cannot look for a value of their own type;
     LEXEMES_MAX lexemes of a document.
 """
 
-from typing import Any
-
-import psycopg
-
 from crashlab.model import IndexRead
-from crashlab.recovery.indexes import Column, Index, NotRead, prepare, run_prepared
+from crashlab.recovery.forced import BY_VALUE, Forced, Plan, Question
+from crashlab.recovery.indexes import Column, Index, NotRead
 
 VALUES_MAX = 500
 PAIRS_MAX = 100_000  # values x rows, where values may overlap
@@ -74,8 +71,14 @@ _NULL = "UNION ALL SELECT 0, ctid, {row_name}, true FROM ONLY {table} WHERE {val
 _NULL_HELD = "UNION ALL SELECT 0, at, name FROM crashlab_held WHERE v IS NULL"
 
 
-def read(connection: psycopg.Connection[Any], index: Index) -> list[IndexRead | NotRead]:
-    """Ask an index for the rows of its table (BY_VALUE); what could not be asked is named, column by column.
+def questions(index: Index) -> list[Question]:
+    """Return what `read` will ask."""
+    made = (_question(index, column) for column in index.columns)
+    return [one for one in made if isinstance(one, Question)]
+
+
+def read(forced: Forced, index: Index) -> list[IndexRead | NotRead]:
+    """Ask an index for the rows of its table; what could not be asked is named, column by column.
 
     Raises:
         psycopg.Error: the server could not read the index or the table.
@@ -83,7 +86,7 @@ def read(connection: psycopg.Connection[Any], index: Index) -> list[IndexRead | 
     not_read: list[IndexRead | NotRead] = []
     asked, missing, extra = [], set(), []
     for column in index.columns:
-        found = _ask(connection, index, column)
+        found = _ask(forced, index, column)
         if isinstance(found, NotRead):
             not_read.append(found)
             continue
@@ -99,24 +102,39 @@ def read(connection: psycopg.Connection[Any], index: Index) -> list[IndexRead | 
     return [index.read(rows, rows - len(missing) + len(extra), missing, extra), *not_read]
 
 
-def _ask(connection: psycopg.Connection[Any], index: Index, column: Column) -> dict[str, list[str]] | NotRead:
+def _ask(forced: Forced, index: Index, column: Column) -> dict[str, list[str]] | NotRead:
     name = _column_name(index, column)
-    operator = next((one for one in _OPERATORS if one in column.operators), None)
-    if operator is None:
-        return NotRead(name, "no operator that looks for a value of its own type")
-    plan = prepare(connection, _query(index, column, operator))
-    used = {scan for scan in plan.scans if scan[0] != "Bitmap Heap Scan"}
-    through = {("Index Scan", index.bare_name), ("Bitmap Index Scan", index.bare_name)}
-    if ("Seq Scan", "") not in used or not used & through or used - through - {("Seq Scan", "")}:
-        return NotRead(name, f"the planner chose {plan}")
+    question = _question(index, column)
+    if isinstance(question, NotRead):
+        return question
+    rows = forced.ask(question)
+    if isinstance(rows, Plan):
+        return NotRead(name, f"the planner chose {rows}")
     found: dict[str, list[str]] = {"rows": [], "nan": [], "expected": [], "missing": [], "extra": []}
-    for kind, what in run_prepared(connection):
+    for kind, what in rows:
         found[kind].append(what)
     if found["nan"] != ["0"] and column.category != "S" and index.method in _WITH_BOUNDS:
         return NotRead(name, "it holds NaN")
     if found["expected"] == ["0"] and found["rows"] != ["0"]:
-        return NotRead(name, f"no row is found by its own value with {operator}")
+        return NotRead(name, f"no row is found by its own value with {_operator(column)}")
     return found
+
+
+def _question(index: Index, column: Column) -> Question | NotRead:
+    operator = _operator(column)
+    if operator is None:
+        return NotRead(_column_name(index, column), "no operator that looks for a value of its own type")
+    through = {("Index Scan", index.bare_name), ("Bitmap Index Scan", index.bare_name)}
+
+    def fits(plan: Plan) -> bool:
+        used = {scan for scan in plan.scans if scan[0] != "Bitmap Heap Scan"}
+        return ("Seq Scan", "") in used and bool(used & through) and not used - through - {("Seq Scan", "")}
+
+    return Question(_query(index, column, operator), BY_VALUE, fits, index.name, alone=True)
+
+
+def _operator(column: Column) -> str | None:
+    return next((one for one in _OPERATORS if one in column.operators), None)
 
 
 def _query(index: Index, column: Column, operator: str) -> str:

@@ -31,11 +31,21 @@ def look(connection: "psycopg.Connection[Any]", query: InvariantQuery) -> str:
     Raises:
         psycopg.Error: the server could not answer.
     """
+    return seen(query, connection.execute(question(query)).fetchall())
+
+
+def question(query: InvariantQuery) -> str:
+    """Return the SQL to run; `seen` understands its rows."""
     if query.expected is not None:
-        row = connection.execute(query.sql).fetchone()
-        return "" if row is None else str(row[0])
-    counted = f"SELECT to_jsonb(q)::text FROM ({query.sql.rstrip().rstrip(';')}\n) q LIMIT {ROWS_COUNTED_MAX}"
-    rows = [row for (row,) in connection.execute(counted)]
+        return query.sql
+    return f"SELECT to_jsonb(q)::text FROM ({query.sql.rstrip().rstrip(';')}\n) q LIMIT {ROWS_COUNTED_MAX}"
+
+
+def seen(query: InvariantQuery, found: Sequence[tuple[Any, ...]]) -> str:
+    """Say in words what was found."""
+    if query.expected is not None:
+        return str(found[0][0]) if found else ""
+    rows = [row for (row,) in found]
     if not rows:
         return query.wanted
     number = f"{len(rows)} rows" if len(rows) > 1 else "1 row"

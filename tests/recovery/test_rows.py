@@ -7,6 +7,7 @@ import pytest
 
 from crashlab.model import IndexRead, MarkerRow, Row
 from crashlab.recovery import indexes
+from crashlab.recovery.forced import Forced
 from crashlab.recovery.rows import read_markers, read_rows
 
 pytestmark = pytest.mark.server
@@ -40,8 +41,8 @@ def test_no_key_stops_the_reading_of_an_index(local_server):
         connection.execute("INSERT INTO odd VALUES (NULL), ('plain'), ('\\x89'::bytea::text)")
         (index,) = indexes.of(connection, ["odd"])
         keyed = dataclasses.replace(index, key="key")
-        heap = indexes.read_table(connection, keyed)
-        indexes.allow(connection, indexes.IN_ORDER)
-        read = indexes.read_in_order(connection, keyed, heap)
+        forced = Forced(connection)
+        heap = indexes.read_table(forced, keyed)
+        read = indexes.read_in_order(forced, keyed, heap)
         assert isinstance(read, IndexRead)
         assert (read.heap_rows, read.index_rows, read.only_in_heap, read.only_in_index) == (3, 3, [], [])
