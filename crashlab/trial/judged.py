@@ -41,10 +41,9 @@ def judge_trial(folder: Path, *, history: History | None = None) -> Verdict:
         EvidenceError, LedgerError: the evidence is missing or damaged; the message names the file.
     """
     record = evidence.load_trial(folder)
-    if history is None and record.recording is None:
-        history = read_ledger(folder / evidence.LEDGER)
-    elif history is None:
-        history = read_ledger(folder / record.recording / evidence.LEDGER, until_io=record.crash_io)
+    if history is None:
+        ledger = folder / (record.recording or "") / evidence.LEDGER
+        history = read_ledger(ledger, until_io=None if record.recording is None else record.crash_io)
     verdict = judge(
         history,
         contract_of(record),
