@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,7 @@ def in_an_empty_folder(tmp_path, monkeypatch):
 @pytest.fixture
 def told(monkeypatch):
     """Let `run` be answered by results made by hand; they say what is told, not what PostgreSQL does."""
-    answers = {}
+    answers: dict[str, Any] = {}
 
     def run_profile(request, *, spares, on_trial, on_phase):
         answer = answers.get(request.profile.name, intact())

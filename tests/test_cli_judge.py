@@ -16,6 +16,7 @@ from crashlab.campaign.runrecord import CAMPAIGN
 from crashlab.cli import invoke
 from crashlab.errors import ServerError
 from crashlab.trial import live as live_trial
+from crashlab.trial.judged import result_of
 
 pytestmark = pytest.mark.server
 
@@ -108,7 +109,7 @@ def test_a_trial_whose_evidence_was_complete_at_the_interrupt_counts(monkeypatch
         calls.append(folder)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return campaign.rejudge.result_of(folder, verdict=verdict)
+        return result_of(folder, verdict=verdict)
 
     monkeypatch.setattr(live_trial, "result_of", interrupted_once)
     assert invoke(["run", "kill9-all", "--trials", "5", "--seed", "5", "--out", "o"]) == 130

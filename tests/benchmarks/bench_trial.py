@@ -62,7 +62,12 @@ def run_workload(connect: Any) -> Workload:
     ledger = NoLedger()
     plan = PROFILE.workload
     mix = Mix(
-        dict(plan.synchronous_commit), plan.two_phase, plan.rollbacks, plan.savepoints, plan.errors, plan.read_only
+        dict(plan.synchronous_commit.items()),
+        plan.two_phase,
+        plan.rollbacks,
+        plan.savepoints,
+        plan.errors,
+        plan.read_only,
     )
     workload = Workload(connect, ledger, kinds=list(plan.kinds), clients=plan.clients, mix=mix, seed=1)  # type: ignore[arg-type]
     workload.set_up()
@@ -93,7 +98,12 @@ def bare_local(bindir: Path, template: Path) -> float:
         os.chown(home, 65534, 65534)
     subprocess.run(["cp", "-a", "--reflink=auto", template, home / "data"], check=True)
     settings = {**SETTINGS, "listen_addresses": "", "unix_socket_directories": str(home)}
-    command = [bindir / "postgres", "-D", home / "data", *(w for k, v in settings.items() for w in ("-c", f"{k}={v}"))]
+    command: list[str | Path] = [
+        bindir / "postgres",
+        "-D",
+        home / "data",
+        *(w for k, v in settings.items() for w in ("-c", f"{k}={v}")),
+    ]
 
     def connect() -> psycopg.Connection[Any]:
         return psycopg.connect(host=str(home), user="postgres", dbname="postgres", autocommit=True)

@@ -186,6 +186,7 @@ def test_every_finding_is_told_in_three_lengths(name, seed, crash_class, with_lo
     world = crashed_world(seed, steps=200, two_phase_share=0.3, crash_class=crash_class)
     damaged = mutation(world, world.observation(), stream(seed, name))
     assume(damaged is not None)
+    assert damaged is not None
     if with_log and damaged.wal is None:
         damaged = world.with_wal(damaged, world.wal(max(1, len(world.log) // 2)))
     for finding in world.judge(damaged).findings:
