@@ -1,7 +1,7 @@
 """Can each finding be read aloud: in one line, in one paragraph, line by line?
 
 The texts of typical findings are stored whole in `texts.txt`, so that every change of wording is seen in review.
-`python tests/oracle/test_texts.py` writes that file anew.
+`pytest --update-golden` writes that file anew.
 """
 
 import re
@@ -172,9 +172,9 @@ def told() -> str:
     return "\n".join(parts)
 
 
-def test_typical_findings_are_told_in_the_stored_words():
+def test_typical_findings_are_told_in_the_stored_words(golden):
     """Every word of all three lengths; a change of wording is a change of the stored file."""
-    assert told() == STORED.read_text(encoding="utf-8")
+    golden(STORED, told())
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
@@ -207,7 +207,3 @@ def check_texts(finding: Finding, *, zero_is_an_lsn: bool) -> None:
     if finding.family in (Family.LOSS, Family.CORRUPTION, Family.NO_START):
         assert any(line.startswith("fault") for line in finding.timeline)
         assert "Promised for a " in finding.explanation
-
-
-if __name__ == "__main__":
-    STORED.write_text(told(), encoding="utf-8")
