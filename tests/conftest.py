@@ -5,8 +5,7 @@ A test marked `server` needs a local PostgreSQL build, one marked `container` a 
 mounted and cut off (`kernel("ext4")`). Where that is missing the test is skipped with the reason, unless
 CRASHLAB_REQUIRE names it (a comma list: "server,container,kernel"; "local" means "server"): then it fails.
 
-Without `-n` as many workers run as there are cores (pytest-xdist); one, without xdist's start, where single tests are
-named. Tests that must not run beside each other are one group, and a group is run by one worker, in its order.
+Without `-n` as many workers run as there are cores (pytest-xdist); a run of named tests needs none.
 
 Temporary folders lie in memory where there is enough of it: ext4 takes longer to make and remove a thousand files for
 each data directory than the server that works there (see crashlab/server/spares.py).
@@ -18,7 +17,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import hypothesis
 import psutil
@@ -29,9 +28,19 @@ from crashlab.server import Server, ServerSpec, create_server
 
 IMAGE = "postgres:17"
 SLOW = ("server", "container", "kernel")
-"""The markers of tests that are not quick; they begin first, so that quick ones fill up the end."""
+"""The markers of tests that are not quick."""
 ALONE = ("container", "kernel")
 """The markers of tests that look at all containers and volumes, or all loop devices: never two of a kind at once."""
+GROUPS = {
+    "tests/power/test_confusion.py": "confusion",
+    "tests/recording/test_container_recording.py": "container",
+    "tests/server/test_container.py": "container",
+    "tests/recording/test_real_kernel.py": "kernel",
+    "tests/power/test_one_flush.py": "one flush",
+    "tests/test_cli_recorded.py": "recorded",
+    "tests/exploration/test_images.py": "images",
+}
+"""File -> the group whose tests one worker runs, one after the other: they share a recording, or must be alone."""
 MEMORY = Path("/dev/shm")
 MEMORY_MIN_BYTES = 4 << 30
 """A whole run with two workers never had more than a quarter of it in use."""
@@ -69,19 +78,41 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object
         single = option.keyword or option.lf or option.usepdb or any("::" in word for word in config.args)
         if option.numprocesses is None and option.dist == "no":
             option.numprocesses = 0 if single or option.collectonly else len(os.sched_getaffinity(0))
-        if option.numprocesses and option.dist == "no":
-            option.dist = "loadgroup"
     return (yield)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give each group of files to one worker, everything else test by test, in the order of collection.
+
+    Not by xdist's mark for groups: since pytest 9.2 xdist 3.8 overlooks it (pytest-xdist issue 1386).
+    """
+    if config.option.dist != "load":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByGroup(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
+        def _split_scope(self, nodeid: str) -> str:
+            return GROUPS.get(nodeid.split("::")[0], nodeid)
+
+    config.option.loadscopereorder = False
+    return ByGroup(config, log)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put slow tests first, and tests that must not run beside each other into one group."""
-    items.sort(key=lambda item: not any(item.get_closest_marker(name) for name in SLOW))
-    for item in items:
+    """Put groups first, then other slow tests, so that quick ones fill up the end."""
+    order = [*GROUPS, *SLOW]
+
+    def rank(item: pytest.Item) -> int:
+        file = item.nodeid.split("::")[0]
         for name in ALONE:
-            if item.get_closest_marker(name):
-                item.add_marker(pytest.mark.xdist_group(name))
+            if item.get_closest_marker(name) and GROUPS.get(file) != name:
+                raise pytest.UsageError(f"{file} has tests marked {name}: add it to GROUPS in tests/conftest.py")
+        names = {file, *(name for name in SLOW if item.get_closest_marker(name))}
+        return next((number for number, name in enumerate(order) if name in names), len(order))
+
+    items.sort(key=rank)
 
 
 @functools.cache

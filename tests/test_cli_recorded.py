@@ -15,7 +15,7 @@ from crashlab.cli.recordings import DISKS, POINTS
 from crashlab.disk.model import CrashState
 from crashlab.profile import PowerLoss
 
-pytestmark = [pytest.mark.server, pytest.mark.xdist_group("recorded")]
+pytestmark = pytest.mark.server
 
 SEED = "5"
 

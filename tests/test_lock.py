@@ -1,7 +1,7 @@
 """Does requirements.lock, from which .ci/run installs, still fit what pyproject.toml asks for?
 
 Written anew by the command in its first lines (`pip install uv`). Only names and versions are compared here, without
-the network; that nothing is missing further down is seen by pip, which checks the digest of everything that it installs.
+the network; that nothing is missing further down is seen by pip, which checks the digests of all that it installs.
 """
 
 import re

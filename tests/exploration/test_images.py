@@ -323,7 +323,6 @@ def recover_and_read(worker: Worker, *, skip: bool) -> tuple[list[Complaint], in
 
 
 @pytest.mark.server
-@pytest.mark.xdist_group("images")
 def test_real_states_are_exact_and_recover(recorded: RecordedServer, worker: tuple[Worker, LogBytes]) -> None:
     """States at several points, one after the other in one folder, dirtied by a recovery in between."""
     made, log = worker
@@ -358,7 +357,6 @@ def test_real_states_are_exact_and_recover(recorded: RecordedServer, worker: tup
 
 
 @pytest.mark.server
-@pytest.mark.xdist_group("images")
 @pytest.mark.parametrize("victim", ["t", "t_pkey", "u", "pg_description"])
 def test_leaving_out_what_is_unchanged_hides_no_damage(
     recorded: RecordedServer, worker: tuple[Worker, LogBytes], victim: str
@@ -393,7 +391,6 @@ def test_leaving_out_what_is_unchanged_hides_no_damage(
 
 
 @pytest.mark.server
-@pytest.mark.xdist_group("images")
 def test_lost_commit_bits_make_everything_worth_a_look(
     recorded: RecordedServer, worker: tuple[Worker, LogBytes]
 ) -> None:

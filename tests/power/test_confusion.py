@@ -9,7 +9,7 @@ from crashlab.model import Family
 from tests.power.confusion import Line, evidence_matrix, matrix, summary
 from tests.power.planting import KINDS, Kind
 
-pytestmark = [pytest.mark.server, pytest.mark.xdist_group("confusion")]
+pytestmark = pytest.mark.server
 
 SEED = 7
 KINDS_MIN, REAL_MIN = 60, 50

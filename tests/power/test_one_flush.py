@@ -21,7 +21,7 @@ from crashlab.model import Outcome, PromiseStatus, Verdict
 from crashlab.profile import Profile, parse_profile
 from crashlab.results import RunRequest, ServerChoice
 
-pytestmark = [pytest.mark.server, pytest.mark.xdist_group("one flush")]
+pytestmark = pytest.mark.server
 
 SEEDS, SEEDS_MAX = 5, 40
 """After the first ones more are tried until losses were seen: a busy client notes its ack after the next flush."""
