@@ -52,9 +52,8 @@ hypothesis.settings.load_profile("crashlab")
 def in_memory() -> Path | None:
     """Return a folder in memory for this user's temporary files; None if there is none of use."""
     try:
-        if (
-            os.statvfs(MEMORY).f_flag & os.ST_NOEXEC
-        ):  # as in many containers: the recorder's library is loaded from there
+        # In many containers it has this flag; but the recorder's library is loaded from such a folder.
+        if os.statvfs(MEMORY).f_flag & os.ST_NOEXEC:
             return None
         free = min(shutil.disk_usage(MEMORY).free, psutil.virtual_memory().available)
         folder = MEMORY / f"tests-of-crashlab-{os.getuid()}"
