@@ -1,28 +1,123 @@
-"""What does a test need from this machine, and does it have it?
+"""What does a test need from this machine, and does it have it? And how do the tests share its cores and its memory?
 
 A test marked `server` needs a local PostgreSQL build, one marked `container` a Docker engine and its image
 (`container("postgres:15.3")`; without an argument IMAGE), one marked `kernel` root and a file system that can be
 mounted and cut off (`kernel("ext4")`). Where that is missing the test is skipped with the reason, unless
 CRASHLAB_REQUIRE names it (a comma list: "server,container,kernel"; "local" means "server"): then it fails.
+
+Without `-n` as many workers run as there are cores (pytest-xdist); a run of named tests needs none.
+
+Temporary folders lie in memory where there is enough of it: ext4 takes longer to make and remove a thousand files for
+each data directory than the server that works there (see crashlab/server/spares.py).
 """
 
 import functools
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import hypothesis
+import psutil
 import pytest
 
 from crashlab.errors import RecordingError, ServerError
 from crashlab.server import Server, ServerSpec, create_server
 
 IMAGE = "postgres:17"
+SLOW = ("server", "container", "kernel")
+"""The markers of tests that are not quick."""
+ALONE = ("container", "kernel")
+"""The markers of tests that look at all containers and volumes, or all loop devices: never two of a kind at once."""
+GROUPS = {
+    "tests/power/test_confusion.py": "confusion",
+    "tests/recording/test_container_recording.py": "container",
+    "tests/server/test_container.py": "container",
+    "tests/recording/test_real_kernel.py": "kernel",
+    "tests/power/test_one_flush.py": "one flush",
+    "tests/test_cli_recorded.py": "recorded",
+    "tests/exploration/test_images.py": "images",
+}
+"""File -> the group whose tests one worker runs, one after the other: they share a recording, or must be alone."""
+MEMORY = Path("/dev/shm")
+MEMORY_MIN_BYTES = 4 << 30
+"""Two workers had at most 0.8 GB in use at a time, measured over all tests with servers."""
 
 hypothesis.settings.register_profile("crashlab", deadline=None)  # a busy machine is no fault of the code
 hypothesis.settings.load_profile("crashlab")
+
+
+def in_memory() -> Path | None:
+    """Return a folder in memory for this user's temporary files; None if there is none of use."""
+    try:
+        # In many containers it has this flag; but the recorder's library is loaded from such a folder.
+        if os.statvfs(MEMORY).f_flag & os.ST_NOEXEC:
+            return None
+        free = min(shutil.disk_usage(MEMORY).free, psutil.virtual_memory().available)
+        folder = MEMORY / f"tests-of-crashlab-{os.getuid()}"
+        folder.mkdir(mode=0o755, exist_ok=True)
+        folder.chmod(0o755)  # the server's user has to reach what is in it; fails if the folder is somebody else's
+    except OSError:
+        return None
+    return folder if free >= MEMORY_MIN_BYTES else None
+
+
+if "TMPDIR" not in os.environ and (_folder := in_memory()) is not None:
+    os.environ["TMPDIR"] = tempfile.tempdir = str(_folder)  # of workers and of started programs, too
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option of the fixture `golden`."""
+    parser.addoption("--update-golden", action="store_true", help="write the stored texts anew instead of comparing")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object]:
+    """Choose the number of workers where nobody did; not in addopts, so that `-p no:xdist` works as well."""
+    option = config.option
+    if config.pluginmanager.hasplugin("xdist") and not hasattr(config, "workerinput"):
+        single = option.keyword or option.lf or option.usepdb or any("::" in word for word in config.args)
+        if option.numprocesses is None and option.dist == "no":
+            option.numprocesses = 0 if single or option.collectonly else len(os.sched_getaffinity(0))
+    return (yield)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give each group of files to one worker, everything else test by test, in the order of collection.
+
+    Not by xdist's mark for groups: since pytest 9.2 xdist 3.8 overlooks it (pytest-xdist issue 1386).
+    """
+    if config.option.dist != "load":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByGroup(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
+        def _split_scope(self, nodeid: str) -> str:
+            return GROUPS.get(nodeid.split("::")[0], nodeid)
+
+    config.option.loadscopereorder = False
+    return ByGroup(config, log)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put groups first, then other slow tests, so that quick ones fill up the end."""
+    if gone := [file for file in GROUPS if not (config.rootpath / file).exists()]:
+        raise pytest.UsageError(f"GROUPS in tests/conftest.py names files that are not there: {', '.join(gone)}")
+    order = [*GROUPS, *SLOW]
+
+    def rank(item: pytest.Item) -> int:
+        file = item.nodeid.split("::")[0]
+        for name in ALONE:
+            if item.get_closest_marker(name) and GROUPS.get(file) != name:
+                raise pytest.UsageError(f"{file} has tests marked {name}: add it to GROUPS in tests/conftest.py")
+        names = {file, *(name for name in SLOW if item.get_closest_marker(name))}
+        return next((number for number, name in enumerate(order) if name in names), len(order))
+
+    items.sort(key=rank)
 
 
 @functools.cache
@@ -62,7 +157,7 @@ def missing_kernel(kind: Literal["ext4", "xfs"]) -> str | None:
     """Say why no file system of this kind can be mounted, cut off and mounted again here, or None."""
     from crashlab.recording.kernelcut import LoopDisk
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         try:
             with LoopDisk(Path(folder) / "disk", kind) as disk:
                 disk.cut()
@@ -122,3 +217,15 @@ def container_server() -> Iterator[Server]:
     with create_server(ServerSpec(kind="container", image=IMAGE)) as server:
         server.start()
         yield server
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[Path, str], None]:
+    """Compare a text with a stored one; with --update-golden write that anew first."""
+
+    def compare(stored: Path, text: str) -> None:
+        if request.config.getoption("update_golden"):
+            stored.write_text(text, encoding="utf-8")
+        assert text == stored.read_text(encoding="utf-8"), f"if it shall be so: pytest --update-golden -k {stored.stem}"
+
+    return compare

@@ -37,7 +37,9 @@ def sections_of(page: str) -> Sections:
     found: dict[str, str] = {}
     for part in re.split(r"^#+ ", page, flags=re.MULTILINE)[1:]:
         heading, _, text = part.partition("\n")
-        number, title = re.fullmatch(r"(\d[\d.]*[a-z]?)? ?(.+)", heading).groups()
+        match = re.fullmatch(r"(\d[\d.]*[a-z]?)? ?(.+)", heading)
+        assert match is not None
+        number, title = match.groups()
         found |= {key: text for key in (number, title) if key}
     return found
 

@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,7 @@ def in_an_empty_folder(tmp_path, monkeypatch):
 @pytest.fixture
 def told(monkeypatch):
     """Let `run` be answered by results made by hand; they say what is told, not what PostgreSQL does."""
-    answers = {}
+    answers: dict[str, Any] = {}
 
     def answer_by_hand(self, task):
         job = self._jobs[task.job]

@@ -159,7 +159,7 @@ def test_an_engine_loses_what_the_dead_made_and_nothing_else(
         assert invoke(["clean", "--yes"]) == 0
         left = {one.name for one in client.containers.list(all=True, ignore_removed=True)}
         left |= {one.name for one in client.volumes.list()} | {one.name for one in client.networks.list()}
-        assert {one for one in left if one.startswith(name)} == {f"{name}-alive"}
+        assert {one for one in left if one is not None and one.startswith(name)} == {f"{name}-alive"}
         assert set(volumes) & left == {volumes[1]}
     finally:
         for one in made:

@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 
-from crashlab import campaign, evidence
+from crashlab import evidence
+from crashlab.campaign.runner import Runner
 from crashlab.campaign.runrecord import CAMPAIGN
 from crashlab.cli import invoke
 from crashlab.errors import ServerError
 from crashlab.trial import live as live_trial
+from crashlab.trial.judged import result_of
 
 pytestmark = pytest.mark.server
 
@@ -115,25 +117,26 @@ def test_a_trial_whose_evidence_was_complete_at_the_interrupt_counts(monkeypatch
         calls.append(folder)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return campaign.rejudge.result_of(folder, verdict=verdict)
+        return result_of(folder, verdict=verdict)
 
     monkeypatch.setattr(live_trial, "result_of", interrupted_once)
-    assert invoke(["run", "kill9-all", "--trials", "5", "--seed", "5", "--out", "o"]) == 130
+    assert invoke(["run", "kill9-all", "--trials", "5", "--seed", "5", "--out", "o", "-j", "1"]) == 130
     report = assert_judged_alike(Path("o"), 0)
     assert [trial["trial"] for trial in report["trials"]] == [0, 1]
 
 
 def test_a_run_that_the_environment_ended_is_judged_alike(monkeypatch, capfd):
     """The error stays in the report; judged again it is no error of today, but neither is the run complete: 3."""
-    real = campaign.run_profile
+    real = Runner.run
 
-    def fail_second(request, **rest):
-        if request.profile.name == "kill9-backend":
+    def fail_second(self, task):
+        if task.job == "kill9-backend":
             raise ServerError("could not start", detail="No memory.", hint="Buy some.")
-        return real(request, **rest)
+        return real(self, task)
 
-    monkeypatch.setattr(campaign, "run_profile", fail_second)
-    assert invoke(["run", "kill9-all", "kill9-backend", "kill9-walwriter", "--trials", "1", "--out", "o"]) == 4
+    monkeypatch.setattr(Runner, "run", fail_second)
+    profiles = ["kill9-all", "kill9-backend", "kill9-walwriter"]
+    assert invoke(["run", *profiles, "--trials", "1", "--out", "o", "-j", "1"]) == 4
     reports = assert_judged_alike(Path("o"), 3)
     assert [one["profile"] for one in reports] == ["kill9-all", "kill9-backend"]
     assert reports[1]["error"] == {"primary": "could not start", "detail": "No memory.", "hint": "Buy some."}

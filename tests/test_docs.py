@@ -98,3 +98,15 @@ def test_ci_runs_the_readmes_test_command():
     """The command that readers are given is the one that is tested."""
     (command,) = [line for line in SHELL if line.endswith("pytest")]
     assert f"\n{command}\n" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_the_readme_of_the_tests_names_what_there_is(pytestconfig):
+    """Markers, options and folders; and the README's own command for all tests."""
+    text = (ROOT / "tests" / "README.md").read_text(encoding="utf-8")
+    assert next(line for line in SHELL if line.endswith("pytest")) in text
+    markers = {line.split(":")[0].split("(")[0] for line in pytestconfig.getini("markers")}
+    for names in re.findall(r"pytest -m '?([^'#\n]+)", text):
+        assert set(re.findall(r"\w+", names)) - {"not", "or"} <= markers
+    assert pytestconfig.getoption("--update-golden", default=None) is not None
+    for folder in re.findall(r"`(tests/[\w/.]+)`", text):
+        assert (ROOT / folder).exists(), folder

@@ -5,6 +5,7 @@ import itertools
 import os
 import threading
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ class Told:
     def __init__(self, client: int) -> None:
         self.client = client
         self.state = State.UNSENT
-        self.intent = None
+        self.intent: Intent | None = None
         self.intent_position = self.end_position = self.end_ns = 0
 
 
@@ -69,7 +70,7 @@ def write_one(data, writer: LedgerWriter, tx: int, told: Told) -> bool:
     """Write one more legal event of a transaction; False when there is none."""
     moves = NEXT.get(told.state, ["stop"])
     move = data.draw(st.sampled_from(moves))
-    who = {"tx": tx, "client": told.client, "at_ns": data.draw(NUMBER)}
+    who: Any = {"tx": tx, "client": told.client, "at_ns": data.draw(NUMBER)}
     if move == "stop":
         return False
     if move in ("commit", "prepare", "commit prepared", "rollback prepared"):
@@ -81,13 +82,13 @@ def write_one(data, writer: LedgerWriter, tx: int, told: Told) -> bool:
         told.intent_position = writer.record(intent)
         told.state = AFTER[move]
         return True
-    event = {
+    events: dict[str, Callable[[], Ack | Prepared | Refused | Indeterminate]] = {
         "ack": lambda: Ack(**who),
         "prepared": lambda: Prepared(**who),
         "refused": lambda: Refused(**who, reason="no", sqlstate="40001"),
         "indeterminate": lambda: Indeterminate(**who, reason="cut"),
-    }[move]()
-    position = writer.record(event)
+    }
+    position = writer.record(events[move]())
     told.end_ns = who["at_ns"]
     if move == "ack":
         told.state = State.REFUSED if told.state is State.ROLLING_BACK_PREPARED else State.ACKED
@@ -164,8 +165,8 @@ def test_a_cursor_reads_what_a_whole_reading_does(tmp_path_factory, data):
     cursor = LedgerCursor(path)
     given_out = []
     for until_io in data.draw(st.lists(st.integers(0, 3 * next(lines) + 9), min_size=1, max_size=6)):
-        expected = columns_or_error(lambda until_io=until_io: read_ledger(path, until_io=until_io))
-        assert columns_or_error(lambda until_io=until_io: cursor.history(until_io)) == expected
+        expected = columns_or_error(partial(read_ledger, path, until_io=until_io))
+        assert columns_or_error(partial(cursor.history, until_io)) == expected
         if not isinstance(expected, str):
             given_out.append((cursor.history(until_io), expected))
     for history, expected in given_out:
@@ -240,9 +241,9 @@ def test_a_flipped_byte_is_named_or_still_legal(tmp_path):
                 history = read_ledger(path)
             except LedgerError as error:
                 errors += 1
-                line = int(error.primary.removeprefix(f"{path}:").split(":")[0])
+                number = int(error.primary.removeprefix(f"{path}:").split(":")[0])
                 here = next(n for n, start in enumerate(starts[1:], 1) if offset < start)
-                assert line >= here  # a changed number may only be impossible further down
+                assert number >= here  # a changed number may only be impossible further down
             else:
                 assert len(history.transactions) == 3
     assert errors > starts[-2]  # of three flips a byte, most are noticed
@@ -273,7 +274,7 @@ def test_threads_share_a_writer(tmp_path):
         assert all(a.end_position < b.intent_position for a, b in pairwise(own))
 
 
-WHO = {"tx": 1, "client": 1, "at_ns": 0}
+WHO: Any = {"tx": 1, "client": 1, "at_ns": 0}
 HEADER, BEGIN, INTENT, ACK = Header(SCHEMA, 1), Begin(**WHO), Intent(**WHO), Ack(**WHO)
 
 

@@ -94,7 +94,7 @@ def copy_all(connection: psycopg.Connection[Any]) -> int:
     """Read all rows with COPY, as a user of psycopg would."""
     count = 0
     for query in (MARKERS, ROWS):
-        with connection.cursor() as cursor, cursor.copy(f"COPY ({query}) TO STDOUT") as copy:  # type: ignore[arg-type]
+        with connection.cursor() as cursor, cursor.copy(f"COPY ({query}) TO STDOUT") as copy:
             for _ in copy.rows():
                 count += 1
     return count

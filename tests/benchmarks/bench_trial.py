@@ -63,9 +63,14 @@ def run_workload(connect: Any) -> Workload:
     ledger = NoLedger()
     plan = PROFILE.workload
     mix = Mix(
-        dict(plan.synchronous_commit), plan.two_phase, plan.rollbacks, plan.savepoints, plan.errors, plan.read_only
+        dict(plan.synchronous_commit.items()),
+        plan.two_phase,
+        plan.rollbacks,
+        plan.savepoints,
+        plan.errors,
+        plan.read_only,
     )
-    workload = Workload(connect, ledger, kinds=make_kinds(plan.kinds), clients=plan.clients, mix=mix, seed=1)  # type: ignore[arg-type]
+    workload = Workload(connect, ledger, kinds=make_kinds(plan.kinds), clients=plan.clients, mix=mix, seed=1)
     workload.set_up()
     workload.start()
     goal = ledger.acked + ACKS
@@ -94,7 +99,12 @@ def bare_local(bindir: Path, template: Path) -> float:
         os.chown(home, 65534, 65534)
     subprocess.run(["cp", "-a", "--reflink=auto", template, home / "data"], check=True)
     settings = {**SETTINGS, "listen_addresses": "", "unix_socket_directories": str(home)}
-    command = [bindir / "postgres", "-D", home / "data", *(w for k, v in settings.items() for w in ("-c", f"{k}={v}"))]
+    command: list[str | Path] = [
+        bindir / "postgres",
+        "-D",
+        home / "data",
+        *(w for k, v in settings.items() for w in ("-c", f"{k}={v}")),
+    ]
 
     def connect() -> psycopg.Connection[Any]:
         return psycopg.connect(host=str(home), user="postgres", dbname="postgres", autocommit=True)
@@ -149,7 +159,7 @@ def bare_container() -> float:
 
     def connect() -> psycopg.Connection[Any]:
         address = {"host": "127.0.0.1", "port": port, "user": "postgres", "password": "x", "dbname": "postgres"}
-        return psycopg.connect(**address, autocommit=True, connect_timeout=2)  # type: ignore[arg-type]
+        return psycopg.connect(**address, autocommit=True, connect_timeout=2)
 
     while True:
         with contextlib.suppress(psycopg.OperationalError):
@@ -174,7 +184,7 @@ def whole_trial(kind: str, number: int) -> tuple[float, float]:
     """Return the seconds of one crashlab trial, and of its checks."""
     out = Path(tempfile.mkdtemp(prefix="trial-"))
     try:
-        choice = ServerChoice(kind=kind, image=IMAGE if kind == "container" else None)  # type: ignore[arg-type]
+        choice = ServerChoice(kind=kind, image=IMAGE if kind == "container" else None)
         request = RunRequest(profile=PROFILE, seed=1, trials=1, time_limit_s=None, server=choice, out=out, keep="none")
         begun = time.monotonic()
         result = run_trial(plan_of(request), number, out)

@@ -7,6 +7,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from random import Random
 from unittest.mock import Mock
@@ -115,20 +116,18 @@ def disturb(image: Path, rng: Random) -> None:
         with contextlib.suppress(OSError):
             content = path.read_bytes() if path.is_file() else b""
             changed = [content[::-1], b"?" * len(content), content + b"?", content[:2], b""]
-            change: Callable[[], object] = rng.choice(
-                [
-                    path.unlink,
-                    path.mkdir,
-                    lambda path=path: shutil.rmtree(path),
-                    lambda path=path: path.chmod(0o500),
-                    lambda path=path, other=other: path.rename(other),
-                    lambda path=path, other=other: other.hardlink_to(path),
-                    lambda path=path: (path.unlink(), path.symlink_to("elsewhere")),
-                    lambda path=path, content=content: (path.unlink(), path.write_bytes(content)),
-                    *[lambda path=path, data=data: path.write_bytes(data) for data in changed],
-                ]
-            )
-            change()
+            changes: list[Callable[[], object]] = [
+                path.unlink,
+                path.mkdir,
+                partial(shutil.rmtree, path),
+                partial(path.chmod, 0o500),
+                partial(path.rename, other),
+                partial(other.hardlink_to, path),
+                lambda path=path: (path.unlink(), path.symlink_to("elsewhere")),  # type: ignore[misc]
+                lambda path=path, content=content: (path.unlink(), path.write_bytes(content)),  # type: ignore[misc]
+                *[partial(path.write_bytes, data) for data in changed],
+            ]
+            rng.choice(changes)()
 
 
 def cut_and_written_again() -> Disk:

@@ -60,9 +60,9 @@ def test_the_survivors_are_those_of_the_recovery_that_was_not_cut(tmp_path: Path
     replayed_again = 0
     for trial in result.trials:
         observation = evidence.load_observation(trial.folder)
-        folder = evidence.load_trial(trial.folder).recording
-        assert folder is not None
-        assert content(observation) == direct[Path(folder).name]
+        inside = evidence.load_trial(trial.folder).recording
+        assert inside is not None
+        assert content(observation) == direct[Path(inside).name]
         assert observation.first_survivors is not None
         assert content(observation)["transactions"] == observation.first_survivors.transactions
         assert content(observation)["prepared"] == observation.first_survivors.prepared

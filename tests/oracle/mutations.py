@@ -38,10 +38,12 @@ def with_rows(observation: Observation, relation: str, rows: list[Row]) -> Obser
 
 
 def with_markers(observation: Observation, rows: list[MarkerRow]) -> Observation:
+    assert observation.marker is not None
     return replace(observation, marker=MarkerRead(file=observation.marker.file, rows=rows))
 
 
 def without_marker(observation: Observation, tx: Tx) -> Observation:
+    assert observation.marker is not None
     return with_markers(observation, [row for row in observation.marker.rows if row.tx != tx.tx])
 
 
@@ -181,9 +183,10 @@ def list_element_dropped(world, observation, rng):
 
 @must_give("CORRUPT-WRONG-VALUE")
 def list_reordered(world, observation, rng):
-    long = [row for row in rows_of(observation, "list") if row.version > 1]
+    long = [row for row in rows_of(observation, "list") if (row.version or 0) > 1]
     if not long:
         return None
+    assert long[0].value is not None
     elements = msgspec.json.decode(long[0].value)
     text = msgspec.json.encode(elements[::-1]).decode()
     return swap(observation, "list", long[0], replace(long[0], value=text))

@@ -1,5 +1,7 @@
 """Is a missing tail told from a hole, and a permitted loss from a forbidden one?"""
 
+from typing import Any
+
 import pytest
 from msgspec.structs import replace
 
@@ -65,7 +67,7 @@ def test_the_window_of_a_trial_is_the_age_of_its_oldest_lost_asynchronous_commit
     assert story.judge(story.left(2)).window == AsyncWindow(lost=1, oldest_ms=40, bound_ms=600)
     stopped = (replace(KILL, bounds_window=False),)
     assert story.judge(story.left(2), injections=stopped).window == AsyncWindow(lost=1, oldest_ms=40, bound_ms=None)
-    power = {"settings": {"fsync": "off"}, "crash_class": CrashClass.POWER_LOSS}
+    power: Any = {"settings": {"fsync": "off"}, "crash_class": CrashClass.POWER_LOSS}
     assert story.judge(story.left(), **power).window is None
     story = Story()
     story.commit(1, "a", 1)

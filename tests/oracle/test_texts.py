@@ -1,7 +1,7 @@
 """Can each finding be read aloud: in one line, in one paragraph, line by line?
 
 The texts of typical findings are stored whole in `texts.txt`, so that every change of wording is seen in review.
-`python tests/oracle/test_texts.py` writes that file anew.
+`pytest --update-golden` writes that file anew.
 """
 
 import re
@@ -173,9 +173,9 @@ def told() -> str:
     return "\n".join(parts)
 
 
-def test_typical_findings_are_told_in_the_stored_words():
+def test_typical_findings_are_told_in_the_stored_words(golden):
     """Every word of all three lengths; a change of wording is a change of the stored file."""
-    assert told() == STORED.read_text(encoding="utf-8")
+    golden(STORED, told())
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
@@ -187,6 +187,7 @@ def test_every_finding_is_told_in_three_lengths(name, seed, crash_class, with_lo
     world = crashed_world(seed, steps=200, two_phase_share=0.3, crash_class=crash_class)
     damaged = mutation(world, world.observation(), stream(seed, name))
     assume(damaged is not None)
+    assert damaged is not None
     if with_log and damaged.wal is None:
         damaged = world.with_wal(damaged, world.wal(max(1, len(world.log) // 2)))
     for finding in world.judge(damaged).findings:
@@ -207,7 +208,3 @@ def check_texts(finding: Finding, *, zero_is_an_lsn: bool) -> None:
     if finding.family in (Family.LOSS, Family.CORRUPTION, Family.NO_START):
         assert any(line.startswith("fault") for line in finding.timeline)
         assert "Promised for a " in finding.explanation
-
-
-if __name__ == "__main__":
-    STORED.write_text(told(), encoding="utf-8")

@@ -1,5 +1,7 @@
 """Is each loss explained by where its commit record was, and are the clauses those of its own commit?"""
 
+from typing import Any
+
 import pytest
 from msgspec.structs import replace
 
@@ -11,7 +13,7 @@ from tests.oracle.story import KILL, Story, codes
 
 WAL = WalFacts(redo=0x100, end=0x200, last=0xABC, records=[])
 FLUSH = WalFlush(operation=9, pid=4711, kept=True, least_ms=10.0, most_ms=12.5)
-POWER = {"crash_class": CrashClass.POWER_LOSS}
+POWER: Any = {"crash_class": CrashClass.POWER_LOSS}
 
 
 def cut(*lost: LostRecord, flushing: bool = False) -> WalAtCut:

@@ -127,8 +127,9 @@ def matrix(kinds: Iterable[Kind], *, seed: int, pg_bindir: Path | None = None, s
         jobs += [Job(checksums, some, seed, pg_bindir, show)] if some else []
     with ProcessPoolExecutor(max_workers=2) as executor:
         for results in executor.map(run, jobs):
-            for number, *rest in results:
-                yield Line(KINDS[number] if isinstance(number, int) else twin(number), *rest)
+            for number, verdict, named, seconds in results:
+                kind = KINDS[number] if isinstance(number, int) else twin(number)
+                yield Line(kind, verdict, named, seconds)
 
 
 def run(job: Job) -> list[Result]:
@@ -152,6 +153,7 @@ def try_one(scene: Scene, kind: Kind, seed: int) -> Line:
     """Plant one kind of damage and judge it."""
     begun = time.monotonic()
     variant = kind.where.variant
+    assert variant != "evidence"
     copy = Copy(scene, scene.copy(variant), variant, stream(seed, kind.name, str(kind.where)))
     named = kind.plant(copy)
     return Line(kind, scene.look(variant, at_all=kind.plant is nothing), named, time.monotonic() - begun)

@@ -85,7 +85,7 @@ def entry_leads_nowhere(copy: Copy, index: str) -> None:
     copy.write(file, block * PAGE + at + 4, bytes(2))
 
 
-def entries(copy: Copy, page: bytes) -> list[int]:
+def entries(copy: Copy, page: bytes | bytearray) -> list[int]:
     """Return where in a page of an index stands the place of a row that is there.
 
     In most indexes a tuple begins with it; in SP-GiST, in live tuples of leaf pages, six bytes further on.

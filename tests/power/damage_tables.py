@@ -175,9 +175,12 @@ def zero_block_appended(copy: Copy) -> str:
 def lost_if_truncated(copy: Copy) -> str:
     """Return a table of the ledger of which redo does not bring back every page: some were not changed since."""
 
+    assert copy.scene.wal is not None
+    redo = copy.scene.wal.redo
+
     def untouched(table: str) -> int:
         content = (copy.scene.folder_of("stopped") / copy.file(table)).read_bytes()
-        return sum(0 < lsn_of(page) < copy.scene.wal.redo for page in pages_of(content))
+        return sum(0 < lsn_of(page) < redo for page in pages_of(content))
 
     table = max(("crashlab.toast", "crashlab.indexed", "crashlab.copied", "crashlab.list", ACCOUNT), key=untouched)
     assert untouched(table)

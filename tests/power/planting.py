@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from crashlab.model import Family
 from tests.power.scene import Facts, Place, Scene, Variant
@@ -24,7 +24,7 @@ XIDS_PER_FILE = 1_048_576
 class Where(NamedTuple):
     """In which copy."""
 
-    variant: Variant
+    variant: Variant | Literal["evidence"]
     checksums: bool
 
     def __str__(self) -> str:
@@ -82,7 +82,7 @@ class Copy:
         """Return what a file held at the old checkpoint."""
         return (self.scene.folder_of("old") / file).read_bytes()
 
-    def write(self, file: str, offset: int, data: bytes) -> None:
+    def write(self, file: str, offset: int, data: bytes | bytearray) -> None:
         """Overwrite some bytes; a file that ends before grows."""
         with (self.data / file).open("r+b") as opened:
             opened.seek(offset)
@@ -107,7 +107,7 @@ class Copy:
         """Return one page."""
         return bytearray(self.read(file)[block * PAGE : (block + 1) * PAGE])
 
-    def put_page(self, file: str, block: int, page: bytes) -> None:
+    def put_page(self, file: str, block: int, page: bytes | bytearray) -> None:
         """Write one page back."""
         assert len(page) == PAGE
         self.write(file, block * PAGE, page)
@@ -193,7 +193,7 @@ class Header(NamedTuple):
     start: int  # of the data, from the tuple's begin
 
 
-def items(page: bytes) -> list[Item]:
+def items(page: bytes | bytearray) -> list[Item]:
     """Return the line pointers of a page."""
     (lower,) = struct.unpack_from("<H", page, LOWER_AT)
     found = []
@@ -208,7 +208,7 @@ def put_item(page: bytearray, number: int, offset: int, state: int, length: int)
     struct.pack_into("<I", page, ITEMS_AT + 4 * (number - 1), offset | state << 15 | length << 17)
 
 
-def header(page: bytes, item: Item) -> Header:
+def header(page: bytes | bytearray, item: Item) -> Header:
     """Return the header of a heap tuple."""
     xmin, xmax = struct.unpack_from("<II", page, item.offset)
     infomask, start = struct.unpack_from("<HB", page, item.offset + 20)
@@ -243,7 +243,7 @@ _PRIME = 16777619
 _CHECKSUM_AT = 8
 
 
-def checksum(page: bytes, block: int) -> int:
+def checksum(page: bytes | bytearray, block: int) -> int:
     """Return what pd_checksum of a page must be: FNV-1a in 32 lanes, as checksum_impl.h has it."""
     words = struct.unpack(f"<{PAGE // 4}I", page[:_CHECKSUM_AT] + bytes(2) + page[_CHECKSUM_AT + 2 :])
     result = 0

@@ -44,7 +44,7 @@ from crashlab.server.builds import find_build
 from crashlab.server.local import LocalServer
 from crashlab.server.spares import make_equal
 from crashlab.server.template import copy_template
-from crashlab.trial.live import make_workload, reading_of
+from crashlab.trial.setup import make_workload, reading_of
 from crashlab.workload.kinds.register import Register
 from crashlab.workload.relations import MARKER_TABLE
 from crashlab.workload.run import Workload
@@ -141,6 +141,12 @@ class Place(NamedTuple):
     block: int
     item: int  # number of its line pointer, from 1
     row: tuple[Any, ...]
+
+
+def place(ctid: str, row: Sequence[Any]) -> Place:
+    """Return the place that a ctid such as (0,1) is."""
+    block, item = map(int, ctid.strip("()").split(","))
+    return Place(block, item, tuple(row))
 
 
 @dataclass(frozen=True)
@@ -249,7 +255,7 @@ class Scene:
             return frozenset()
         same: dict[str, bool] = {}
         for path in relations(work) | relations(model):
-            name = RELATION.fullmatch(path)[1]
+            name = RELATION.sub(r"\1", path)
             same[name] = same.get(name, True) and times(work / path) == times(model / path)
         return frozenset(name for name, kept in same.items() if kept)
 
@@ -299,8 +305,8 @@ class Scene:
                 rows = {}
                 for table, columns in ROWS.items():
                     found = connection.execute(f"SELECT ctid::text, {columns} FROM {table} ORDER BY ctid").fetchall()
-                    rows[table] = [Place(*map(int, ctid.strip("()").split(",")), row) for ctid, *row in found]
-                (next_xid,) = connection.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text").fetchone()
+                    rows[table] = [place(ctid, row) for ctid, *row in found]
+                [(next_xid,)] = connection.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text").fetchall()
                 return Facts(
                     files=dict(connection.execute(FILES_SQL).fetchall()),
                     rows=rows,
@@ -407,7 +413,8 @@ class Run:
         gid = f"crashlab-{tx}"
         with self._connect() as connection, connection.cursor() as cursor:
             cursor.execute("BEGIN")
-            sync, xid, ticket, insert_lsn, write_lsn, flush_lsn = cursor.execute(OPENING, ("on",)).fetchone()
+            [opened] = cursor.execute(OPENING, ("on",)).fetchall()
+            sync, xid, ticket, insert_lsn, write_lsn, flush_lsn = opened
             writes = tuple(Register().step(cursor, stream(self.seed, "prepared", client), tx, client).writes)
             cursor.execute(f"INSERT INTO {MARKER_TABLE} VALUES (%s, %s, %s)", (tx, client, xid))
             intent = Intent(

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import pytest
 
 from crashlab.model import Family
-from tests.power.confusion import KINDS, Line, evidence_matrix, matrix, summary
-from tests.power.planting import Kind
+from tests.power.confusion import Line, evidence_matrix, matrix, summary
+from tests.power.planting import KINDS, Kind
 
 pytestmark = pytest.mark.server
 
@@ -40,7 +40,11 @@ def test_there_are_enough_kinds(done: Sequence[Line]) -> None:
     assert sum(line.kind.group == "undamaged" for line in done) >= 12
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if "emptied before" in kind.name], ids=str)
+@pytest.mark.parametrize(
+    "kind",
+    [kind for kind in KINDS if "emptied before" in kind.name],
+    ids=lambda kind: f"{kind.name}, {kind.where}",
+)
 def test_a_file_emptied_before_recovery_names_table_and_transactions(done: Sequence[Line], kind: Kind) -> None:
     """A clean start; the table is named, and the transactions whose rows are gone."""
     line = next(line for line in done if line.kind == kind)

@@ -21,7 +21,7 @@ def plant(sql: str, *, remove_file: bool = False) -> Callable[[Server], None]:
         server.start()
         with server.connect(autocommit=True) as connection:
             (table,) = connection.execute(TABLES).fetchone() or ("",)
-            (file,) = connection.execute("SELECT pg_relation_filepath(%s)", (f"crashlab_ddl.{table}",)).fetchone() or ""
+            [(file,)] = connection.execute("SELECT pg_relation_filepath(%s)", (f"crashlab_ddl.{table}",)).fetchall()
             if sql:
                 connection.execute(sql.format(table=f"crashlab_ddl.{table}"))
         server.stop("fast")

@@ -23,11 +23,11 @@ def plant(damage: Damage, named: list[str]) -> Callable[[Server], None]:
         server.start()
         with server.connect(autocommit=True) as connection:
             files = {
-                name: connection.execute("SELECT pg_relation_filepath(%s)", (f"crashlab.{name}",)).fetchone()[0]
+                name: connection.execute("SELECT pg_relation_filepath(%s)", (f"crashlab.{name}",)).fetchall()[0][0]
                 for name in ("marker", "marker_pkey", "account", "register")
             }
-            files["value"] = connection.execute("SELECT max(value) FROM crashlab.register").fetchone()[0]
-            files["xid"] = str(connection.execute("SELECT max(xid) FROM crashlab.marker").fetchone()[0])
+            files["value"] = connection.execute("SELECT max(value) FROM crashlab.register").fetchall()[0][0]
+            files["xid"] = str(connection.execute("SELECT max(xid) FROM crashlab.marker").fetchall()[0][0])
         server.stop("fast")
         assert server.data_directory is not None
         named.append(damage(server.data_directory, files.__getitem__))

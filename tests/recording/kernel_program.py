@@ -3,8 +3,9 @@
 Run under LD_PRELOAD by test_real_kernel: FOLDER SEED. It changes FOLDER, which is recorded, until the disk fails. Now
 and then it makes the kernel write something that the recording does not know of: a journal commit, forced by the fsync
 of a file beside FOLDER, or the writeback of some pages.
-Ends with 0 when the disk has failed, with CUT_INSIDE if that was inside of a write through O_DSYNC: such a write may
-leave something, but it fails, so that no record tells of it.
+Ends with 0 when the disk has failed, with CUT_INSIDE if that may have been inside of a write through O_DSYNC, or of an
+opening that makes a file: these may leave something, but they fail, so that no record tells of it. (A file is made, and
+then opened; ext4 and xfs look at each of the two whether the disk is still there.)
 """
 
 import ctypes
@@ -54,7 +55,13 @@ def wait_for_another_time(fd: int) -> None:
 def with_file(path: Path, use: Callable[[int], object], flags: int = 0) -> None:
     if path.is_dir() or path.is_symlink():
         return
-    fd = os.open(path, FLAGS | flags, 0o600)
+    new = not path.exists()
+    try:
+        fd = os.open(path, FLAGS | flags, 0o600)
+    except OSError as error:
+        if new and error.errno == errno.EIO:
+            sys.exit(CUT_INSIDE)
+        raise
     try:
         use(fd)
         if RNG.random() < 0.25:

@@ -151,7 +151,7 @@ def test_random_programs_leave_allowed_states(kind: FileSystem, disk: LoopDisk, 
     """Whatever is there after the cut is allowed; the states are neither all nor nothing; a false log is refuted."""
     recorder = Recorder.install(folder / "recorder")
     lost = extra = judged = 0
-    for seed in range(2 * ROUNDS):
+    for seed in range(4 * ROUNDS):
         if judged == ROUNDS:
             break
         done = Round(disk, seed, recorder, folder)

@@ -19,7 +19,7 @@ READING = Reading(
 )
 
 
-def look(server: Server, damage: Callable[[Path, str, str], None]) -> Observation:
+def look(server: Server, damage: Callable[[Path, str, str], object]) -> Observation:
     """Make a database with a table, stop, damage it, start again and read everything."""
     with contextlib.closing(server.connect(autocommit=True)) as connection:
         connection.execute("CREATE EXTENSION amcheck")

@@ -54,7 +54,8 @@ def look(build: Build, damage: Damage, *, checksums: bool = False) -> Observatio
             session.execute("VACUUM (FREEZE) half")
             session.execute("DELETE FROM half WHERE n = 5")
             files = {
-                name: Path(session.execute("SELECT pg_relation_filepath(%s)", (name,)).fetchone()[0]) for name in NAMES
+                name: Path(session.execute("SELECT pg_relation_filepath(%s)", (name,)).fetchall()[0][0])
+                for name in NAMES
             }
         server.stop("fast")
         assert server.data_directory is not None

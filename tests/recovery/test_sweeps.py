@@ -12,19 +12,21 @@ import psycopg
 import pytest
 from msgspec.structs import replace
 
-from crashlab.exploration.explorer import Explorer, candidates
+from crashlab.exploration.explorer import Explorer
 from crashlab.model import REQUIRED_CHECKS, Observation
 from crashlab.recovery import contents
 from crashlab.recovery.forced import Forced
 from crashlab.recovery.observe import Reading, observe
 from crashlab.recovery.restart import recover
 from crashlab.recovery.sweeps import Sweeps
+from crashlab.results import make_trial_folder
 from crashlab.server import ServerSpec
 from crashlab.server.builds import Build
 from crashlab.server.local import LocalServer
 from crashlab.workload.relations import InvariantQuery, Relation
 from tests.benchmarks.bench_state import record
 from tests.recovery.test_physical import NAMES, SET_UP, Damage, builds, mark_the_changed_page, move_pages_ahead, nothing
+from tests.running import states_of
 
 pytestmark = pytest.mark.server
 
@@ -106,7 +108,8 @@ def test_both_ways_say_the_same(build: Build, damage: Damage, monkeypatch: pytes
             session.execute("VACUUM (FREEZE) half")
             session.execute("DELETE FROM half WHERE n = 5")
             query = "SELECT pg_relation_filepath(%s)"
-            files = {name: Path(session.execute(query, (name,)).fetchone()[0]) for name in (*NAMES, *MORE_NAMES)}
+            rows = {name: session.execute(query, (name,)).fetchone() for name in (*NAMES, *MORE_NAMES)}
+            files = {name: Path(row[0]) for name, row in rows.items() if row is not None}
         server.stop("fast")
         assert server.data_directory is not None
         damage(server.data_directory, files)
@@ -162,9 +165,9 @@ def test_a_recorded_state_takes_few_round_trips(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(sys.modules["crashlab.exploration.explorer"], "observe", counted)
     recording, profile = record(tmp_path)
-    with Explorer(recording, profile, tmp_path / "states") as explorer:
-        for model, candidate in candidates(recording, profile, explorer.log, seed=1, trials=STATES):
-            explorer.try_state(model, candidate)
+    with Explorer(recording, profile) as explorer:
+        for trial, state in enumerate(states_of(explorer, STATES)):
+            explorer.try_state(state, trial, make_trial_folder(tmp_path / "states", trial))
     assert len(counts) == 1 + STATES  # the base image, too
     for count, observation in zip(counts, seen, strict=True):
         assert {observation.checks[name].status for name in REQUIRED_CHECKS} == {"ran"}

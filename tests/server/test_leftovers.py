@@ -13,7 +13,7 @@ from random import Random
 
 import pytest
 
-from crashlab.server import ServerSpec, create_server, deadruns, leftovers, owned
+from crashlab.server import ServerSpec, create_server, deadruns, leftovers, owned, processes
 from crashlab.server.owner import Owner, this_process
 from tests.conftest import IMAGE
 from tests.server.killed import KilledRun
@@ -73,7 +73,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def dead() -> Owner:
     """A process that has ended."""
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    stat = leftovers.processes.stat(child.pid)
+    stat = processes.stat(child.pid)
     assert stat is not None
     child.communicate(b"\n")
     return replace(this_process(), pid=child.pid, start=stat.start)
@@ -278,7 +278,7 @@ def test_only_who_is_dead_for_certain_is_dead() -> None:
 def test_a_zombie_is_dead() -> None:
     """Whoever started a killed run may not have looked yet."""
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    stat = leftovers.processes.stat(child.pid)
+    stat = processes.stat(child.pid)
     assert stat is not None
     owner = replace(this_process(), pid=child.pid, start=stat.start)
     assert owner.life() == "alive"

@@ -80,7 +80,7 @@ def contents(cursor: psycopg.Cursor[tuple[object, ...]], tables: Tables) -> dict
     }
 
 
-def watched(cursor: psycopg.Cursor[tuple[object, ...]]) -> tuple[Tables, dict[tuple[str, object], object]]:
+def watched(cursor: psycopg.Cursor[tuple[object, ...]]) -> tuple[Tables, dict[tuple[str, str], str | None]]:
     """Watch all tables; return what was noted of them."""
     tables = Tables()
     cursor.execute("BEGIN")

@@ -7,7 +7,7 @@ import pytest
 
 from crashlab import evidence
 from crashlab.campaign import judge_folder, replay
-from crashlab.errors import ProfileError, UsageProblem
+from crashlab.errors import CrashlabError, ProfileError, UsageProblem
 from crashlab.history import REFUSED, read_ledger
 from crashlab.model import Outcome, PromiseStatus
 from crashlab.profile import load_profile
@@ -165,7 +165,9 @@ def test_the_last_look_before_the_fault_is_enough(tmp_path: Path, monkeypatch: p
         ('tables=["stock"]', UsageProblem, 'cannot record rows of "stock": no such table'),
     ],
 )
-def test_a_mistake_in_the_sql_is_an_error_of_the_profile(tmp_path: Path, override: str, error: type, says: str) -> None:
+def test_a_mistake_in_the_sql_is_an_error_of_the_profile(
+    tmp_path: Path, override: str, error: type[CrashlabError], says: str
+) -> None:
     """Found at set-up, before anything is crashed, with the key and the server's words."""
     with pytest.raises(error) as raised:
         run_trial(plan_of(request(tmp_path, "own-application", f"workload.sql.{override}")), 0, tmp_path)
