@@ -60,7 +60,7 @@ class NoLedger:
 
 def run_workload(connect: Any) -> Workload:
     """Set up and run until enough is acknowledged; the sessions are still at work afterwards."""
-    ledger = NoLedger()
+    ledger: Any = NoLedger()
     plan = PROFILE.workload
     mix = Mix(
         dict(plan.synchronous_commit.items()),
@@ -158,8 +158,8 @@ def bare_container() -> float:
     docker([*run, "postgres", *options])
 
     def connect() -> psycopg.Connection[Any]:
-        address = {"host": "127.0.0.1", "port": port, "user": "postgres", "password": "x", "dbname": "postgres"}
-        return psycopg.connect(**address, autocommit=True, connect_timeout=2)
+        address = f"host=127.0.0.1 port={port} user=postgres password=x dbname=postgres connect_timeout=2"
+        return psycopg.connect(address, autocommit=True)
 
     while True:
         with contextlib.suppress(psycopg.OperationalError):
