@@ -105,6 +105,7 @@ class Restartable(registry.Disposable):
     data_directory: Path | None = None  # the live data directory, where it can be read from here
     machine = ""  # architecture of its processes; empty: this machine's
     ready_poll_s = 0.005
+    life_poll_s = 0.0  # between two questions whether it is still alive, where that costs something
 
     @property
     @abstractmethod
@@ -167,6 +168,7 @@ class Restartable(registry.Disposable):
         from psycopg import OperationalError
 
         refusal = "it never said that it was ready"
+        look_s = time.monotonic() + self.life_poll_s
         while True:
             left_s = deadline - time.monotonic()
             try:
@@ -178,6 +180,10 @@ class Restartable(registry.Disposable):
                 refusal = str(error).strip()
                 if "FATAL:" in refusal and not any(reason in refusal for reason in TEMPORARY_REFUSALS):
                     raise SessionRefused("could not open a session: the server refuses it", detail=refusal) from error
+            if time.monotonic() < min(look_s, deadline):
+                time.sleep(self.ready_poll_s)
+                continue
+            look_s = time.monotonic() + self.life_poll_s
             if not self.running():
                 raise ServerError(
                     "could not start the server: it ended before it was ready",

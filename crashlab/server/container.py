@@ -64,11 +64,16 @@ done 2>/dev/null
 """
 
 
+_VERSIONS: dict[str, Version] = {}
+"""By the image's digest: to ask costs a container."""
+
+
 class ContainerServer(Server):
     """A server in a container of its own, from any image with the official entry point's variables."""
 
     kind = "container"
-    ready_poll_s = 0.02  # each turn asks the Docker engine too
+    ready_poll_s = 0.02
+    life_poll_s = 0.25  # asks the Docker engine
 
     def __init__(self, spec: ServerSpec, image: str) -> None:
         """Find Docker and the image (fetched only if it is not there); make nothing yet.
@@ -201,7 +206,10 @@ class ContainerServer(Server):
     def version(self) -> Version:
         """The image's PostgreSQL version: from its environment, else from the running server, else by a short run."""
         if self._version is None:
-            self._version = Version.parse(self.container.environment.get("PG_VERSION") or self._ask_version())
+            known = _VERSIONS.get(self.container.image_id)
+            text = self.container.environment.get("PG_VERSION")
+            self._version = known or Version.parse(text or self._ask_version())
+            _VERSIONS[self.container.image_id] = self._version
         return self._version
 
     def _ask_version(self) -> str:
