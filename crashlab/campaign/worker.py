@@ -1,7 +1,7 @@
 """What does a process of the pool do? Take a task, do it, answer; until its parent says so, or is gone.
 
-Run as `python -m crashlab.campaign.worker FD`: a process of its own, small and without threads, so that to start a
-server from it is cheap, and so that it can be killed at no other cost than its own task.
+Run as `python -m crashlab.campaign.worker FD PARENT`: a process of its own, small and without threads, so that to start
+a server from it is cheap, and so that it can be killed at no other cost than its own task.
 """
 
 import contextlib
@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection
 from crashlab.campaign.runner import Runner
 from crashlab.errors import CrashlabError
 from crashlab.server import dispose_all
+from crashlab.server.owner import serve
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -25,11 +26,14 @@ class WorkerFailed(Exception):
 
 def main() -> None:
     """Serve one parent over an inherited socket."""
-    parent = Connection(int(sys.argv[1]))
+    parent, master = Connection(int(sys.argv[1])), int(sys.argv[2])
+    serve(master)
     # Ctrl-C reaches the whole process group; the parent decides what it means. An exec'd server has it as default.
     signal.signal(signal.SIGINT, lambda number, frame: None)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != master:  # it died before this process asked to be told
+        return
     with contextlib.suppress(KeyboardInterrupt, EOFError, BrokenPipeError, ConnectionResetError):
         _serve(parent)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

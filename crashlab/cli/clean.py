@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from crashlab.server.owner import Owner
 
 COULD_NOT = 4
+ORPHANS_TIMEOUT_S = 30.0
 
 
 @click.command()
@@ -36,10 +37,11 @@ def clean(*, yes: bool, cache: bool) -> int:
 
 
 def _leftovers(*, yes: bool) -> "Problems":
-    from crashlab.server.deadruns import dead_runs, runs_of_folders
+    from crashlab.server.deadruns import await_orphans, dead_runs, runs_of_folders
     from crashlab.server.leftovers import find, remove, try_to_remove
 
     with contextlib.ExitStack() as stack:
+        await_orphans(ORPHANS_TIMEOUT_S)
         in_engine = _in_engine(stack)
         runs = dead_runs()
         runs += [run for run in runs_of_folders() if not any(run.owner.same(other.owner) for other in runs)]

@@ -21,6 +21,7 @@ from crashlab.server.owned import Entry, Kind
 from crashlab.server.owner import Owner, runs
 
 KINDS = get_args(Kind)
+POLL_S = 0.05
 
 
 @dataclass
@@ -53,6 +54,13 @@ def dead_runs() -> list[Run]:
 def living_runs() -> list[Run]:
     """Return this user's living runs, and those of which nobody here can say whether they are. Raises as above."""
     return [run for run in _runs(living=True) if run.owner.life() != "dead"]
+
+
+def await_orphans(timeout_s: float) -> None:
+    """Wait for workers whose run was killed: they notice, and remove what they have made, by themselves."""
+    deadline = time.monotonic() + timeout_s
+    while any(run.owner.orphaned() for run in living_runs()) and time.monotonic() < deadline:
+        time.sleep(POLL_S)
 
 
 def runs_of_folders() -> list[Run]:

@@ -21,6 +21,14 @@ MACHINE_ID = Path("/etc/machine-id")
 
 Life = Literal["alive", "dead", "unknown"]
 
+_serves = 0
+
+
+def serve(pid: int) -> None:
+    """Say for which process this one works; before it makes anything."""
+    global _serves
+    _serves = pid
+
 
 @dataclass(frozen=True)
 class Owner:
@@ -34,6 +42,7 @@ class Owner:
     uid: int
     started_s: float  # since 1970; like the command, to be told only
     command: str
+    serves: int = 0  # the process that it works for, and ends with; 0: none
 
     def same(self, other: "Owner") -> bool:
         """Say whether it is the same process, however it is described."""
@@ -52,6 +61,11 @@ class Owner:
             return "unknown"
         return "alive" if runs(self.pid, self.start) else "dead"
 
+    def orphaned(self) -> bool:
+        """Say whether the process it works for has died: it is about to end, and to tidy up after itself."""
+        stat = processes.stat(self.pid)
+        return bool(self.serves) and stat is not None and stat.parent != self.serves and self.life() == "alive"
+
     def text(self) -> str:
         """Return it as one line of JSON."""
         return json.dumps(asdict(self), separators=(",", ":"))
@@ -63,7 +77,7 @@ class Owner:
             found = cls(**json.loads(text))
         except (ValueError, TypeError):
             return None
-        numbers = (found.pid, found.start, found.uid)
+        numbers = (found.pid, found.start, found.uid, found.serves)
         texts = (found.boot, found.pid_space, found.host, found.command)
         sound = all(type(number) is int for number in numbers) and all(isinstance(one, str) for one in texts)
         return found if sound and isinstance(found.started_s, int | float) else None
@@ -110,6 +124,7 @@ def this_process() -> Owner:
         uid=os.geteuid(),
         started_s=round(_started_s(stat.start), 3),
         command=" ".join(processes.title(os.getpid()).split())[:COMMAND_CHARACTERS_MAX],
+        serves=_serves,
     )
 
 

@@ -68,6 +68,7 @@ class Stat(NamedTuple):
     """What /proc/PID/stat says."""
 
     state: str
+    parent: int
     terminal: int  # 0: none
     threads: int
     start: int  # clock ticks since the machine's start: with the process id, unique
@@ -76,13 +77,13 @@ class Stat(NamedTuple):
 def stat(pid: int) -> Stat | None:
     """Return a process's state and what tells it from a later one of its number; None: it is gone.
 
-    Source: proc_pid_stat(5), fields 3, 7, 20 and 22.
+    Source: proc_pid_stat(5), fields 3, 4, 7, 20 and 22.
     """
     try:
         fields = (PROC / f"{pid}/stat").read_text(errors="replace").rpartition(") ")[2].split()
     except OSError:
         return None
-    return Stat(fields[0], int(fields[4]), int(fields[17]), int(fields[19]))
+    return Stat(fields[0], int(fields[1]), int(fields[4]), int(fields[17]), int(fields[19]))
 
 
 def freeze(pid: int, timeout_s: float = 2.0) -> None:

@@ -109,9 +109,9 @@ class KilledRun:
         """Return the containers that carry its number."""
         if self._client is None:
             return []
-        own = f'"pid":{self.program.pid},'
+        own = (f'"pid":{self.program.pid},', f'"serves":{self.program.pid}}}')  # its own, and its workers'
         there = self._client.api.containers(all=True, filters={"label": "crashlab.owner"})
-        return [one for one in there if own in one["Labels"]["crashlab.owner"]]
+        return [one for one in there if any(words in one["Labels"]["crashlab.owner"] for words in own)]
 
     def left(self) -> list[str]:
         """Return everything of it that is still there, but for its evidence."""

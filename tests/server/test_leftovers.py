@@ -18,10 +18,12 @@ from crashlab.server.owner import Owner, this_process
 from tests.conftest import IMAGE
 from tests.server.killed import KilledRun
 
-LIVE = ["-m", "crashlab", "run", "kill9-all", "--trials", "200", "--server", "local"]
-RECORDED = ["-m", "crashlab", "run", "power-loss", "--trials", "200", "--server", "local"]
-IN_CONTAINERS = ["-m", "crashlab", "run", "kill9-all", "--trials", "200", "--image", IMAGE]
-RECORDED_IN_CONTAINER = ["-m", "crashlab", "run", "power-loss", "--trials", "200", "--image", IMAGE]
+LIVE = ["-m", "crashlab", "run", "kill9-all", "--trials", "200", "--server", "local", "-j", "1"]
+RECORDED = ["-m", "crashlab", "run", "power-loss", "--trials", "200", "--server", "local", "-j", "1"]
+POOL = [*LIVE[:-1], "2"]
+POOL_RECORDED = [*RECORDED[:-1], "2"]
+IN_CONTAINERS = ["-m", "crashlab", "run", "kill9-all", "--trials", "200", "--image", IMAGE, "-j", "1"]
+RECORDED_IN_CONTAINER = ["-m", "crashlab", "run", "power-loss", "--trials", "200", "--image", IMAGE, "-j", "1"]
 
 STEPS_TRIED = 6
 
@@ -100,6 +102,7 @@ def moment(seed: int, low_s: float, high_s: float) -> float:
     [
         *((LIVE, moment(seed, 0.8, 5.0)) for seed in range(4)),
         *((RECORDED, moment(seed, 1.0, 9.0)) for seed in range(4)),
+        *((words, moment(seed, 1.0, 9.0)) for seed, words in enumerate((POOL, POOL_RECORDED))),
         pytest.param(IN_CONTAINERS, moment(1, 1.5, 3.0), marks=pytest.mark.container),
         pytest.param(IN_CONTAINERS, moment(2, 3.0, 8.0), marks=pytest.mark.container),
         pytest.param(RECORDED_IN_CONTAINER, moment(1, 2.0, 14.0), marks=pytest.mark.container),
