@@ -1,6 +1,6 @@
 """What does a process of the pool do? Take a task, do it, answer; until its parent says so, or is gone.
 
-Run as `python -m crashlab.campaign.worker FD`: a process of its own, small and without threads, so that to start a
+Run as `python -m crashlab.campaign.worker FD PARENT`: a process of its own, small and without threads, so that to start a
 server from it is cheap, and so that it can be killed at no other cost than its own task.
 """
 
@@ -12,6 +12,7 @@ import sys
 import traceback
 from multiprocessing.connection import Connection
 
+from crashlab.campaign.executor import WorkerFailed
 from crashlab.campaign.runner import Runner
 from crashlab.errors import CrashlabError
 from crashlab.server import dispose_all
@@ -19,17 +20,17 @@ from crashlab.server import dispose_all
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-class WorkerFailed(Exception):
-    """A task ended in an error of crashlab's own; holds the worker's traceback."""
-
-
 def main() -> None:
     """Serve one parent over an inherited socket."""
-    parent = Connection(int(sys.argv[1]))
+    descriptor, parent_pid = map(int, sys.argv[1:])
+    os.set_inheritable(descriptor, False)  # a server that holds it would hide this process's death
+    parent = Connection(descriptor)
     # Ctrl-C reaches the whole process group; the parent decides what it means. An exec'd server has it as default.
     signal.signal(signal.SIGINT, lambda number, frame: None)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent_pid:
+        return  # it died before it could be asked for a signal
     with contextlib.suppress(KeyboardInterrupt, EOFError, BrokenPipeError, ConnectionResetError):
         _serve(parent)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
