@@ -11,6 +11,7 @@ Source: https://distributed.dask.org/en/stable/client.html, on futures, scatter 
 """
 
 import contextlib
+import logging
 import os
 import queue
 import shutil
@@ -69,6 +70,8 @@ class DaskExecutor:
             raise UsageProblem(
                 "cannot use a scheduler: dask is not installed", hint="pip install 'crashlab[dask]'"
             ) from error
+        for name in ("distributed", "distributed.client"):  # what goes wrong is told here, without tracebacks
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         try:
             connect: Any = distributed.Client
             self._client = connect(scheduler, timeout=CONNECT_TIMEOUT_S, set_as_default=False)

@@ -21,7 +21,6 @@ from crashlab.errors import CrashlabError
 from crashlab.results import TrialResult
 from crashlab.server import registry
 
-
 IDLE_MAX_S = 120.0
 
 

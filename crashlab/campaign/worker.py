@@ -1,7 +1,7 @@
 """What does a process of the pool do? Take a task, do it, answer; until its parent says so, or is gone.
 
-Run as `python -m crashlab.campaign.worker FD PARENT`: a process of its own, small and without threads, so that to start a
-server from it is cheap, and so that it can be killed at no other cost than its own task.
+Run as `python -m crashlab.campaign.worker FD PARENT`: a process of its own, small and without threads, so that to start
+a server from it is cheap, and so that it can be killed at no other cost than its own task.
 """
 
 import contextlib

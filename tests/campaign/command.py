@@ -51,6 +51,7 @@ class Command:
                 stdout=out,
                 stderr=out,
                 start_new_session=True,
+                preexec_fn=_as_in_a_terminal,
             )
 
     def wait_for_trials(self, out: Path, count: int) -> None:
@@ -97,10 +98,17 @@ class Command:
         self.process.wait()
 
 
+def _as_in_a_terminal() -> None:
+    """Let Ctrl-C mean something, also where these tests run in a background that ignores it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def left_behind(home: Path, within_s: float = 15.0) -> list[str]:
     """What is left below a temporary home, and the processes that work there, once that has settled."""
     deadline = time.monotonic() + within_s
-    while (left := [*(f"process {pid}" for pid in _processes(home)), *map(str, home.iterdir())]) and time.monotonic() < deadline:
+    while (
+        left := [*(f"process {pid}" for pid in _processes(home)), *map(str, home.iterdir())]
+    ) and time.monotonic() < deadline:
         time.sleep(0.1)
     return left
 

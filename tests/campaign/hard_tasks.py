@@ -32,6 +32,15 @@ class Slow(LiveTask):
         return _sleep, (self.job, self.trial, self.note, self.seconds)
 
 
+@dataclass(frozen=True)
+class Astray(LiveTask):
+    """Arrives as a task of a job that the worker has never heard of."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Arrive as another."""
+        return LiveTask, ("no-such-job", self.trial)
+
+
 def _kill(job: str, trial: int, once: Path | None) -> LiveTask:
     if once is None or not once.exists():
         if once is not None:

@@ -163,11 +163,14 @@ def remove_killed(folder: Path) -> None:
     from tests.campaign.command import kill_orphans
 
     kill_orphans(folder)
-    subprocess.run(["find", folder, "-mindepth", "1", "-maxdepth", "1", "-name", "crashlab-*", "-exec", "rm", "-rf", "{}", "+"], check=True)
+    subprocess.run(
+        ["find", folder, "-mindepth", "1", "-maxdepth", "1", "-name", "crashlab-*", "-exec", "rm", "-rf", "{}", "+"],
+        check=True,
+    )
 
 
 def test_what_is_recorded_on_a_worker_comes_back_whole(cluster, tmp_path):
-    """Recordings, recorded recoveries, live trials: the run can be resumed, judged and replayed where it was asked for."""
+    """Recordings, recorded recoveries, live trials: the run can be judged and replayed where it was asked for."""
     out = tmp_path / "run"
     names = ["crash-during-recovery", "kill9-all"]
     change = ["--set", "power_loss.acks=50"]

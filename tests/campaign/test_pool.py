@@ -14,12 +14,14 @@ import pytest
 
 from crashlab.campaign.executor import Done, Executor, WorkerFailed
 from crashlab.campaign.pool import PoolExecutor
+from crashlab.campaign.source import Source
 from crashlab.campaign.task import Job, LiveTask, Task
+from crashlab.cli import invoke
 from crashlab.errors import CrashlabError, ServerError
 from crashlab.profile import load_profile
 from crashlab.results import ServerChoice
 from crashlab.trial.setup import TrialPlan
-from tests.campaign.hard_tasks import Deadly, Slow
+from tests.campaign.hard_tasks import Astray, Deadly, Slow
 
 PATIENCE_S = 60.0
 JOB = "kill9-all"
@@ -106,6 +108,15 @@ def test_a_bug_in_a_worker_comes_back_with_its_own_traceback(tmp_path):
     assert "crashlab/campaign/runner.py" in str(ended[unknown])
     assert "KeyError: 'no-such-job'" in str(ended[unknown])
     assert isinstance(ended[LiveTask(JOB, 1)], ServerError)
+
+
+def test_a_bug_in_a_worker_is_told_as_a_bug_of_crashlab(tmp_path, monkeypatch, capfd):
+    """Exit code 4, with the lines that a report of it needs."""
+    monkeypatch.setattr(Source, "_live", lambda self: iter([Astray(self._job.name, 0)]))
+    assert invoke(["run", JOB, "-j", "2", "--trials", "2", "--out", str(tmp_path / "run")]) == 4
+    err = capfd.readouterr().err
+    assert "KeyError: 'no-such-job'" in err
+    assert "this is a bug in crashlab" in err
 
 
 def test_leaving_a_pool_ends_its_workers_at_once(tmp_path):

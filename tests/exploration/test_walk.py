@@ -75,7 +75,9 @@ def test_a_point_is_the_same_from_wherever_it_is_reached(
     monkeypatch.setattr(Walk, "_apply", lambda self, operation: (applied.append(operation), apply(self, operation)))
     assert [seen(walk, position) for position in asked] == [expected[position] for position in asked]
     assert len(walk._snapshots) > 3
-    from_the_beginning = sum(position for before, position in zip([0, *asked], asked, strict=False) if position < before)
+    from_the_beginning = sum(
+        position for before, position in zip([0, *asked], asked, strict=False) if position < before
+    )
     once = max(asked)
     assert len(applied) < once + from_the_beginning / 2
 
