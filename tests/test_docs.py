@@ -44,7 +44,7 @@ def test_every_command_is_in_the_readme_and_every_option_named_there_exists():
     named = set(re.findall(r"(?:^|`|bin/)crashlab ([a-z]+)", README, re.MULTILINE)) - {"crashes"}
     assert named == set(cli.commands)
     known = {option for command in cli.commands for option in options_of(command)}
-    prose = re.sub(r"pip install[^&\n]*", "", README)
+    prose = re.sub(r"(?:pip install|dask worker)[^&\n]*", "", README)
     options = {
         option for option in re.findall(r"(?<![\w-])--[a-z][a-z-]+", prose) if not option.startswith("--crashlab-")
     }

@@ -32,7 +32,8 @@ def run_campaign(campaign: Campaign, executor: Executor, *handlers: Handler) -> 
     """Run a campaign, close the executor, and return all that was finished, also by workers that were cut short."""
     with executor:
         result = run(campaign, executor, handlers)
-    if result.error is not None or any(one.interrupted for one in result.profiles):
+    resumed = any(order.earlier is not None for order in campaign.orders)
+    if resumed or result.error is not None or any(one.interrupted for one in result.profiles):
         folders = {order.job.name: order.job.out for order in campaign.orders}
         for one in result.profiles:
             add_missed(one, folders[one.profile.name])

@@ -3,16 +3,20 @@
 Choices:
     A task is done again, on another worker, if its worker dies: it is the same trial.
     A worker has one task, and one more that waits. It does one at a time: start it with one thread.
-    A recording is sent to each worker that needs it, once, by dask itself, as the argument of a task.
+    A recording is sent to each worker that needs it, once, by dask itself, as the argument of a task. If it goes with
+    the only worker that had it, it is sent again.
+    No worker, or no scheduler any more, is an error after a while: nobody would notice an endless wait.
 
 Source: https://distributed.dask.org/en/stable/client.html, on futures, scatter and Client.run.
 """
 
 import contextlib
+import logging
 import os
 import queue
 import shutil
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -43,8 +47,11 @@ from crashlab.trial.judged import result_of
 AHEAD = 1
 CONNECT_TIMEOUT_S = 30
 END_TIMEOUT_S = 30
-SLOTS_EVERY = 50
-"""So many tasks between two looks at how many workers there are."""
+SLOTS_EVERY_S = 2.0
+"""How long the number of workers is taken to be what it was."""
+WORKERLESS_MAX_S = 300.0
+SENT_MAX = 5
+"""How often one task is handed out because what it needs was lost."""
 
 
 class DaskExecutor:
@@ -63,6 +70,8 @@ class DaskExecutor:
             raise UsageProblem(
                 "cannot use a scheduler: dask is not installed", hint="pip install 'crashlab[dask]'"
             ) from error
+        for name in ("distributed", "distributed.client"):  # what goes wrong is told here, without tracebacks
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         try:
             connect: Any = distributed.Client
             self._client = connect(scheduler, timeout=CONNECT_TIMEOUT_S, set_as_default=False)
@@ -79,21 +88,60 @@ class DaskExecutor:
         self._running: dict[Any, Task] = {}
         self._ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._submitted = 0
+        self._sent: dict[Task, int] = {}
         self._slots = 0
+        self._looked_s = 0.0
+        self._worked_s = time.monotonic()  # when there was a worker, as far as is known
 
     def start(self, jobs: Iterable[Job]) -> None:
         """See Executor.start."""
         self._jobs = {job.name: job for job in jobs}
+        with self._reaching():
+            self._client.wait_for_workers(1, timeout=CONNECT_TIMEOUT_S)
+            self._share()
+
+    def _share(self) -> None:
+        """Send what every worker needs; recordings follow with the first task that is about them."""
         self._shared = self._client.scatter(list(self._jobs.values()), broadcast=True, hash=False)
+        self._recordings.clear()
+
+    @contextlib.contextmanager
+    def _reaching(self) -> Iterator[None]:
+        """Raise ServerError: the scheduler does not answer, or has no worker."""
+        try:
+            yield
+        except (OSError, TimeoutError) as error:
+            raise ServerError(
+                "could not reach the dask cluster, or it has no worker",
+                detail=str(error) or None,
+                hint="Start workers with dask worker and the scheduler's address; then go on with --resume.",
+            ) from error
 
     def has_room(self) -> bool:
         """See Executor.has_room."""
-        if self._submitted % SLOTS_EVERY == 0 or not self._slots:
-            self._slots = max(1, len(self._client.scheduler_info(n_workers=-1)["workers"]))
+        now = time.monotonic()
+        if now - self._looked_s > SLOTS_EVERY_S:
+            self._slots = self._workers()
+            self._looked_s = now
+        if self._slots:
+            self._worked_s = now
         return len(self._running) < self._slots * (1 + AHEAD)
+
+    def _workers(self) -> int:
+        """Return how many workers there are. Raises ServerError: for long there was none, or no scheduler any more."""
+        with self._reaching():
+            if self._client.status in ("closing", "closed"):
+                raise TimeoutError("the scheduler has ended the connection")
+            if time.monotonic() - self._worked_s > WORKERLESS_MAX_S:
+                raise TimeoutError(f"for {WORKERLESS_MAX_S:g} s there was no worker")
+            return len(self._client.scheduler_info(n_workers=-1).get("workers", ()))
 
     def submit(self, task: Task) -> None:
         """See Executor.submit."""
+        with self._reaching():
+            self._submit(task)
+
+    def _submit(self, task: Task) -> None:
         self._submitted += 1
         words: list[Any] = []
         if isinstance(task, StateTask | RecoveryTask):
@@ -110,12 +158,25 @@ class DaskExecutor:
         try:
             future = self._ended.get(timeout=timeout_s)
         except queue.Empty:
+            self.has_room()
             return []
         task = self._running.pop(future)
+        if future.cancelled():  # what it needs went with the only worker that had it, or the scheduler is gone
+            return self._lost(task)
         error = future.exception()
         if error is not None:
             return [Done(task, _explained(task, error))]
         return [Done(task, self._received(task, future.result()))]
+
+    def _lost(self, task: Task) -> list[Done]:
+        self._sent[task] = self._sent.get(task, 0) + 1
+        if self._sent[task] == SENT_MAX:
+            return [Done(task, _explained(task, RuntimeError("what it needs was lost on the way, again and again")))]
+        with self._reaching():
+            self._workers()
+            self._share()
+            self._submit(task)
+        return []
 
     def _received(self, task: Task, returned: remote.Returned) -> Outcome | CrashlabError:
         """Put a folder that came back where it belongs; what was left there by a run that died is removed."""

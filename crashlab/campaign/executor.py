@@ -17,6 +17,10 @@ class Done:
     outcome: Outcome | BaseException
 
 
+class WorkerFailed(Exception):
+    """A task ended in an error of crashlab's own; holds the traceback of the process that did it."""
+
+
 class Executor(Protocol):
     """Does tasks in any order. A context manager: leaving it ends what still runs, and leaves nothing behind."""
 

@@ -13,7 +13,7 @@ from crashlab import evidence
 from crashlab.campaign.runner import recording_folder
 from crashlab.campaign.task import Job
 from crashlab.exploration import recording
-from crashlab.exploration.recording import RECORDING
+from crashlab.exploration.recording import BASE, LOG, RECORDING
 from crashlab.model import Outcome
 from crashlab.results import ProfileResult
 
@@ -33,6 +33,11 @@ def forget_recordings(job: Job, result: ProfileResult, command: str | None) -> N
         stored = evidence.load_trial(trial.folder)
         evidence.save(trial.folder, evidence.TRIAL, msgspec.structs.replace(stored, reproduce=again))
         result.trials[position] = dataclasses.replace(trial, again=again)
+
+
+def forgotten(job: Job) -> bool:
+    """Say whether a recording that a job made has been removed: so its profile was done, whatever else is known."""
+    return any(not (folder / part).exists() for folder in _made(job.out) for part in (LOG, BASE))
 
 
 def _made(out: Path) -> list[Path]:

@@ -9,13 +9,13 @@ Choices:
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from crashlab.campaign.budget import Account, Budget, Stop
 from crashlab.campaign.events import Event, Handler, ProfileBegan, ProfileEnded, RecordedAgain, TaskBegan, TrialDone
 from crashlab.campaign.executor import Done, Executor
-from crashlab.campaign.keep import forget_recordings
+from crashlab.campaign.keep import forget_recordings, forgotten
 from crashlab.campaign.source import Source
 from crashlab.campaign.task import Job, LiveTask, RecordTask, StateTask, Task
 from crashlab.errors import CrashlabError
@@ -63,11 +63,12 @@ class _Progress:
         self.account = Account(budget, order.trials)
         self.source = Source(order.job, wanted=order.trials, given=order.recording, again=order.record_again)
         self.earlier = {trial.trial: trial for trial in order.earlier.trials} if order.earlier is not None else {}
+        self.complete_before = _complete(order)
         self.trials: list[TrialResult] = []
         self.running: set[Task] = set()
         self.began = False
         self.ended = False
-        self.begun_s = 0.0
+        self.begun_s: float | None = None
 
     def next(self) -> Task | None:
         """Return a task to hand out now, if there is one; count what an earlier run has done."""
@@ -86,7 +87,11 @@ class _Progress:
         return None
 
     def note(self, trial: TrialResult) -> None:
-        self.trials.append(trial)
+        """Take in a trial that is done; of what is equal in all of them there is one, or 100,000 are a lot to keep."""
+        last = self.trials[-1] if self.trials else trial
+        server = last.server if trial.server == last.server else trial.server
+        contract = last.contract if trial.contract == last.contract else trial.contract
+        self.trials.append(replace(trial, server=server, contract=contract))
         self.account.note(trial)
 
     def over(self) -> bool:
@@ -95,14 +100,15 @@ class _Progress:
 
     def done_before(self) -> bool:
         """Whether an earlier run has left nothing to do."""
-        return self.order.earlier is not None and self.order.earlier.complete
+        return self.complete_before is not None
 
     def result(self) -> ProfileResult:
+        if self.complete_before is not None:
+            return self.complete_before
         earlier = self.order.earlier
-        if earlier is not None and earlier.complete:
-            return earlier
         profile = self.order.job.plan.profile
         trials = sorted(self.trials, key=lambda trial: trial.trial)
+        seconds = 0.0 if self.begun_s is None else time.monotonic() - self.begun_s
         server = next((trial.server for trial in reversed(trials) if trial.server is not None), None)
         return ProfileResult(
             profile=ProfileFacts.of(profile),
@@ -113,8 +119,18 @@ class _Progress:
             interrupted=self.account.stop is Stop.INTERRUPT,
             stopped_by=self.account.reason(),
             complete=self.account.complete or self.account.stop in (Stop.EXHAUSTED, Stop.DECIDED),
-            seconds=round(time.monotonic() - self.begun_s + (earlier.seconds if earlier is not None else 0.0), 3),
+            seconds=round(seconds + (earlier.seconds if earlier is not None else 0.0), 3),
         )
+
+
+def _complete(order: Order) -> ProfileResult | None:
+    """Return what an earlier run has done if it has left nothing to do."""
+    earlier = order.earlier
+    if earlier is None or earlier.complete or order.recording is not None or not forgotten(order.job):
+        return earlier if earlier is not None and earlier.complete else None
+    done = len(earlier.trials)  # it was killed before it could say that it was complete
+    fewer = order.trials is None or done < order.trials
+    return replace(earlier, complete=True, stopped_by=f"its recording is gone, {done} trials" if fewer else None)
 
 
 class _Loop:
@@ -163,6 +179,8 @@ class _Loop:
             progress.account.start(self._share_s())
             self._publish(ProfileBegan(progress.name, progress.order.trials))
         task = progress.next()
+        if progress.account.stop is Stop.BROKEN:  # an earlier run has found it
+            self._stop_all()
         if isinstance(task, RecordTask) and task.number:
             self._publish(RecordedAgain(progress.name, len(progress.trials)))
         return task
@@ -210,7 +228,7 @@ class _Loop:
 
     def _cut_short(self, stop: Stop, why: str | None = None) -> None:
         for progress in self._all:
-            if progress.began and not progress.ended:
+            if not progress.ended and (progress.began or progress.earlier):
                 progress.account.end(stop, why)
                 self._end(progress)
 

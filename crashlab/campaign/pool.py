@@ -55,8 +55,10 @@ class PoolExecutor:
 
     def has_room(self) -> bool:
         """See Executor.has_room."""
-        waiting = sum(len(worker.tasks) for worker in self._workers) + len(self._again)
-        return waiting < self._size * (1 + AHEAD)
+        return self._handed_out() + len(self._again) < self._size * (1 + AHEAD)
+
+    def _handed_out(self) -> int:
+        return sum(len(worker.tasks) for worker in self._workers)
 
     def submit(self, task: Task) -> None:
         """See Executor.submit."""
@@ -70,7 +72,7 @@ class PoolExecutor:
 
     def wait(self, timeout_s: float) -> list[Done]:
         """See Executor.wait."""
-        while self._again and self.has_room():
+        while self._again and self._handed_out() < self._size * (1 + AHEAD):
             self.submit(self._again.popleft())
         by_line = {worker.line: worker for worker in self._workers if worker.tasks}
         done = []
@@ -95,15 +97,16 @@ class PoolExecutor:
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
             )
         worker = _Worker(process, Connection(ours.detach()))
-        worker.line.send(self._jobs)
         self._workers.append(worker)
+        with contextlib.suppress(OSError):  # it is dead: `wait` finds out
+            worker.line.send(self._jobs)
         return worker
 
     def _bury(self, worker: _Worker) -> list[Done]:
         """Forget a dead worker; have its task done again, or return it as failed if it has killed one before."""
         self._workers.remove(worker)
         worker.line.close()
-        status = worker.process.wait(END_TIMEOUT_S)
+        status = _ended(worker, END_TIMEOUT_S)
         first, *others = worker.tasks
         self._again.extend(others)
         self._deaths[first] = self._deaths.get(first, 0) + 1
@@ -111,7 +114,8 @@ class PoolExecutor:
             self._again.appendleft(first)
             return []
         error = CrashlabError(
-            f"could not run {first} of {first.job}: the worker process {describe_exit(status)}, twice",
+            f"could not run {first} of {first.job}: it has ended {DEATHS_MAX} worker processes",
+            detail=f"The last one: {describe_exit(status)}.",
             hint="Run it alone, with -j 1, to see why.",
         )
         return [Done(first, error)]
@@ -129,9 +133,14 @@ class PoolExecutor:
                 worker.process.send_signal(signal.SIGTERM)
             worker.line.close()
         for worker in self._workers:
-            try:
-                worker.process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                worker.process.kill()
-                worker.process.wait()
+            _ended(worker, max(0.0, deadline - time.monotonic()))
         self._workers.clear()
+
+
+def _ended(worker: _Worker, timeout_s: float) -> int:
+    """Return a worker's exit status; one that does not end in time is killed."""
+    try:
+        return worker.process.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        worker.process.kill()
+        return worker.process.wait()

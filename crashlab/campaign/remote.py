@@ -2,6 +2,9 @@
 
 It has no folder in common with its client: a recording comes in a parcel, once, and stays; evidence goes back in one.
 Of several clients it serves the newest: what it made for the one before is removed.
+
+Choices: a client that is killed cannot say that it has gone. So a worker that had nothing to do for a while removes
+    what it has made; should a task come after all, it makes it again.
 """
 
 import shutil
@@ -15,7 +18,9 @@ from crashlab.campaign.runner import Runner
 from crashlab.campaign.task import Job, NoSuchState, Outcome, Recorded, Task
 from crashlab.errors import CrashlabError
 from crashlab.results import TrialResult
-from crashlab.server import owned
+from crashlab.server import owned, registry
+
+IDLE_MAX_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -26,11 +31,13 @@ class Returned:
     parcel: Parcel | None = None
 
 
-class _Hands:
+class _Hands(registry.Disposable):
     """A runner in a folder of its own, for one client."""
 
     def __init__(self, run: str, jobs: Sequence[Job]) -> None:
         self.run = run
+        self.idle: threading.Timer | None = None
+        registry.add(self)
         self._home = owned.make_folder(prefix="crashlab-remote-")
         self._recordings: dict[Path, Path] = {}  # as the client knows it -> here
         mine = [replace(job, out=self._home / "out" / job.name) for job in jobs]
@@ -54,9 +61,12 @@ class _Hands:
             shutil.rmtree(folder)
         return returned
 
-    def dispose(self) -> None:
+    def dispose(self, keep_data_to: Path | None = None) -> None:
+        if self.idle is not None:
+            self.idle.cancel()
         self._runner.close()
         owned.remove_folder(self._home)
+        registry.remove(self)
 
 
 _hands: _Hands | None = None
@@ -79,7 +89,14 @@ def run_task(
             if _hands is not None:
                 _hands.dispose()
             _hands = _Hands(run, jobs)
-        return _hands.do(task, recording, parcel)
+        if _hands.idle is not None:
+            _hands.idle.cancel()
+        try:
+            return _hands.do(task, recording, parcel)
+        finally:
+            _hands.idle = threading.Timer(IDLE_MAX_S, end, [run])
+            _hands.idle.daemon = True
+            _hands.idle.start()
 
 
 def end(run: str) -> None:

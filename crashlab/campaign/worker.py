@@ -12,6 +12,7 @@ import sys
 import traceback
 from multiprocessing.connection import Connection
 
+from crashlab.campaign.executor import WorkerFailed
 from crashlab.campaign.runner import Runner
 from crashlab.errors import CrashlabError
 from crashlab.server import dispose_all
@@ -20,20 +21,18 @@ from crashlab.server.owner import serve
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-class WorkerFailed(Exception):
-    """A task ended in an error of crashlab's own; holds the worker's traceback."""
-
-
 def main() -> None:
     """Serve one parent over an inherited socket."""
-    parent, master = Connection(int(sys.argv[1])), int(sys.argv[2])
-    serve(master)
+    descriptor, parent_pid = map(int, sys.argv[1:])
+    os.set_inheritable(descriptor, False)  # a server that holds it would hide this process's death
+    parent = Connection(descriptor)
+    serve(parent_pid)
     # Ctrl-C reaches the whole process group; the parent decides what it means. An exec'd server has it as default.
     signal.signal(signal.SIGINT, lambda number, frame: None)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    if os.getppid() != master:  # it died before this process asked to be told
-        return
+    if os.getppid() != parent_pid:
+        return  # it died before it could be asked for a signal
     with contextlib.suppress(KeyboardInterrupt, EOFError, BrokenPipeError, ConnectionResetError):
         _serve(parent)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -107,5 +107,5 @@ def find(path: Path) -> Recording:
 def forget_data(folder: Path) -> None:
     """Remove base images and logs, which only a replay needs; the ledger and the facts stay, for the judge."""
     for log in list(folder.rglob(LOG)):  # those of recorded recoveries, too
-        shutil.rmtree(log.parent / BASE)
+        shutil.rmtree(log.parent / BASE, ignore_errors=True)  # it may be gone: this may be the second attempt
         log.unlink()

@@ -1,0 +1,155 @@
+"""What does it cost when a process of a pool is killed, and what when one fails?
+
+The tasks need no server: here is tested who does them, how often, and what is left. `test_resume` does it with servers.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from crashlab.campaign.executor import Done, Executor, WorkerFailed
+from crashlab.campaign.pool import PoolExecutor
+from crashlab.campaign.source import Source
+from crashlab.campaign.task import Job, LiveTask, Task
+from crashlab.cli import invoke
+from crashlab.errors import CrashlabError, ServerError
+from crashlab.profile import load_profile
+from crashlab.server import ServerChoice
+from crashlab.trial.setup import TrialPlan
+from tests.campaign.hard_tasks import Astray, Deadly, Slow
+
+PATIENCE_S = 60.0
+JOB = "kill9-all"
+
+
+def job(out: Path) -> Job:
+    """A job without a server: each of its tasks ends in an error of the environment, at once."""
+    choice = ServerChoice(kind="local", pg_bindir=Path("/nowhere"))
+    return Job(plan=TrialPlan(profile=load_profile(JOB), run_seed=1, server=choice), out=out)
+
+
+def all_done(executor: Executor, tasks: Sequence[Task]) -> dict[Task, BaseException]:
+    """Have tasks done as the loop does; return what became of them, each once."""
+    waiting, ended = list(tasks), dict[Task, BaseException]()
+    deadline = time.monotonic() + PATIENCE_S
+    while len(ended) < len(tasks):
+        assert time.monotonic() < deadline, f"only {sorted(map(str, ended))} of {len(tasks)}"
+        while waiting and executor.has_room():
+            executor.submit(waiting.pop(0))
+        for done in executor.wait(0.5):
+            assert isinstance(done, Done)
+            assert done.task not in ended
+            assert isinstance(done.outcome, BaseException)
+            ended[done.task] = done.outcome
+    assert not executor.wait(0.1)
+    return ended
+
+
+def gone(pid: int, within_s: float) -> bool:
+    """Whether a process ends in time; a zombie has ended."""
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] == "Z":
+                return True
+        except OSError:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def written(note: Path) -> int:
+    """The process id that a slow task has noted."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not note.exists() or not note.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return int(note.read_text())
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_killed_worker_costs_its_own_task_which_is_done_again(size, tmp_path):
+    """Also if all workers die at once, with tasks that wait behind: each comes back once, done."""
+    deadly = [Deadly(JOB, number, tmp_path / f"killed-{number}") for number in range(2)]
+    tasks = [*deadly, *(LiveTask(JOB, number) for number in range(2, 8))]
+    with PoolExecutor(size) as executor:
+        executor.start([job(tmp_path)])
+        ended = all_done(executor, tasks)
+    assert all(isinstance(error, ServerError) and "postgres" in error.primary for error in ended.values())
+    assert all(task.once is not None and task.once.exists() for task in deadly)
+
+
+def test_a_task_that_kills_two_workers_is_an_error(tmp_path):
+    """It is not tried for ever, it is named, and the others are done all the same."""
+    deadly = Deadly(JOB, 5)
+    with PoolExecutor(2) as executor:
+        executor.start([job(tmp_path)])
+        ended = all_done(executor, [LiveTask(JOB, 0), deadly, LiveTask(JOB, 1), LiveTask(JOB, 2)])
+    error = ended.pop(deadly)
+    assert isinstance(error, CrashlabError)
+    assert error.primary == "could not run trial 5 of kill9-all: it has ended 2 worker processes"
+    assert error.detail == "The last one: killed by signal 9 (SIGKILL)."
+    assert error.exit_code == 4
+    assert all(isinstance(other, ServerError) for other in ended.values())
+
+
+def test_a_bug_in_a_worker_comes_back_with_its_own_traceback(tmp_path):
+    """No word of it is lost on the way, and the worker goes on."""
+    unknown = LiveTask("no-such-job", 0)
+    with PoolExecutor(1) as executor:
+        executor.start([job(tmp_path)])
+        ended = all_done(executor, [unknown, LiveTask(JOB, 1)])
+    assert isinstance(ended[unknown], WorkerFailed)
+    assert "crashlab/campaign/runner.py" in str(ended[unknown])
+    assert "KeyError: 'no-such-job'" in str(ended[unknown])
+    assert isinstance(ended[LiveTask(JOB, 1)], ServerError)
+
+
+def test_a_bug_in_a_worker_is_told_as_a_bug_of_crashlab(tmp_path, monkeypatch, capfd):
+    """Exit code 4, with the lines that a report of it needs."""
+    monkeypatch.setattr(Source, "_live", lambda self: iter([Astray(self._job.name, 0)]))
+    assert invoke(["run", JOB, "-j", "2", "--trials", "2", "--out", str(tmp_path / "run")]) == 4
+    err = capfd.readouterr().err
+    assert "KeyError: 'no-such-job'" in err
+    assert "this is a bug in crashlab" in err
+
+
+def test_leaving_a_pool_ends_its_workers_at_once(tmp_path):
+    """Those with a task, and those without."""
+    with PoolExecutor(2) as executor:
+        executor.start([job(tmp_path)])
+        executor.submit(LiveTask(JOB, 0))
+        executor.submit(Slow(JOB, 1, tmp_path / "pid"))
+        busy = written(tmp_path / "pid")
+        pids = [worker.process.pid for worker in executor._workers]
+        assert busy in pids
+        begun = time.monotonic()
+    assert time.monotonic() - begun < 10
+    assert all(gone(pid, 1) for pid in pids)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_workers_do_not_outlive_their_parent(number, tmp_path):
+    """Killed outright it can tell them nothing: the kernel does, to the busy one as well as to the idle one."""
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom crashlab.campaign.pool import PoolExecutor\n"
+        "from tests.campaign.hard_tasks import Slow\nfrom tests.campaign.test_pool import JOB, job\n"
+        "folder = Path(sys.argv[1])\npool = PoolExecutor(2)\npool.start([job(folder)])\n"
+        "pool.submit(Slow(JOB, 0, folder / 'busy'))\npool.submit(Slow(JOB, 1, folder / 'idle', 0.0))\ntime.sleep(60)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    parent = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], env=environment)
+    try:
+        pids = [written(tmp_path / "busy"), written(tmp_path / "idle")]
+        parent.send_signal(number)
+        parent.wait(PATIENCE_S)
+        assert [gone(pid, 5) for pid in pids] == [True, True]
+    finally:
+        parent.kill()
+        parent.wait()

@@ -1,0 +1,83 @@
+"""Does a trial that was stored before an address was a crash state's name still come to the same end?
+
+`stored/recorded-schema-1.tar.xz`: a whole run of the release that wrote schema 1 (0.1.0), kept with its recording, base
+image and I/O log. The profile: two clients, half of their commits asynchronous, 40 acknowledgements, a disk that lies;
+`run ./lying-small.toml --keep all --trials 6`. Of its trials two are loss, two corruption, two did not start. Today's
+draws are others: a replay takes state.json as it is.
+"""
+
+import json
+import tarfile
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from crashlab import evidence
+from crashlab.campaign import judge_run
+from crashlab.cli import invoke
+from crashlab.disk.model import CrashState
+from crashlab.exploration.recording import RECORDING
+from crashlab.model import Outcome
+from crashlab.server.builds import find_build
+from tests.oracle.test_stored import essence
+
+pytestmark = pytest.mark.server
+
+ARCHIVE = Path(__file__).parent / "stored" / "recorded-schema-1.tar.xz"
+MAJOR = 18
+"""A base image is of one major release."""
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run; its records name the build of this machine in place of the one that it was run with."""
+    build = find_build()
+    assert build is not None
+    if build.version.major != MAJOR:
+        pytest.skip(f"the stored recording is one of PostgreSQL {MAJOR}, the build here is {build.version}")
+    folder = tmp_path_factory.mktemp("stored")
+    with tarfile.open(ARCHIVE) as archive:
+        archive.extractall(folder, filter="tar")
+    for name in (RECORDING, evidence.TRIAL):
+        for file in folder.rglob(name):
+            record = msgspec.json.decode(file.read_bytes())
+            record["server"]["source"] = str(build.bindir)
+            file.write_bytes(msgspec.json.encode(record))
+    return folder
+
+
+def trials(run: Path) -> list[Path]:
+    """The folders of a run's trials, in order."""
+    return sorted(file.parent for file in run.rglob(evidence.TRIAL))
+
+
+def test_every_trial_is_replayed_to_the_verdict_that_was_stored(stored, tmp_path, monkeypatch):
+    """The identical state, and with today's recovery, observation and oracle the same outcome, promise and codes."""
+    monkeypatch.chdir(tmp_path)
+    folders = trials(stored)
+    then = [essence(evidence.load_verdict(folder)) for folder in folders]
+    assert {Outcome.LOSS, Outcome.CORRUPTION, Outcome.NO_START} == {one[0] for one in then}
+    for number, folder in enumerate(folders):
+        assert json.loads((folder / evidence.TRIAL).read_bytes())["schema"] == 1
+        assert invoke(["replay", str(folder), "--out", f"again-{number}"]) == 0
+        (again,) = trials(tmp_path / f"again-{number}")
+        assert evidence.load(again / evidence.STATE, CrashState) == evidence.load(folder / evidence.STATE, CrashState)
+        assert essence(evidence.load_verdict(again)) == then[number]
+
+
+def test_the_run_is_judged_as_it_was(stored):
+    """With its recording at hand, and without a server."""
+    then = {folder: essence(evidence.load_verdict(folder)) for folder in trials(stored)}
+    (result,) = judge_run(stored).profiles
+    assert {trial.folder: essence(trial.verdict) for trial in result.trials} == then
+
+
+def test_the_recording_can_be_explored_with_todays_states(stored, tmp_path, monkeypatch, capfd):
+    """It is a recording like any other."""
+    monkeypatch.chdir(tmp_path)
+    (recording,) = (file.parent for file in stored.rglob(RECORDING))
+    assert invoke(["explore", str(recording), "--trials", "3", "--json", "-", "-j", "1"]) == 0
+    report = json.loads(capfd.readouterr().out)
+    assert {trial["promise"] for trial in report["trials"]} == {"void"}
+    assert len(report["trials"]) == 3
