@@ -35,12 +35,14 @@ ALLOWED: dict[str, set[str]] = {
     "recovery": DATA | {"server", "workload"},
     "oracle": {"model", "ledger", "history", "contract"},
     "results": DATA,
+    "matrix": DATA | {"results"},
     "trial": DATA | {"server", "disk", "workload", "fault", "recovery", "oracle", "results"},
     "exploration": DATA | {"server", "workload", "recording", "disk", "recovery", "results", "trial"},
     "campaign": DATA | {"server", "disk", "recording", "oracle", "results", "trial", "exploration"},
-    "report": DATA | {"results", "oracle"},
+    "report": DATA | {"results", "oracle", "matrix"},
     "doctor": DATA | {"server", "recording"},
-    "cli": DATA | {"server", "oracle", "results", "trial", "exploration", "campaign", "disk", "report", "doctor"},
+    "cli": DATA
+    | {"server", "oracle", "results", "matrix", "trial", "exploration", "campaign", "disk", "report", "doctor"},
     "pytest_plugin": BASE | {"trial", "profile", "results", "server"},
     "__main__": {"cli"},
 }

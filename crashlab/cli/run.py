@@ -103,8 +103,8 @@ def run(
 
     hands = Hands(workers, scheduler)
     if resume is not None:
-        _refuse_with_resume(context)
-        return _resume(resume, time_limit, Reports(telling), hands)
+        refuse_with_resume(context)
+        return resume_run(resume, time_limit, Reports(telling), hands)
     if not profiles:
         raise click.UsageError("Missing argument 'PROFILE...'.", context)
     choice = server_choice(server, image, pg_bindir)
@@ -150,7 +150,8 @@ RESUMABLE = {
 """What may be said anew when a run is resumed; all else is as it was asked for then."""
 
 
-def _refuse_with_resume(context: click.Context) -> None:
+def refuse_with_resume(context: click.Context) -> None:
+    """Raise click.UsageError: something is asked for that a resumed run has been told already."""
     for parameter in context.command.params:
         name = parameter.name or ""
         given = context.get_parameter_source(name) not in (None, ParameterSource.DEFAULT)
@@ -159,7 +160,7 @@ def _refuse_with_resume(context: click.Context) -> None:
             raise click.UsageError(f"--resume goes on with what was asked for: leave out {said}")
 
 
-def _resume(folder: Path, time_limit: float | None, reports: Reports, hands: Hands) -> int:
+def resume_run(folder: Path, time_limit: float | None, reports: Reports, hands: Hands) -> int:
     """Go on with exactly what is missing of a stored run."""
     from crashlab.campaign import done_so_far, load_plan
 
@@ -221,6 +222,8 @@ def run_plan(
         with Watch(reports.progress, None if None in total else sum(filter(None, total))) as watch:
             campaign = plan.campaign(folder, earlier)
             done = run_campaign(campaign, executor, store.handle, follow, watch.handle)
+        for result in done.profiles:  # some may have to be run again in another way: their recording is gone
+            store.add(result.profile.name, result.trials)
     return reports.finish(done, folder, plan)
 
 
@@ -233,12 +236,16 @@ def _run_again(profiles: Sequence[str], overrides: Sequence[str], plan: "Plan") 
         words += ["--until", str(plan.until)]
     for override in overrides:
         words += ["--set", override]
-    if plan.server.image:
-        words += ["--image", plan.server.image]
-    elif plan.server.pg_bindir:
-        words += ["--pg-bindir", str(plan.server.pg_bindir)]
-    elif plan.server.kind != "auto":
-        words += ["--server", plan.server.kind]
+    words += server_words(plan.server)
     if not plan.record_again:
         words.append("--one-recording")
     return shlex.join(words)
+
+
+def server_words(choice: "ServerChoice") -> list[str]:
+    """Return the options that ask for a server."""
+    if choice.image:
+        return ["--image", choice.image]
+    if choice.pg_bindir:
+        return ["--pg-bindir", str(choice.pg_bindir)]
+    return ["--server", choice.kind] if choice.kind != "auto" else []
