@@ -1,7 +1,9 @@
 """The matrix of promises: which cells there are, what is promised for each, and what crashes show of four of them."""
 
+import contextlib
 import json
 import shutil
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -155,6 +157,11 @@ def test_recordings_of_cells_go_when_all_that_examine_them_are_done(capfd):
     rows = json.loads(capfd.readouterr().out)
     assert len(rows) == 6
     assert {row["reproduce"].partition(" --only")[0] for row in rows} == {"crashlab matrix --seed 3 --states 3"}
+    with contextlib.closing(sqlite3.connect(Path("m", INDEX))) as index:
+        index.execute("DELETE FROM trial WHERE trial = 1")
+        index.commit()
+    assert invoke(["results", "m", "--json", "-"]) == 0  # as a run leaves it that was killed before it noted them
+    assert json.loads(capfd.readouterr().out) == rows
     Path("m", INDEX).unlink()
     files = sorted(Path("m").rglob("*"))
     assert invoke(["results", "m", "--json", "-"]) == 0

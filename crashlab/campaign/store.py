@@ -21,6 +21,7 @@ from crashlab.campaign.rejudge import stored_results
 from crashlab.campaign.runrecord import CAMPAIGN
 from crashlab.errors import EvidenceError
 from crashlab.results import RunResult, TrialResult
+from crashlab.trial.judged import folders_below
 
 INDEX = "campaign.sqlite"
 SCHEMA = 1
@@ -163,20 +164,21 @@ def reindex(folder: Path, run: RunResult) -> None:
 
 
 def opened_to_read(folder: Path) -> Store:
-    """Return the index of a run, or, if there is none to be read, one in memory, made from the evidence. Close it.
+    """Return the index of a run, or, if none can be read or it lacks trials, one in memory, made from the evidence.
 
-    Nothing is written, unless a trial has no verdict yet.
+    Close it. Nothing is written, unless a trial has no verdict yet.
 
     Raises:
         EvidenceError: there is no evidence of a trial, or some of it is damaged.
     """
     path = (folder / INDEX).resolve()
+    stored = sum(1 for _ in folders_below(folder))
     with contextlib.suppress(sqlite3.DatabaseError):  # none, damaged, or in need of a repair
         db = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
         with contextlib.suppress(sqlite3.DatabaseError):
             (schema,) = db.execute("PRAGMA user_version").fetchone()
             (trials,) = db.execute("SELECT count(*) FROM trial").fetchone()
-            if schema == SCHEMA and trials:
+            if schema == SCHEMA and trials >= max(stored, 1):
                 return Store(folder, db)
         db.close()
     db = sqlite3.connect(":memory:")
