@@ -77,12 +77,13 @@ def compare(before: Path, after: Path, json_target: str | None) -> int:
     A and B are folders of runs. Shares are held against chance; the exit code is 0, whatever they come to.
     """
     from crashlab.campaign import stored_results
+    from crashlab.profile_schema import OWNED_SETTINGS
     from crashlab.report.compare import compare as compared
     from crashlab.report.compare import comparison_lines
     from crashlab.report.console import console
 
     json_target_checked(json_target)
-    found = compared(stored_results(before), stored_results(after))
+    found = compared(stored_results(before), stored_results(after), ignored=OWNED_SETTINGS)
     if json_target is not None:
         write_json(json_target, {**asdict(found), "more_than_chance": found.more_than_chance})
     if json_target != "-":

@@ -4,19 +4,17 @@ Choices:
     Profiles are matched by their names.
     Shares are compared by Fisher's exact test. Of many profiles a few differ by chance: the level is divided by the
     number of profiles that both runs have (Bonferroni), so that "more than chance" is a statement about the comparison.
-    Names that crashlab itself gives a server (its port, its folders) are no difference.
     Times depend on what else the machine did: they are named where the medians differ by more than a tenth, and nothing
     is concluded from them.
 """
 
 import statistics as mean
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from crashlab.confidence import USUAL, fisher
 from crashlab.model import Outcome, PromiseStatus
-from crashlab.profile_schema import OWNED_SETTINGS
 from crashlab.report.statistics import percent, share
 from crashlab.report.statistics import statistics as numbers
 from crashlab.results import ProfileResult
@@ -87,13 +85,19 @@ class Comparison:
         return any(one.more_than_chance for profile in self.profiles for one in profile.shares)
 
 
-def compare(before: Mapping[str, ProfileResult], after: Mapping[str, ProfileResult]) -> Comparison:
-    """Compare two runs, each by profile."""
+def compare(
+    before: Mapping[str, ProfileResult], after: Mapping[str, ProfileResult], *, ignored: Collection[str] = ()
+) -> Comparison:
+    """Compare two runs, each by profile.
+
+    Args:
+        ignored: settings that crashlab itself decides for each server, such as its port.
+    """
     both = [name for name in before if name in after]
     return Comparison(
         only_before=[name for name in before if name not in after],
         only_after=[name for name in after if name not in before],
-        profiles=[_profile_change(before[name], after[name], LEVEL / len(both)) for name in both],
+        profiles=[_profile_change(before[name], after[name], LEVEL / len(both), ignored) for name in both],
     )
 
 
@@ -123,10 +127,12 @@ def comparison_lines(found: Comparison) -> Iterator[str]:
     yield "Something differs by more than chance." if found.more_than_chance else f"Outcomes: {NO_DIFFERENCE}."
 
 
-def _profile_change(before: ProfileResult, after: ProfileResult, level: float) -> ProfileChange:
+def _profile_change(
+    before: ProfileResult, after: ProfileResult, level: float, ignored: Collection[str]
+) -> ProfileChange:
     return ProfileChange(
         profile=before.profile.name,
-        changes=[*_changes(before.profile.resolved, after.profile.resolved), *_server_changes(before, after)],
+        changes=[*_changes(before.profile.resolved, after.profile.resolved), *_server_changes(before, after, ignored)],
         outcomes=_counts([str(one) for one in Outcome], _outcomes(before), _outcomes(after)),
         promises=_counts([*map(str, PromiseStatus), _INCONCLUSIVE], _promises(before), _promises(after)),
         bounds=(_bound(before), _bound(after)),
@@ -149,7 +155,7 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any], path: str = ""
             yield Change(key=f"{path}{key}", before=old, after=new)
 
 
-def _server_changes(before: ProfileResult, after: ProfileResult) -> Iterator[Change]:
+def _server_changes(before: ProfileResult, after: ProfileResult, ignored: Collection[str]) -> Iterator[Change]:
     old, new = before.server, after.server
     if old is None or new is None:
         if old is not new:
@@ -159,7 +165,7 @@ def _server_changes(before: ProfileResult, after: ProfileResult) -> Iterator[Cha
         if getattr(old, key) != getattr(new, key):
             yield Change(key=f"server {key}", before=getattr(old, key), after=getattr(new, key))
     for change in _changes(old.settings, new.settings):
-        if change.key not in OWNED_SETTINGS:
+        if change.key not in ignored:
             yield Change(key=f"{change.key}, as read back", before=change.before, after=change.after)
 
 
