@@ -8,6 +8,8 @@ Choices:
     synchronous_commit: without standbys "the only meaningful settings are on and off" (manual), so the others are tried
     only if asked for.
     Few rows and many checkpoints, so that many cuts fall into a checkpoint, where pages are torn.
+    Two states of each crash point after a power cut: the first one has kept nothing but what was flushed, the other one
+    is a mixture, where pages are torn and writes are out of order.
 
 Source: PostgreSQL manual, "Write Ahead Log: Settings" and "Reliability"; `contract` cites the pages.
 """
@@ -42,7 +44,7 @@ _BASE: dict[str, Any] = {
         "checkpoint_every": "40ms",
         "acked_min": 20,
     },
-    "power_loss": {"acks": 150, "states_per_point": 1},
+    "power_loss": {"acks": 150, "states_per_point": 2},
 }
 
 
@@ -112,13 +114,13 @@ _NOT_THE_NEWEST = Promised(
     "intact or loss", "the newest commits may be missing, and nothing is damaged", (Outcome.INTACT, Outcome.LOSS)
 )
 _TORN = Promised(
-    "no loss",
-    "what was acknowledged is there, but a page that the crash tears stays torn",
+    "intact or torn",
+    "no acknowledged commit is lost, but a page that the crash tears stays torn: corruption or a failed start",
     (Outcome.INTACT, Outcome.CORRUPTION, Outcome.NO_START),
 )
 _TORN_NOT_THE_NEWEST = Promised(
-    "older commits",
-    "the newest commits may be missing, and a page that the crash tears stays torn",
+    "loss or torn",
+    "the newest commits may be missing, and a page that the crash tears stays torn: corruption or a failed start",
     (Outcome.INTACT, Outcome.LOSS, Outcome.CORRUPTION, Outcome.NO_START),
 )
 _NOTHING = Promised(

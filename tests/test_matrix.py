@@ -48,9 +48,9 @@ def test_the_matrix_is_the_product_of_its_axes_and_each_cell_knows_itself():
         ({"fsync": "off"}, "intact", "nothing"),
         ({"synchronous_commit": "off"}, "intact or loss", "intact or loss"),
         ({"synchronous_commit": "local", "wal_sync_method": "open_sync"}, "intact", "intact"),
-        ({"full_page_writes": "off"}, "no loss", "no loss"),
-        ({"full_page_writes": "off", "synchronous_commit": "off"}, "older commits", "older commits"),
-        ({"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}, "older commits", "nothing"),
+        ({"full_page_writes": "off"}, "intact or torn", "intact or torn"),
+        ({"full_page_writes": "off", "synchronous_commit": "off"}, "loss or torn", "loss or torn"),
+        ({"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}, "loss or torn", "nothing"),
     ],
 )
 def test_what_is_documented_for_a_combination(settings, process, power):

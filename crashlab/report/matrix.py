@@ -3,7 +3,7 @@
 Choices:
     A cell contradicts the documentation if a promise was broken in any of its states: what the oracle says of each
     trial, whose contract is that of the settings that were read back, and, for an asynchronous commit, of that commit.
-    "nothing" and "older commits" are contradicted by nothing, or by little: that they look well proves nothing.
+    Where nothing is promised nothing can contradict it: that such a cell looks well proves nothing.
 """
 
 from collections.abc import Sequence
