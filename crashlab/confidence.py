@@ -1,4 +1,4 @@
-"""What do n trials say about the next one?
+"""What do n trials say about the next one, and do two lots of trials differ by more than chance?
 
 Exact one-sided bounds of a binomial share (Clopper and Pearson, 1934): "0 broken in 300" is "at most 1 % at 95 %".
 Trials of one recording are alike, and a seed is no random sample of all crashes: the bound is about crashes that are
@@ -84,3 +84,30 @@ def _bisect(too_low: Callable[[float], bool]) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if too_low(middle) else (low, middle)
     return high
+
+
+def fisher(broken: int, trials: int, other_broken: int, other_trials: int) -> float:
+    """Return how likely chance makes two shares differ at least as much as these (Fisher's exact test, two-sided).
+
+    As likely or less than what was seen counts as "at least as much"; 1.0 if either has no trials.
+
+    Raises:
+        ValueError: more broken than there are trials.
+    """
+    _require(broken, trials, USUAL)
+    _require(other_broken, other_trials, USUAL)
+    together = broken + other_broken
+    first, last = max(0, together - other_trials), min(together, trials)
+    whole = _log_ways(trials + other_trials, together)
+    chances = [
+        math.exp(_log_ways(trials, k) + _log_ways(other_trials, together - k) - whole) for k in range(first, last + 1)
+    ]
+    seen = chances[broken - first]
+    return min(1.0, math.fsum(chance for chance in chances if chance <= seen * (1 + _ROUNDING)))
+
+
+_ROUNDING = 1e-7  # two tables that are equally likely may differ in their last digits
+
+
+def _log_ways(things: int, chosen: int) -> float:
+    return math.lgamma(things + 1) - math.lgamma(chosen + 1) - math.lgamma(things - chosen + 1)

@@ -18,6 +18,8 @@ from crashlab.model import Contract, CrashClass, Injection, Verdict
 from crashlab.profile import Profile
 
 Keep = Literal["failed", "all", "none"]
+REPLAY = "crashlab replay "
+"""What the command begins with that runs a stored trial again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +125,7 @@ class RunResult:
 
 def replay_command(folder: Path) -> str:
     """Return the command that runs a stored trial again."""
-    return shlex.join(["crashlab", "replay", str(folder)])
+    return REPLAY + shlex.quote(str(folder))
 
 
 def trial_name(trial: int) -> str:

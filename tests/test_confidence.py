@@ -1,4 +1,4 @@
-"""Are the bounds on a share of trials those of the binomial distribution, and does the rule stop when it is sure?"""
+"""Are bounds on shares those of the binomial distribution, is a rule sure in time, and is chance told from change?"""
 
 from fractions import Fraction
 from math import comb
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crashlab.confidence import Until, lower_bound, upper_bound
+from crashlab.confidence import Until, fisher, lower_bound, upper_bound
 
 
 def at_most(broken: int, trials: int, share: float) -> float:
@@ -59,3 +59,23 @@ def test_a_rule_is_sure_one_way_or_the_other() -> None:
     assert rule.decided(0, 299)
     assert rule.decided(4, 20)
     assert not rule.decided(1, 100)
+
+
+@given(st.integers(0, 40), st.integers(0, 40), st.data())
+def test_fishers_test_adds_up_all_tables_that_are_no_likelier(trials: int, others: int, data: st.DataObject) -> None:
+    """By its definition, in exact arithmetic; and it does not matter which of the two comes first."""
+    broken, other_broken = data.draw(st.integers(0, trials)), data.draw(st.integers(0, others))
+    together = broken + other_broken
+    ways = [comb(trials, k) * comb(others, together - k) for k in range(together + 1)]
+    exact = Fraction(sum(way for way in ways if way <= ways[broken]), comb(trials + others, together))
+    assert fisher(broken, trials, other_broken, others) == pytest.approx(float(exact), rel=1e-6)
+    assert fisher(other_broken, others, broken, trials) == pytest.approx(float(exact), rel=1e-6)
+
+
+def test_well_known_cases_of_fishers_test() -> None:
+    """The lady tasting tea, nothing at all, and lots of trials."""
+    assert fisher(3, 4, 1, 4) == pytest.approx(34 / 70)
+    assert fisher(0, 0, 3, 4) == 1.0
+    assert fisher(50, 100_000, 120, 100_000) < 1e-6
+    with pytest.raises(ValueError, match="5 of 4"):
+        fisher(5, 4, 0, 4)

@@ -4,7 +4,7 @@ from crashlab.campaign.events import Handler
 from crashlab.campaign.executor import Executor
 from crashlab.campaign.loop import Campaign, run
 from crashlab.campaign.plan import Asked, Plan, executor_for
-from crashlab.campaign.rejudge import add_missed, done_so_far, judge_folder, judge_run
+from crashlab.campaign.rejudge import add_missed, done_so_far, judge_folder, judge_run, stored_results
 from crashlab.campaign.replay import replay
 from crashlab.campaign.runrecord import load_plan, save_plan, save_run
 from crashlab.campaign.store import Store, reindex
@@ -25,6 +25,7 @@ __all__ = [
     "run_campaign",
     "save_plan",
     "save_run",
+    "stored_results",
 ]
 
 

@@ -16,9 +16,10 @@ from crashlab.campaign.budget import Account, Budget, Stop
 from crashlab.campaign.events import Event, Handler, ProfileBegan, ProfileEnded, RecordedAgain, TaskBegan, TrialDone
 from crashlab.campaign.executor import Done, Executor
 from crashlab.campaign.keep import forget_recordings, forgotten
+from crashlab.campaign.runner import recording_folder
 from crashlab.campaign.source import Source
 from crashlab.campaign.task import Job, LiveTask, RecordTask, StateTask, Task
-from crashlab.errors import CrashlabError
+from crashlab.errors import CrashlabError, RecordingError
 from crashlab.results import ProfileFacts, ProfileResult, RunResult, TrialResult
 
 POLL_S = 0.5
@@ -31,7 +32,7 @@ class Order:
 
     job: Job
     trials: int | None  # None: until the budget's rule or the time ends it
-    recording: Path | None = None  # examine this one instead of recording the workload
+    recording: Path | None = None  # examine this one instead of recording; an order before this one may make it
     record_again: bool = True  # when a recording has no more states
     earlier: ProfileResult | None = None  # what a run has done that is resumed
 
@@ -105,10 +106,8 @@ class _Progress:
     def result(self) -> ProfileResult:
         if self.complete_before is not None:
             return self.complete_before
-        earlier = self.order.earlier
         profile = self.order.job.plan.profile
         trials = sorted(self.trials, key=lambda trial: trial.trial)
-        seconds = 0.0 if self.begun_s is None else time.monotonic() - self.begun_s
         server = next((trial.server for trial in reversed(trials) if trial.server is not None), None)
         return ProfileResult(
             profile=ProfileFacts.of(profile),
@@ -119,8 +118,16 @@ class _Progress:
             interrupted=self.account.stop is Stop.INTERRUPT,
             stopped_by=self.account.reason(),
             complete=self.account.complete or self.account.stop in (Stop.EXHAUSTED, Stop.DECIDED),
-            seconds=round(seconds + (earlier.seconds if earlier is not None else 0.0), 3),
+            seconds=self._seconds(),
         )
+
+    def _seconds(self) -> float:
+        """Return how long it took; 0: not known, as an earlier run was killed before it could say."""
+        earlier = self.order.earlier
+        if earlier is not None and earlier.trials and not earlier.seconds:
+            return 0.0
+        now = 0.0 if self.begun_s is None else time.monotonic() - self.begun_s
+        return round(now + (earlier.seconds if earlier is not None else 0.0), 3)
 
 
 def _complete(order: Order) -> ProfileResult | None:
@@ -150,6 +157,7 @@ class _Loop:
         try:
             while not all(progress.ended for progress in self._all):
                 self._hand_out()
+                self._require_work()
                 for done in self._executor.wait(POLL_S) if any(progress.running for progress in self._all) else ():
                     self._took(done)
                 self._end_those_that_are_over()
@@ -169,6 +177,15 @@ class _Loop:
             self._by_name[task.job].running.add(task)
             self._publish(TaskBegan(task))
             self._executor.submit(task)
+
+    def _require_work(self) -> None:
+        """Raise RecordingError: a profile waits for a recording that nobody will make."""
+        waiting = [progress for progress in self._all if progress.began and not progress.ended and not progress.over()]
+        if waiting and not any(progress.running for progress in self._all):
+            raise RecordingError(
+                f'cannot examine the recording "{waiting[0].order.recording}": it is not there',
+                hint="Run all of it again, into another folder.",
+            )
 
     def _next_of(self, progress: _Progress) -> Task | None:
         if progress.ended:
@@ -220,11 +237,20 @@ class _Loop:
         result = progress.result()
         if progress.account.stop is Stop.BROKEN and not result.trials:
             return
-        order = progress.order
-        if order.recording is None and result.complete and result is not order.earlier:
-            forget_recordings(order.job, result, self._campaign.command)
         self._results[progress.name] = result
+        self._forget_recordings_of(progress)
         self._publish(ProfileEnded(result))
+
+    def _forget_recordings_of(self, ended: _Progress) -> None:
+        """Remove recordings once all that examine them are done; what a resumed run found there stays as it is."""
+        home = ended.order.recording or recording_folder(ended.order.job.out, 0)
+        users = [one for one in self._all if home == (one.order.recording or recording_folder(one.order.job.out, 0))]
+        results = [self._results.get(one.name) for one in users]
+        done = [result for result in results if result is not None and result.complete]
+        made_here = users[0].order.recording is None
+        new = any(one.order.earlier is not result for one, result in zip(users, results, strict=True))
+        if made_here and new and len(done) == len(users):
+            forget_recordings(users[0].order.job, done, self._campaign.command)
 
     def _cut_short(self, stop: Stop, why: str | None = None) -> None:
         for progress in self._all:

@@ -9,6 +9,7 @@ from crashlab.campaign.budget import Budget
 from crashlab.campaign.executor import Executor, InlineExecutor
 from crashlab.campaign.loop import Campaign, Order
 from crashlab.campaign.pool import PoolExecutor
+from crashlab.campaign.runner import recording_folder
 from crashlab.campaign.task import Job
 from crashlab.confidence import Until
 from crashlab.profile import Profile
@@ -23,6 +24,7 @@ class Asked:
 
     profile: Profile
     recording: Path | None = None  # examine this one instead of recording the profile's workload
+    recording_of: str | None = None  # ... or that of this profile, which is asked for before
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +67,7 @@ class Plan:
                     out=out / one.profile.name,
                 ),
                 trials=self.trials_of(one.profile),
-                recording=one.recording,
+                recording=_recording(one, out),
                 record_again=self.record_again,
                 earlier=(earlier or {}).get(one.profile.name),
             )
@@ -73,6 +75,10 @@ class Plan:
         ]
         budget = Budget(time_limit_s=self.time_limit_s, fail_fast=self.fail_fast, until=self.until)
         return Campaign(orders=orders, budget=budget, command=self.again)
+
+
+def _recording(asked: Asked, out: Path) -> Path | None:
+    return asked.recording if asked.recording_of is None else recording_folder(out / asked.recording_of, 0)
 
 
 def executor_for(workers: int | None, scheduler: str | None = None) -> Executor:

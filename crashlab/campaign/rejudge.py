@@ -8,6 +8,8 @@ from pathlib import Path
 import crashlab
 from crashlab import evidence
 from crashlab.campaign.runrecord import load_run
+from crashlab.errors import EvidenceError
+from crashlab.model import Verdict
 from crashlab.results import ProfileFacts, ProfileResult, RunResult, trial_order
 from crashlab.trial.judged import folders_below, result_of, trial_folders
 
@@ -48,10 +50,13 @@ def judge_run(path: Path) -> RunResult:
     return run
 
 
-def done_so_far(folder: Path) -> dict[str, ProfileResult]:
+def done_so_far(folder: Path, *, any_release: bool = False) -> dict[str, ProfileResult]:
     """Return what a run has done by now, by profile, to go on from there.
 
     Choices: verdicts that this release made are taken as they are; of 2,000 trials to judge each again takes a while.
+
+    Args:
+        any_release: take every verdict that can be read; then nothing is written where each trial has one.
 
     Raises:
         EvidenceError: some of the evidence is damaged.
@@ -67,9 +72,26 @@ def done_so_far(folder: Path) -> dict[str, ProfileResult]:
                 server=record.server,
                 crash_class=record.crash_class,
             )
-        known = record.crashlab == crashlab.__version__ and (trial / evidence.VERDICT).is_file()
-        found[record.profile].trials.append(result_of(trial, verdict=evidence.load_verdict(trial) if known else None))
+        known = any_release or record.crashlab == crashlab.__version__
+        found[record.profile].trials.append(result_of(trial, verdict=_stored_verdict(trial) if known else None))
     return found
+
+
+def _stored_verdict(trial: Path) -> Verdict | None:
+    try:
+        return evidence.load_verdict(trial)
+    except EvidenceError:  # missing, or not as one is today: it can be made again
+        return None
+
+
+def stored_results(folder: Path) -> dict[str, ProfileResult]:
+    """Return what a stored run said of its trials, by profile; only one without a verdict is judged.
+
+    Raises:
+        EvidenceError: there is no evidence of a trial, or some of it is damaged.
+    """
+    trial_folders(folder)  # complains if there is none
+    return done_so_far(folder, any_release=True)
 
 
 def judge_folder(path: Path) -> list[ProfileResult]:

@@ -42,7 +42,7 @@ class Runner:
         self._jobs = {job.name: job for job in jobs}
         self._local = local or (lambda folder: folder)
         self._spares = SpareDirectories()
-        self._explorers: dict[tuple[Path, int], Explorer] = {}
+        self._explorers: dict[tuple[str, Path, int], Explorer] = {}
 
     def run(self, task: Task) -> Outcome:
         """Do a task; its evidence is on disk when this returns.
@@ -68,7 +68,7 @@ class Runner:
         return explorer.try_state(state, task.trial, _empty_folder(job.out, task.trial))
 
     def _explorer(self, job: Job, task: StateTask | RecoveryTask) -> Explorer:
-        key = task.recording, task.level
+        key = job.name, task.recording, task.level  # two jobs may examine one recording, each on a disk of its own
         explorer = self._explorers.pop(key, None)
         if explorer is None:
             while len(self._explorers) >= EXPLORERS_MAX:

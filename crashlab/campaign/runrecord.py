@@ -33,6 +33,7 @@ class AskedRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     profile: dict[str, Any]  # the whole profile after `extends` and `--set`
     recording: str | None = None
+    recording_of: str | None = None  # a profile of this run
 
 
 class PlanRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -184,6 +185,7 @@ def _asked(records: Sequence[AskedRecord]) -> list[Asked]:
         Asked(
             profile=stored_profile(one.profile).profile,
             recording=None if one.recording is None else Path(one.recording),
+            recording_of=one.recording_of,
         )
         for one in records
     ]
@@ -195,6 +197,7 @@ def _plan_record(plan: Plan) -> PlanRecord:
             AskedRecord(
                 profile=ProfileFacts.of(one.profile).resolved,
                 recording=None if one.recording is None else str(one.recording.resolve()),
+                recording_of=one.recording_of,
             )
             for one in plan.asked
         ],

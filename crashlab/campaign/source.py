@@ -31,7 +31,7 @@ class Source:
 
         Args:
             wanted: so many trials will be asked for; it decides what is recorded ahead of need, and nothing else.
-            given: examine this recording instead of making one.
+            given: examine this recording instead of making one; another job of the campaign may still have to make it.
             again: record once more when a recording has no more states.
         """
         self._job = job
@@ -74,6 +74,8 @@ class Source:
 
     def _recorded(self) -> Tasks:
         if self._given is not None:
+            while not (self._given / recording.RECORDING).is_file():
+                yield None
             yield from self._states(self._given, 0, None)
             return
         for number in count():

@@ -17,9 +17,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from crashlab.campaign.events import Event, TrialDone
+from crashlab.campaign.rejudge import stored_results
 from crashlab.campaign.runrecord import CAMPAIGN
 from crashlab.errors import EvidenceError
 from crashlab.results import RunResult, TrialResult
+from crashlab.trial.judged import folders_below
 
 INDEX = "campaign.sqlite"
 SCHEMA = 1
@@ -71,8 +73,11 @@ class Filter:
 class Store:
     """The index of one run, open for writing. `close` it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, db: sqlite3.Connection | None = None) -> None:
         """Open the index of a run's folder, or make it.
+
+        Args:
+            db: an index that is open already, such as one in memory.
 
         Raises:
             EvidenceError: it cannot be written.
@@ -80,7 +85,7 @@ class Store:
         self._folder = folder
         path = folder / INDEX
         try:
-            self._db = _opened(path)
+            self._db = db or _opened(path)
         except sqlite3.DatabaseError as error:
             raise EvidenceError(f'could not write index "{path}": {error}') from error
 
@@ -131,6 +136,14 @@ class Store:
         for *values, codes in self._db.execute(query, asdict(asked)):
             yield TrialRow(**dict(zip(names, values, strict=True)), codes=json.loads(codes))
 
+    def profiles(self) -> list[str]:
+        """Return the profiles that have trials, by name."""
+        return [name for (name,) in self._db.execute("SELECT DISTINCT profile FROM trial ORDER BY profile")]
+
+    def codes(self) -> list[str]:
+        """Return the codes of all findings."""
+        return [code for (code,) in self._db.execute("SELECT DISTINCT code FROM finding ORDER BY code")]
+
     def close(self) -> None:
         """Let go of it; what was noted stays."""
         self._db.close()
@@ -150,6 +163,36 @@ def reindex(folder: Path, run: RunResult) -> None:
             store.add(result.profile.name, result.trials)
 
 
+def opened_to_read(folder: Path) -> Store:
+    """Return the index of a run, or, if none can be read or it lacks trials, one in memory, made from the evidence.
+
+    Close it. Nothing is written, unless a trial has no verdict yet.
+
+    Raises:
+        EvidenceError: there is no evidence of a trial, or some of it is damaged.
+    """
+    path = (folder / INDEX).resolve()
+    stored = sum(1 for _ in folders_below(folder))
+    with contextlib.suppress(sqlite3.DatabaseError):  # none, damaged, or in need of a repair
+        db = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
+        with contextlib.suppress(sqlite3.DatabaseError):
+            (schema,) = db.execute("PRAGMA user_version").fetchone()
+            (trials,) = db.execute("SELECT count(*) FROM trial").fetchone()
+            if schema == SCHEMA and trials >= max(stored, 1):
+                return Store(folder, db)
+        db.close()
+    db = sqlite3.connect(":memory:")
+    _make_tables(db)
+    store = Store(folder, db)
+    for name, result in stored_results(folder).items():
+        store.add(name, result.trials)
+    return store
+
+
+def _make_tables(db: sqlite3.Connection) -> None:
+    db.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {SCHEMA}; COMMIT")
+
+
 def _opened(path: Path) -> sqlite3.Connection:
     db = _connected(path)
     (schema,) = db.execute("PRAGMA user_version").fetchone()
@@ -159,7 +202,7 @@ def _opened(path: Path) -> sqlite3.Connection:
         db = _connected(path)
         schema = 0
     if schema == 0:
-        db.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {SCHEMA}; COMMIT")
+        _make_tables(db)
     return db
 
 

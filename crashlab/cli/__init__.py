@@ -16,6 +16,8 @@ import click
 from crashlab import __version__
 from crashlab.cli.clean import clean
 from crashlab.cli.inspect import doctor, explain, profiles, validate
+from crashlab.cli.matrix import matrix
+from crashlab.cli.questions import compare, results
 from crashlab.cli.recordings import explore, record, show
 from crashlab.cli.reports import show_error
 from crashlab.cli.run import run
@@ -46,7 +48,10 @@ def cli() -> None:
     """Crash real PostgreSQL servers, recover them, and say what was lost and what is corrupt."""
 
 
-for command in (run, judge, replay, record, explore, show, profiles, validate, explain, doctor, clean):
+for command in (
+    *(run, matrix, results, compare, judge, replay),
+    *(record, explore, show, profiles, validate, explain, doctor, clean),
+):
     command.context_settings.update(HELP)  # click asks a command first, and keeps the answer
     cli.add_command(command)
 

@@ -8,7 +8,7 @@ Choices:
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -99,6 +99,23 @@ class Reports:
         if self._json_only:
             sys.stdout.buffer.write(json_report.report_bytes(run))
         return code
+
+
+def json_target_checked(target: str | None) -> None:
+    """Raise EvidenceError: a file that is named for JSON cannot be written."""
+    if target is not None and target != "-":
+        _require_writable("--json", Path(target))
+
+
+def write_json(target: str, value: Any) -> None:
+    """Write a value as one JSON document, to a file or, for "-", to stdout. Raises EvidenceError: the file cannot."""
+    import msgspec
+
+    content = msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n"
+    if target == "-":
+        sys.stdout.buffer.write(content)
+    else:
+        _write(Path(target), content)
 
 
 def _require_writable(option: str, target: Path) -> None:

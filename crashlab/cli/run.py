@@ -98,8 +98,8 @@ def run(
 
     hands = Hands(workers, scheduler)
     if resume is not None:
-        _refuse_with_resume(context)
-        return _resume(resume, time_limit, Reports(telling), hands)
+        refuse_with_resume(context)
+        return resume_run(resume, time_limit, Reports(telling), hands)
     if not profiles:
         raise click.UsageError("Missing argument 'PROFILE...'.", context)
     wanted = [profile for name in profiles for profile in expand(name, overrides)]
@@ -144,7 +144,8 @@ RESUMABLE = {
 """What may be said anew when a run is resumed; all else is as it was asked for then."""
 
 
-def _refuse_with_resume(context: click.Context) -> None:
+def refuse_with_resume(context: click.Context) -> None:
+    """Raise click.UsageError: something is asked for that a resumed run has been told already."""
     for parameter in context.command.params:
         name = parameter.name or ""
         given = context.get_parameter_source(name) not in (None, ParameterSource.DEFAULT)
@@ -153,7 +154,7 @@ def _refuse_with_resume(context: click.Context) -> None:
             raise click.UsageError(f"--resume goes on with what was asked for: leave out {said}")
 
 
-def _resume(folder: Path, time_limit: float | None, reports: Reports, hands: Hands) -> int:
+def resume_run(folder: Path, time_limit: float | None, reports: Reports, hands: Hands) -> int:
     """Go on with exactly what is missing of a stored run."""
     from crashlab.campaign import done_so_far, load_plan
 
@@ -217,6 +218,8 @@ def run_plan(
         with Watch(reports.progress, None if None in total else sum(filter(None, total))) as watch:
             campaign = plan.campaign(folder, earlier)
             done = run_campaign(campaign, executor, store.handle, follow, watch.handle)
+        for result in done.profiles:  # some may have to be run again in another way: their recording is gone
+            store.add(result.profile.name, result.trials)
     return reports.finish(done, folder, plan)
 
 

@@ -2,6 +2,8 @@
 
 The table and the findings go to one console, progress to another: a bar on a terminal, elsewhere a line a trial.
 Quiet is the table and one line for each finding, usual is with its paragraph, verbose with its timeline.
+Cells of the matrix have a table of their own; of their findings only verbose tells also what was permitted: it is there
+to be seen.
 """
 
 import textwrap
@@ -14,6 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from crashlab.model import Family
+from crashlab.report.matrix import HEADS, CellResult, cell_results, legend, matrix_line
+from crashlab.report.statistics import statistics_line
 from crashlab.report.story import Length, follow_up, story
 from crashlab.report.summary import (
     EVERY_PROMISE_KEPT,
@@ -63,10 +67,16 @@ def print_results(target: Console, run: RunResult, length: Length) -> None:
     for server in servers:
         target.print(server, soft_wrap=True)
     target.print()
-    target.print(_table(results))
-    target.print()
-    _print_verdicts(target, results, length)
-    told = distinct_findings(results)
+    cells = cell_results(results)
+    others = [result for result in results if not any(result is one.result for one in cells)]
+    if others:
+        target.print(_table(others))
+        target.print()
+        _print_statistics(target, others, length)
+        _print_verdicts(target, others, length)
+    if cells:
+        _print_matrix(target, cells)
+    told = distinct_findings(results if length is Length.TIMELINE else [*others, *_to_be_explained(cells)])
     for found in told:
         _print_finding(target, found, length)
     if told and length is Length.LINE:
@@ -99,6 +109,35 @@ def _table(results: Sequence[ProfileResult]) -> Table:
             *(Text(str(number), "" if number else "dim") for number in numbers),
         )
     return table
+
+
+def _print_matrix(target: Console, told: Sequence[CellResult]) -> None:
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for head in HEADS:
+        table.add_column(head, justify="right" if head == "states" else "left", overflow="fold")
+    for one in told:
+        *cells, observed = one.row
+        table.add_row(*cells, Text(observed, _STYLES[one.promise]))
+    target.print(table)
+    target.print()
+    for line in legend(told):
+        _print_wrapped(target, line, "promised ", hanging="  ")
+    target.print(f"\nmatrix: {matrix_line(told)}\n", soft_wrap=True)
+    _print_verdicts(target, _to_be_explained(told), Length.LINE)
+
+
+def _to_be_explained(told: Sequence[CellResult]) -> list[ProfileResult]:
+    return [one.result for one in told if one.promise in ("broken", "inconclusive")]
+
+
+def _print_statistics(target: Console, results: Sequence[ProfileResult], length: Length) -> None:
+    lines = [(result.profile.name, statistics_line(result)) for result in results]
+    if length is Length.LINE or not any(line for _, line in lines):
+        return
+    for name, line in lines:
+        if line is not None:
+            target.print(f"{name}: {line}", soft_wrap=True)
+    target.print()
 
 
 def _print_verdicts(target: Console, results: Sequence[ProfileResult], length: Length) -> None:

@@ -13,6 +13,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 import crashlab
 from crashlab.model import AsyncWindow, Clause
 from crashlab.oracle.codes import CODES
+from crashlab.report.matrix import HEADS, cell_results, legend, matrix_line
+from crashlab.report.statistics import statistics_line
 from crashlab.report.story import follow_up, printable, story
 from crashlab.report.summary import closing, counted, distinct_findings, promise, sentence, tally
 from crashlab.report.window import histogram, window_line, windows
@@ -71,6 +73,7 @@ def report_bytes(run: RunResult, code: int) -> bytes:
             for result in run.profiles
             if result.server
         ),
+        matrix=_matrix(run),
         profiles=[_profile(result, number) for number, result in enumerate(run.profiles)],
         findings=[
             {
@@ -94,12 +97,21 @@ def _profile(result: ProfileResult, number: int) -> dict[str, Any]:
         "tally": tally(result),
         "promise": promise(result),
         "sentence": sentence(result),
+        "statistics": statistics_line(result),
         "clauses": [(clause, *_manual(clause)) for clause in _clauses(result)],
         "window": window_line(result),
         "chart": _chart(found) if found else None,
         "trials": [(_anchor(number, trial.trial), trial) for trial in result.trials],
         "lines": [[story(finding) for finding in trial.verdict.findings] for trial in result.trials],
     }
+
+
+def _matrix(run: RunResult) -> dict[str, Any] | None:
+    told = cell_results(run.profiles)
+    if not told:
+        return None
+    rows = [(f"profile-{_number(run, one.result)}", one.promise, one.row) for one in told]
+    return {"heads": HEADS, "rows": rows, "legend": legend(told), "line": matrix_line(told)}
 
 
 def _number(run: RunResult, result: ProfileResult) -> int:

@@ -4,6 +4,8 @@ Schema 1: one profile is an object, several are a list of them. Keys are only ev
 Paths are absolute and without symbolic links, so that a run and each later judgement of it say the same, wherever they
 are asked. `command` runs all of it again; null where nobody noted it. `async_window` is null where no asynchronous
 commit was lost.
+`statistics` are about the profile's trials together; what is not known is null. `matrix` is null unless the profile is
+a cell of `crashlab matrix`.
 `promise` is null where a trial is inconclusive; `server` is null where none came up; `injection` is the last fault,
 the one that crashed the server, and `injections` are all of them. `state` is the crash state of a recorded trial.
 A profile that an error of the environment cut short has `error` with primary, detail and hint.
@@ -16,6 +18,8 @@ from typing import Any
 import msgspec
 
 import crashlab
+from crashlab.report.matrix import as_json
+from crashlab.report.statistics import statistics
 from crashlab.report.summary import promise, sentence, tally
 from crashlab.report.window import summarise, windows
 from crashlab.results import ProfileResult, RunResult, TrialResult, replay_command
@@ -52,6 +56,8 @@ def _profile(result: ProfileResult, command: str | None) -> dict[str, Any]:
         "trials": [_trial(trial) for trial in result.trials],
         "tally": asdict(tally(result)),
         "async_window": None if window is None else asdict(window),
+        "statistics": asdict(statistics(result)),
+        "matrix": as_json(result),
     }
 
 

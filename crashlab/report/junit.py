@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 
 from crashlab.errors import CrashlabError
 from crashlab.model import Finding, Outcome, PromiseStatus
+from crashlab.report.statistics import statistics_line
 from crashlab.report.story import follow_up, printable, story
 from crashlab.report.summary import tally
 from crashlab.results import ProfileResult, RunResult, TrialResult
@@ -44,6 +45,7 @@ def _suite(result: ProfileResult, error: CrashlabError | None) -> ElementTree.El
         "crash_class": str(result.crash_class),
         "postgresql_version": server.version if server else "",
         "server": f"{server.kind} {server.source}" if server else "",
+        "statistics": statistics_line(result) or "",
     }
     for name, value in described.items():
         ElementTree.SubElement(properties, "property", name=name, value=printable(value))

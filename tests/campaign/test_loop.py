@@ -34,7 +34,8 @@ from crashlab.confidence import Until
 from crashlab.errors import ServerError
 from crashlab.exploration.addresses import Address
 from crashlab.profile import load_profile
-from crashlab.results import ProfileResult, RunResult, ServerChoice, TrialResult
+from crashlab.results import ProfileResult, RunResult, TrialResult
+from crashlab.server import ServerChoice
 from crashlab.trial.setup import TrialPlan
 from tests.made_results import broken, inconclusive, intact
 
@@ -257,9 +258,14 @@ def test_the_time_is_shared_and_each_profile_has_its_part(tmp_path, monkeypatch)
         time.sleep(0.01)
         return answered(task)
 
-    shares = []
+    shares: list[float | None] = []
     start = Account.start
-    monkeypatch.setattr(Account, "start", lambda self, share_s: (shares.append(share_s), start(self, share_s)))
+
+    def noted(self: Account, share_s: float | None) -> None:
+        shares.append(share_s)
+        start(self, share_s)
+
+    monkeypatch.setattr(Account, "start", noted)
     begun = time.monotonic()
     orders = [order(tmp_path, name, None) for name in ("kill9-all", "kill9-backend", "kill9-walwriter")]
     result = run_with(ByHand(answer), *orders, budget=Budget(time_limit_s=0.6))

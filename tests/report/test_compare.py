@@ -1,0 +1,79 @@
+"""What is said of two runs: every difference by name, and no difference where chance explains it."""
+
+from dataclasses import replace
+
+import msgspec
+import pytest
+
+from crashlab.report.compare import compare, comparison_lines
+from crashlab.results import ProfileFacts, ProfileResult, TrialResult
+from tests.made_results import FACTS, broken, inconclusive, intact, permitted_loss, result, void
+
+
+def changed(made: ProfileResult, *, seconds: dict[str, float] | None = None, **tables: object) -> ProfileResult:
+    """A result of the same profile with other tables, or whose trials took other times."""
+    facts = ProfileFacts.stored({**made.profile.resolved, **tables})
+    trials = made.trials if seconds is None else [replace(trial, seconds=seconds) for trial in made.trials]
+    return replace(made, profile=facts, trials=trials)
+
+
+def by_name(*results: ProfileResult) -> dict[str, ProfileResult]:
+    """Results as a stored run has them."""
+    return {one.profile.name: one for one in results}
+
+
+def trials(*kinds: tuple[int, object]) -> list[TrialResult]:
+    """So many trials of each kind, numbered."""
+    made = [kind for count, kind in kinds for _ in range(count)]
+    return [kind(number) for number, kind in enumerate(made)]  # type: ignore[operator]
+
+
+def test_a_run_and_itself_differ_in_nothing():
+    """No change, no code, no time, and no conclusion from chance; also where nothing could be judged."""
+    for made in (by_name(result("kill9-all", broken(), intact(1))), by_name(result("kill9-all", inconclusive()))):
+        found = compare(made, made)
+        (one,) = found.profiles
+        assert (one.changes, one.codes_gone, one.codes_new, one.seconds) == ([], [], [], {})
+        assert [shares.p for shares in one.shares] == [pytest.approx(1), pytest.approx(1)]
+        assert not found.more_than_chance
+        assert list(comparison_lines(found))[-1] == "Outcomes: no difference seen."
+
+
+def test_each_kind_of_difference_is_named():
+    """Profiles of one run only, keys of the profile, the server's own settings, codes, phases of a trial."""
+    before = result("kill9-all", permitted_loss(), intact(1))
+    after = changed(result("kill9-all", broken(), intact(1)), seconds={"total": 0.9, "recovery": 0.2}, trials=77)
+    settings = {"fsync": "on", "port": "5555", "wal_level": "logical"}
+    after.server = msgspec.structs.replace(FACTS, version="17.10", settings=settings)
+    found = compare(by_name(before, result("quick")), by_name(after, result("async-commit")), ignored={"port"})
+    assert (found.only_before, found.only_after) == (["quick"], ["async-commit"])
+    (one,) = found.profiles
+    assert [str(change) for change in one.changes] == [
+        f"trials: {before.profile.resolved['trials']} -> 77",
+        "server version: 18.6 -> 17.10",
+        "fsync, as read back: off -> on",
+        "wal_level, as read back: - -> logical",
+    ]
+    assert one.outcomes == {"intact": (1, 1), "loss": (1, 0), "corruption": (0, 1)}
+    assert one.promises == {"kept": (2, 1), "broken": (0, 1)}
+    assert (one.codes_gone, one.codes_new) == (["LOSS-ASYNC-WINDOW"], ["CORRUPT-HOLE"])
+    assert one.seconds == {"total": (0.7, 0.9), "recovery": (None, 0.2)}
+    text = "\n".join(comparison_lines(found))
+    assert "kept 2 of 2 (100 %) -> 1 of 2 (50 %)" in text
+    assert "0 broken in 2: at most 77.6 % at 95 % -> 1 broken in 2: at least 2.53 % and at most 97.5 %" in text
+
+
+def test_only_what_chance_does_not_explain_is_called_a_difference():
+    """5 of 20 against 0 of 20 is p = 0.047: a difference for one profile, none among two; void trials prove nothing."""
+    guilty, innocent = (
+        result("kill9-all", *trials((5, broken), (15, intact))),
+        result("kill9-all", *trials((20, intact))),
+    )
+    alone = compare(by_name(innocent), by_name(guilty))
+    assert [round(one.p, 4) for one in alone.profiles[0].shares] == [0.0471, 0.0471]
+    assert alone.more_than_chance
+    assert list(comparison_lines(alone))[-1] == "Something differs by more than chance."
+    other = result("quick", intact())
+    assert not compare(by_name(innocent, other), by_name(guilty, other)).more_than_chance
+    harmed = compare(by_name(innocent), by_name(result("kill9-all", *trials((20, void)))))
+    assert [one.more_than_chance for one in harmed.profiles[0].shares] == [False, True]
