@@ -10,7 +10,7 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import pytest
 
@@ -33,6 +33,7 @@ from crashlab.campaign.task import (
 from crashlab.confidence import Until
 from crashlab.errors import ServerError
 from crashlab.exploration.addresses import Address
+from crashlab.exploration.recording import RECORDING
 from crashlab.profile import load_profile
 from crashlab.results import ProfileResult, RunResult, TrialResult
 from crashlab.server import ServerChoice
@@ -199,9 +200,14 @@ def test_a_recording_without_more_states_is_followed_by_another(room, tmp_path, 
     assert result.stopped_by is None
 
 
-@pytest.mark.parametrize("more", [{"record_again": False}, {"recording": Path("given")}])
-def test_if_no_other_recording_is_wanted_the_run_says_how_many_states_there_were(more, tmp_path, states):
+@pytest.mark.parametrize("given", [False, True])
+def test_if_no_other_recording_is_wanted_the_run_says_how_many_states_there_were(given, tmp_path, states):
     """That is the end of it: complete, with fewer than asked for."""
+    more: dict[str, Any] = {"record_again": False}
+    if given:
+        more = {"recording": tmp_path / "given"}
+        (tmp_path / "given").mkdir()
+        (tmp_path / "given" / RECORDING).touch()
 
     def answer(task: Task) -> Outcome:
         return NoSuchState() if isinstance(task, StateTask) and task.address.number > 0 else answered(task)
