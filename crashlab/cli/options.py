@@ -1,8 +1,8 @@
 """Which options do several commands share, and how are their values checked and completed?"""
 
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from crashlab.cli.out_folder import BASE
+from crashlab.report.formats import FORMATS, STDOUT, Format
 from crashlab.server import SERVER_KINDS, ServerChoice
 from crashlab.server.kinds import AUTO
 
@@ -132,9 +133,7 @@ keep_option = click.option(
 )
 
 REPORT_OPTIONS = (
-    click.option("--json", "json_target", metavar="FILE|-", help="Write the JSON report; - is stdout."),
-    click.option("--junit-xml", "junit_target", metavar="FILE", help="Write a JUnit XML report."),
-    click.option("--html", "html_target", metavar="FILE", help="Write the report as one HTML page."),
+    *(click.option(form.option, form.parameter, metavar=form.metavar, help=form.help) for form in FORMATS),
     click.option("-q", "--quiet", is_flag=True, help="Only the table, and one line for each finding."),
     click.option("-v", "--verbose", is_flag=True, help="With the timeline of each finding."),
 )
@@ -144,35 +143,30 @@ REPORT_OPTIONS = (
 class Telling:
     """Where and at what length results are to be told."""
 
-    json_target: str | None = None
-    junit_target: str | None = None
-    html_target: str | None = None
+    targets: Mapping[Format, str] = field(default_factory=dict)  # files; or STDOUT, instead of the console's report
     quiet: bool = False
     verbose: bool = False
 
-    def files(self) -> list[tuple[str, str]]:
-        """Return each option that names a file, with the name."""
-        named = (("--json", self.json_target), ("--junit-xml", self.junit_target), ("--html", self.html_target))
-        return [(option, target) for option, target in named if target and (option, target) != ("--json", "-")]
+    @property
+    def on_stdout(self) -> Format | None:
+        """What is to be on stdout and nothing else; None: the console's report."""
+        return next((form for form, target in self.targets.items() if form.to_stdout and target == STDOUT), None)
+
+    def files(self) -> list[tuple[Format, Path]]:
+        """Return each form that goes into a file, with the file."""
+        return [(form, Path(target)) for form, target in self.targets.items() if form is not self.on_stdout]
 
 
 def report_options(command: Callable[..., int]) -> Callable[..., int]:
     """Give a command the options of all reports; it is called with all of them as one argument, `telling`."""
 
     @functools.wraps(command)
-    def told(
-        *,
-        json_target: str | None,
-        junit_target: str | None,
-        html_target: str | None,
-        quiet: bool,
-        verbose: bool,
-        **others: Any,
-    ) -> int:
+    def told(*, quiet: bool, verbose: bool, **others: Any) -> int:
+        targets = {form: others.pop(form.parameter) for form in FORMATS}
         if quiet and verbose:
             raise click.UsageError("--quiet and --verbose exclude each other")
-        telling = Telling(json_target, junit_target, html_target, quiet, verbose)
-        return command(telling=telling, **others)
+        given = {form: target for form, target in targets.items() if target}
+        return command(telling=Telling(given, quiet, verbose), **others)
 
     for option in reversed(REPORT_OPTIONS):
         told = option(told)

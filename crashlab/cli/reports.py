@@ -2,7 +2,7 @@
 
 Choices:
     Report files are opened before any server starts: a typing mistake must not cost a run.
-    With `--json -` stdout is the JSON document and nothing else.
+    With `--json -` stdout is that document and nothing else.
 """
 
 import os
@@ -38,11 +38,10 @@ class Reports:
         from crashlab.report.console import console
 
         self._telling = telling
-        self._json_only = telling.json_target == "-"
-        self.out = console(stderr=self._json_only)
+        self.out = console(stderr=telling.on_stdout is not None)
         self.progress = console(stderr=True, quiet=telling.quiet)
-        for option, target in telling.files():
-            _require_writable(option, Path(target))
+        for form, target in telling.files():
+            _require_writable(form.option, target)
 
     def finish(self, run: "RunResult", folder: Path, plan: "Plan | None" = None) -> int:
         """Print and write what was run, beside its evidence too; return the exit code.
@@ -76,28 +75,21 @@ class Reports:
         return self._tell(run, evidence_code(run), None)
 
     def _tell(self, run: "RunResult", code: int, folder: Path | None) -> int:
-        from crashlab.report import json_report, junit
         from crashlab.report.console import print_closing, print_results
         from crashlab.report.github import annotations
         from crashlab.report.story import Length
 
         telling = self._telling
-        if telling.junit_target:
-            _write(Path(telling.junit_target), junit.report_bytes(run))
-        if telling.html_target:
-            from crashlab.report import html_report
-
-            _write(Path(telling.html_target), html_report.report_bytes(run, code))
-        if telling.json_target and not self._json_only:
-            _write(Path(telling.json_target), json_report.report_bytes(run))
+        for form, target in telling.files():
+            _write(target, form.content(run, code))
         length = Length.LINE if telling.quiet else Length.TIMELINE if telling.verbose else Length.PARAGRAPH
         print_results(self.out, run, length)
         print_closing(self.out, run, code, folder)
         if os.environ.get("GITHUB_ACTIONS"):
             for line in annotations(run):
-                click.echo(line, err=self._json_only)
-        if self._json_only:
-            sys.stdout.buffer.write(json_report.report_bytes(run))
+                click.echo(line, err=telling.on_stdout is not None)
+        if telling.on_stdout is not None:
+            sys.stdout.buffer.write(telling.on_stdout.content(run, code))
         return code
 
 

@@ -31,6 +31,7 @@ from crashlab.cli.out_folder import claimed, claimed_again, point_latest
 from crashlab.cli.reports import Reports
 from crashlab.cli.signals import signals_interrupt
 from crashlab.errors import UsageProblem
+from crashlab.report.formats import FORMATS
 from crashlab.server import ServerChoice
 from crashlab.server.choose import options_of
 from crashlab.server.kinds import AUTO
@@ -117,7 +118,7 @@ def run(
         trial_timeout_s=trial_timeout,
     )
     if dry_run:
-        if telling.json_target or telling.files():
+        if telling.targets:
             raise click.UsageError("--dry-run makes no report: leave out --json, --junit-xml and --html")
         from crashlab.cli.dry_run import print_plan
 
@@ -139,7 +140,8 @@ class Hands:
 
 RESUMABLE = {
     *("resume", "time_limit", "workers", "scheduler"),
-    *("json_target", "junit_target", "html_target", "quiet", "verbose"),
+    *(form.parameter for form in FORMATS),
+    *("quiet", "verbose"),
 }
 """What may be said anew when a run is resumed; all else is as it was asked for then."""
 

@@ -27,7 +27,7 @@ from crashlab.results import ProfileResult, RunResult, TrialResult, replay_comma
 SCHEMA = 1
 
 
-def report_bytes(run: RunResult) -> bytes:
+def report_bytes(run: RunResult, code: int = 0) -> bytes:
     """Return the report as one JSON document, with a final newline."""
     reports = [_profile(result, run.command) for result in run.profiles]
     if (error := run.error) is not None:

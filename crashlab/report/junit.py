@@ -17,7 +17,7 @@ from crashlab.report.summary import tally
 from crashlab.results import ProfileResult, RunResult, TrialResult
 
 
-def report_bytes(run: RunResult) -> bytes:
+def report_bytes(run: RunResult, code: int = 0) -> bytes:
     """Return a JUnit XML document."""
     root = ElementTree.Element("testsuites", name="crashlab")
     for result in run.profiles:
