@@ -9,12 +9,17 @@ from crashlab.model import PromiseStatus
 from crashlab.results import TrialResult
 
 
+IN_VAIN_MAX = 50
+"""So many trials without one that a rule could count, and it will never be sure."""
+
+
 class Stop(Enum):
     """Why no more trials of a profile are begun, in words; the number of trials that were asked for needs none."""
 
     TIME_LIMIT = "time limit"
     BROKEN = "first broken promise"
     DECIDED = "the rule {until}"
+    UNDECIDABLE = "the rule {until}, which needs trials for which something was promised and that can be judged"
     EXHAUSTED = "a recording with only {done} such crash states"
     INTERRUPT = "interrupt"
     ERROR = "an error: {why}"
@@ -37,7 +42,7 @@ class Account:
         self._budget = budget
         self._trials = trials
         self._deadline: float | None = None
-        self._broken = 0
+        self._broken = self._promised = 0
         self.begun = 0  # trials that are done or on their way
         self.done = 0
         self.stop: Stop | None = None
@@ -50,12 +55,15 @@ class Account:
     def note(self, trial: TrialResult) -> None:
         """Count a trial that is done."""
         self.done += 1
-        self._broken += trial.verdict.promise is PromiseStatus.BROKEN
-        judged = trial.verdict.promise is not None
-        if self._budget.fail_fast and trial.verdict.promise is PromiseStatus.BROKEN:
+        promise, until = trial.verdict.promise, self._budget.until
+        self._broken += promise is PromiseStatus.BROKEN
+        self._promised += promise in (PromiseStatus.KEPT, PromiseStatus.BROKEN)
+        if self._budget.fail_fast and promise is PromiseStatus.BROKEN:
             self.end(Stop.BROKEN)
-        elif self._budget.until is not None and judged and self._budget.until.decided(self._broken, self.done):
+        elif until is not None and until.decided(self._broken, self._promised):
             self.end(Stop.DECIDED)
+        elif until is not None and self.done >= IN_VAIN_MAX and not self._promised:
+            self.end(Stop.UNDECIDABLE)
 
     def allows(self) -> bool:
         """Say whether another trial may begin now."""

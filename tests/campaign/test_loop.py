@@ -253,8 +253,11 @@ def test_a_rule_ends_a_profile_once_it_is_sure(tmp_path):
     assert result.stopped_by == "the rule 95%<10%"
     assert result.complete
     unsure = ByHand(lambda task: answered(task, inconclusive()), 2)
-    (result,) = run_with(unsure, order(tmp_path, "kill9-all", 60), budget=rule).profiles
-    assert len(result.trials) == 60
+    (result,) = run_with(unsure, order(tmp_path, "kill9-all", None), budget=rule).profiles
+    assert 50 <= len(result.trials) <= 51
+    assert result.stopped_by is not None
+    assert result.stopped_by.startswith("the rule 95%<10%, which needs trials")
+    assert not result.complete
 
 
 def test_the_time_is_shared_and_each_profile_has_its_part(tmp_path, monkeypatch):
