@@ -8,7 +8,6 @@ from crashlab.confidence import Until
 from crashlab.model import PromiseStatus
 from crashlab.results import TrialResult
 
-
 IN_VAIN_MAX = 50
 """So many trials without one that a rule could count, and it will never be sure."""
 
