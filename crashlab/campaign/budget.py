@@ -24,6 +24,10 @@ class Stop(Enum):
     ERROR = "an error: {why}"
 
 
+ENDINGS = (Stop.TIME_LIMIT, Stop.EXHAUSTED, Stop.INTERRUPT, Stop.ERROR)
+"""Reasons that are none once as many trials are done as were asked for."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Budget:
     """What a run may cost. The time is that of all profiles together."""
@@ -82,7 +86,7 @@ class Account:
 
     def reason(self) -> str | None:
         """Say why there are fewer trials than asked for; None: there are not."""
-        if self.stop is None or (self.complete and self.stop in (Stop.TIME_LIMIT, Stop.EXHAUSTED)):
+        if self.stop is None or (self.complete and self.stop in ENDINGS):
             return None
         said = self.stop.value.format(done=self.done, until=self._budget.until, why=self._why)
         counted = self.stop in (Stop.TIME_LIMIT, Stop.INTERRUPT)

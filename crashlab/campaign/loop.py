@@ -115,7 +115,7 @@ class _Progress:
             server=server,
             crash_class=profile.crash_class,
             trials=trials,
-            interrupted=self.account.stop is Stop.INTERRUPT,
+            interrupted=self.account.stop is Stop.INTERRUPT and not self.account.complete,
             stopped_by=self.account.reason(),
             complete=self.account.complete or self.account.stop in (Stop.EXHAUSTED, Stop.DECIDED),
             seconds=self._seconds(),
@@ -257,6 +257,10 @@ class _Loop:
             if not progress.ended and (progress.began or progress.earlier):
                 progress.account.end(stop, why)
                 self._end(progress)
+        waiting = [progress for progress in self._all if not progress.ended]
+        if stop is Stop.INTERRUPT and waiting and not any(one.interrupted for one in self._results.values()):
+            waiting[0].account.end(stop)  # it came between two profiles: the next one is what it has cut short
+            self._end(waiting[0])
 
     def _publish(self, event: Event) -> None:
         for handler in self._handlers:

@@ -29,7 +29,7 @@ def main() -> None:
     serve(parent_pid)
     # Ctrl-C reaches the whole process group; the parent decides what it means. An exec'd server has it as default.
     signal.signal(signal.SIGINT, lambda number, frame: None)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _end)
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     if os.getppid() != parent_pid:
         return  # it died before it could be asked for a signal
@@ -39,6 +39,12 @@ def main() -> None:
     dispose_all()
     sys.stdout.flush()
     os._exit(0)  # nothing is left to be done; threads of drivers must not hold it up
+
+
+def _end(number: int, frame: object) -> None:
+    """Give up the task; a parent that ends may say so twice, and tidying up is not to be cut short."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _serve(parent: Connection) -> None:

@@ -305,6 +305,22 @@ def test_an_interrupt_or_an_error_tells_what_was_finished(end, tmp_path):
     assert result.error is (None if interrupted else end)
 
 
+@pytest.mark.parametrize("names", [("kill9-all",), ("kill9-all", "kill9-backend")])
+def test_an_interrupt_after_the_last_trial_of_a_profile_cuts_short_the_next_one_only(names, tmp_path):
+    """What is complete is not interrupted, now or when the run is resumed; the run is, if anything was left to do."""
+
+    def interrupt(event: Event) -> None:
+        if isinstance(event, TrialDone) and event.result.trial == 2:
+            raise KeyboardInterrupt
+
+    orders = [order(tmp_path, name, 3) for name in names]
+    result = run(Campaign(orders=orders), ByHand(answered), [interrupt])
+    assert [(one.complete, one.interrupted, one.stopped_by) for one in result.profiles] == [
+        (True, False, None),
+        (False, True, "interrupt, 0 of 3 trials"),
+    ][: len(names)]
+
+
 def test_a_bug_in_a_worker_is_a_bug_of_the_run(tmp_path):
     """It is raised as it is, not told as a result."""
     with pytest.raises(ZeroDivisionError):
