@@ -25,6 +25,7 @@ from crashlab.campaign.executor import Done
 from crashlab.campaign.task import Job, Task
 from crashlab.errors import CrashlabError
 from crashlab.server.base import describe_exit
+from crashlab.server.leftovers import sweep
 
 AHEAD = 1
 DEATHS_MAX = 2
@@ -107,6 +108,7 @@ class PoolExecutor:
         self._workers.remove(worker)
         worker.line.close()
         status = _ended(worker, END_TIMEOUT_S)
+        sweep()  # its server, and its folders
         first, *others = worker.tasks
         self._again.extend(others)
         self._deaths[first] = self._deaths.get(first, 0) + 1

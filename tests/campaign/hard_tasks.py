@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crashlab.campaign.task import LiveTask
+from crashlab.server import owned
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Astray(LiveTask):
 def _kill(job: str, trial: int, once: Path | None) -> LiveTask:
     if once is None or not once.exists():
         if once is not None:
-            once.touch()
+            once.write_text(str(owned.make_folder()))  # what it had made goes with it
         os.kill(os.getpid(), signal.SIGKILL)
     return LiveTask(job, trial)
 
