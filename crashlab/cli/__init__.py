@@ -6,6 +6,7 @@ Choices:
 """
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -58,7 +59,9 @@ for command in (
 
 def main() -> NoReturn:
     """Be the console script."""
-    sys.exit(invoke(sys.argv[1:]))
+    code = invoke(sys.argv[1:])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # what the code says is not taken back while Python ends
+    sys.exit(code)
 
 
 def invoke(args: Sequence[str]) -> int:

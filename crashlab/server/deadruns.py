@@ -143,8 +143,8 @@ def _words(line: str) -> object:
 
 
 @contextmanager
-def taken(run: Run) -> Iterator[bool]:
-    """Say whether nobody else cleans up after a run right now, and keep it so. Nobody waits for it: it is done."""
+def taken(run: Run, *, timeout_s: float = 0.0) -> Iterator[bool]:
+    """Say whether nobody else cleans up after a run right now, and keep it so; wait so long for whoever does."""
     if run.file is None:
         yield True
         return
@@ -154,11 +154,18 @@ def taken(run: Run) -> Iterator[bool]:
         yield False
         return
     try:
+        yield _locked(fd, time.monotonic() + timeout_s)
+    finally:
+        os.close(fd)
+
+
+def _locked(fd: int, deadline: float) -> bool:
+    while True:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            yield False
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(POLL_S)
         else:
-            yield True
-    finally:
-        os.close(fd)
+            return True

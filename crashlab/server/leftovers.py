@@ -29,6 +29,8 @@ from crashlab.server.privileges import server_user
 from crashlab.server.processes import PROC
 
 KILL_TIMEOUT_S = 10.0
+OTHERS_TIMEOUT_S = 60.0
+"""For another process that cleans up after the same run, such as one that has just been started."""
 TITLE_CHARACTERS_MAX = 100
 STANDSTILL_ROUNDS = 20
 BLOCK_BYTES = 512  # of stat(2), whatever the file system's are
@@ -310,9 +312,10 @@ def remove(run: Run, *, patient: bool) -> Problems:
     """Remove what a dead run left, its list last; nothing if another process does so right now.
 
     Args:
-        patient: wait for a container that the engine may still be making; else that, and the list, are left for later.
+        patient: wait for a container that the engine may still be making, and for others who clean up; else these,
+            and the list, are left for later.
     """
-    with taken(run) as ours:
+    with taken(run, timeout_s=OTHERS_TIMEOUT_S if patient else 0.0) as ours:
         if not ours:
             return []
         problems: Problems = []

@@ -14,7 +14,7 @@ from pathlib import Path
 from crashlab import evidence
 
 PROFILES = ("power-loss-async", "lying-disk")
-TRIALS = 10
+TRIALS = 16
 SEED = "9"
 PATIENCE_S = 180.0
 Told = dict[str, tuple[bytes, bytes]]
