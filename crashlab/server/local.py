@@ -120,8 +120,7 @@ class LocalServer(Server):
         self._wait_for_leftovers(deadline)
         # Everything of an earlier start is gone, but its process id may be another server's by now. Should this start
         # fail early, its shared memory is still there.
-        self._sysv_segments |= sharedmemory.sysv_segments(self.data_directory)
-        sharedmemory.note(set(), self._sysv_segments)
+        self._note_segments()
         (self.data_directory / "postmaster.pid").unlink(missing_ok=True)
         processes.become_subreaper()
         arguments = [f"{name}={value}" for name, value in self._complete(settings).items()]
@@ -184,8 +183,7 @@ class LocalServer(Server):
         pids = self._members()
         self._note_posix_segments(pids)
         # Whoever owns the directory may remove the file that names it.
-        self._sysv_segments |= sharedmemory.sysv_segments(self.data_directory)
-        sharedmemory.note(self._posix_segments, self._sysv_segments)
+        self._note_segments()
         processes.send(pids, signals.SIGKILL)
         left = self.wait_gone(pids, KILL_TIMEOUT_S)
         if left:
@@ -216,6 +214,13 @@ class LocalServer(Server):
                     owned.remove_folder(folder)
             processes.reap(self._known)
             registry.remove(self)
+
+    def _note_segments(self) -> None:
+        """Note what has come since the last time; to look costs half a millisecond."""
+        assert self.data_directory is not None
+        found = sharedmemory.sysv_segments(self.data_directory)
+        if self._posix_segments or not found <= self._sysv_segments:
+            self._sysv_segments = sharedmemory.note(self._posix_segments, self._sysv_segments | found)
 
     def _note_posix_segments(self, pids: Sequence[int]) -> None:
         if self._in_force.get("dynamic_shared_memory_type") != "mmap":  # whose segments are in the data directory

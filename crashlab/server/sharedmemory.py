@@ -97,8 +97,12 @@ def remove_sysv_segments(segments: set[tuple[int, int]]) -> None:
             ctypes.CDLL(None, use_errno=True).shmctl(segment, IPC_RMID, None)
 
 
-def note(posix: Set[Path], sysv: Set[tuple[int, int]]) -> None:
-    """Put segments on this process's list of what it has made: once their processes are dead, nothing names them."""
+def note(posix: Set[Path], sysv: Set[tuple[int, int]]) -> set[tuple[int, int]]:
+    """Put segments on this process's list of what it has made: once their processes are dead, nothing names them.
+
+    Returns:
+        those of `sysv` that exist.
+    """
     there = existing() if sysv else {}
     for kind, what in owned.listed():  # a server started again has removed those of its last life
         words = what.split(" ")
@@ -112,6 +116,7 @@ def note(posix: Set[Path], sysv: Set[tuple[int, int]]) -> None:
             owned.note("posix segment", f"{path} {path.stat().st_ino}")
     for key, segment in sysv & there.keys():
         owned.note("sysv segment", f"{key} {segment}")
+    return sysv & there.keys()
 
 
 def forget(posix: Set[Path], sysv: Set[tuple[int, int]]) -> None:
