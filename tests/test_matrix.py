@@ -83,7 +83,7 @@ def test_a_mistake_in_only_is_named(only, says):
 
 def test_what_was_asked_for_cannot_be_asked_for_again(capfd):
     """A matrix that is resumed knows its cells."""
-    assert invoke(["matrix", "--resume", "out", "--only", "fsync=on"]) == 2
+    assert invoke(["matrix", "--resume", ".", "--only", "fsync=on"]) == 2
     assert "leave out --only" in capfd.readouterr().err
 
 

@@ -14,6 +14,7 @@ import contextlib
 import logging
 import os
 import queue
+import re
 import shutil
 import time
 from collections.abc import Iterable, Iterator
@@ -45,6 +46,7 @@ from crashlab.results import TrialResult, trial_name
 from crashlab.trial.judged import result_of
 
 AHEAD = 1
+ADDRESS = re.compile(r"((tcp|tls|ws|wss|ucx)://)?[^/\s]+:\d+")
 CONNECT_TIMEOUT_S = 30
 END_TIMEOUT_S = 30
 SLOTS_EVERY_S = 2.0
@@ -61,9 +63,14 @@ class DaskExecutor:
         """Connect to a scheduler, such as tcp://10.0.0.1:8786.
 
         Raises:
-            UsageProblem: dask is not installed.
+            UsageProblem: that is no address, or dask is not installed.
             ServerError: no scheduler answers there.
         """
+        if ADDRESS.fullmatch(scheduler) is None:
+            raise UsageProblem(
+                f'"{scheduler}" is no address of a dask scheduler',
+                hint="Give what dask scheduler prints, such as tcp://10.0.0.1:8786.",
+            )
         try:
             import distributed
         except ImportError as error:
@@ -114,7 +121,7 @@ class DaskExecutor:
             raise ServerError(
                 "could not reach the dask cluster, or it has no worker",
                 detail=str(error) or None,
-                hint="Start workers with dask worker and the scheduler's address; then go on with --resume.",
+                hint="Start workers with dask worker and the scheduler's address.",
             ) from error
 
     def has_room(self) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import crashlab
 from crashlab import evidence
-from crashlab.campaign.runrecord import load_run
+from crashlab.campaign.runrecord import load_run, trials_then
 from crashlab.errors import EvidenceError
 from crashlab.model import Verdict
 from crashlab.results import ProfileFacts, ProfileResult, RunResult, trial_order
@@ -74,6 +74,9 @@ def done_so_far(folder: Path, *, any_release: bool = False) -> dict[str, Profile
             )
         known = any_release or record.crashlab == crashlab.__version__
         found[record.profile].trials.append(result_of(trial, verdict=_stored_verdict(trial) if known else None))
+    for name, then in trials_then(folder).items():
+        if name in found and len(found[name].trials) < then:  # evidence has been removed since
+            found[name].complete = False
     return found
 
 

@@ -63,6 +63,7 @@ class ProfileRecord(msgspec.Struct, frozen=True, kw_only=True):
     interrupted: bool
     stopped_by: str | None
     complete: bool = False
+    trials: int | None = None  # how many it had then; None: of an older release
     seconds: float = 0.0
 
 
@@ -129,6 +130,7 @@ def _profile_record(result: ProfileResult) -> ProfileRecord:
         interrupted=result.interrupted,
         stopped_by=result.stopped_by,
         complete=result.complete,
+        trials=len(result.trials),
         seconds=result.seconds,
     )
 
@@ -146,6 +148,17 @@ def _profile_result(record: ProfileRecord) -> ProfileResult:
     )
 
 
+def trials_then(folder: Path) -> dict[str, int]:
+    """Return how many trials each profile of a stored run had when the run ended, where it says so. Raises as that."""
+    path = folder / CAMPAIGN
+    record = evidence.load(path, RunRecord) if path.is_file() else None
+    return {
+        ProfileFacts.stored(one.profile).name: one.trials
+        for one in (record.profiles if record is not None else ())
+        if one.trials is not None
+    }
+
+
 def load_plan(folder: Path) -> Plan:
     """Return what a stored run was asked for.
 
@@ -158,7 +171,8 @@ def load_plan(folder: Path) -> Plan:
         raise EvidenceError(
             f'cannot resume "{folder}": it does not say what was asked for',
             detail=f'There is no plan in "{path}".',
-            hint="Give the folder of a whole run, such as .crashlab/latest; an older release wrote no plan.",
+            hint="Give the folder of a whole run, such as .crashlab/latest. One that was ended before it began, "
+            "or that an older release made, cannot be resumed: run it again.",
         )
     plan = record.plan
     return Plan(

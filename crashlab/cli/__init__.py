@@ -31,7 +31,7 @@ Exit codes:
   1    a promise was broken
   2    wrong usage, or a profile with mistakes
   3    inconclusive: a trial could not be judged, or nothing ran
-  4    the environment: no server, no permission, a bug in crashlab
+  4    the environment: no server, no evidence there, no permission, a bug in crashlab
   130  interrupted; the evidence so far is kept and reported
 
 Each option has an environment variable: crashlab run --seed is CRASHLAB_RUN_SEED."""

@@ -23,7 +23,7 @@ from crashlab.cli.options import (
 )
 from crashlab.cli.out_folder import claimed
 from crashlab.cli.reports import Reports
-from crashlab.cli.run import Hands, refuse_with_resume, resume_run, run_plan
+from crashlab.cli.run import Hands, limits_of, refuse_with_resume, resume_run, run_plan
 from crashlab.cli.signals import signals_interrupt
 from crashlab.server import ServerChoice
 from crashlab.server.choose import options_of
@@ -118,4 +118,4 @@ def _again(only: tuple[str, ...], plan: "Plan") -> str:
     words = ["crashlab", "matrix", "--seed", str(plan.seed), "--states", str(plan.trials)]
     for text in only:
         words += ["--only", text]
-    return shlex.join([*words, *options_of(plan.server)])
+    return shlex.join([*words, *limits_of(plan), *options_of(plan.server)])

@@ -42,9 +42,12 @@ class Duration(click.ParamType[float]):
         if isinstance(value, float):
             return value
         try:
-            return parse_ms(str(value)) / 1000
+            seconds = parse_ms(str(value)) / 1000
         except ValueError as error:
             self.fail(str(error), param, ctx)
+        if not seconds:
+            self.fail("no time at all", param, ctx)
+        return seconds
 
 
 class UntilRule(click.ParamType["Until"]):
@@ -89,11 +92,12 @@ workers_option = click.option(
 scheduler_option = click.option(
     "--scheduler", metavar="ADDRESS", help="Have a dask cluster do it: its scheduler, such as tcp://10.0.0.1:8786."
 )
+DEFAULT_TRIAL_TIMEOUT_S = 120.0
 trial_timeout_option = click.option(
     "--trial-timeout",
     type=Duration(),
-    default="2m",
-    show_default=True,
+    default=DEFAULT_TRIAL_TIMEOUT_S,
+    show_default="2m",
     help="Give up a trial after this time; it is inconclusive then.",
 )
 SERVER_OPTIONS = (

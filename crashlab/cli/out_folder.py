@@ -18,14 +18,15 @@ from crashlab.errors import EvidenceError, UsageProblem
 BASE = Path(".crashlab")
 LOCK = ".lock"
 NO_EVIDENCE = ("campaign.json", "campaign.sqlite")
-"""What a run writes before it has begun: what was asked for, and an index without entries."""
+"""What a run writes before it has begun: what was asked for, and an index without entries. It can be resumed; another
+run may also begin there."""
 
 
 @contextlib.contextmanager
 def claimed(requested: Path | None) -> Iterator[Path]:
     """Create the folder of a run, or take an empty one, and lock it for as long as the context lasts.
 
-    A run that left nothing in it leaves no folder of its own either.
+    A run that left no evidence in it leaves no folder of its own either; in one that was asked for it can be resumed.
 
     Raises:
         UsageProblem: it holds something already.
@@ -90,7 +91,7 @@ def _lock(lock: int, folder: Path) -> None:
 
 
 def _require_empty(folder: Path) -> None:
-    held = sorted(entry.name for entry in folder.iterdir() if entry.name != LOCK)
+    held = sorted(entry.name for entry in folder.iterdir() if entry.name not in (LOCK, *NO_EVIDENCE))
     if held:
         raise UsageProblem(
             f'cannot write to output folder "{folder}": it already holds a run or other files',
@@ -100,17 +101,15 @@ def _require_empty(folder: Path) -> None:
 
 
 def _tidy(folder: Path, *, own: bool) -> None:
-    """Remove the empty folders of trials that never began, and all else if there is no evidence."""
+    """Remove the empty folders of trials that never began, and a folder of our own in which there is no evidence."""
     for path in sorted(folder.rglob("*"), reverse=True):
         if path.is_dir() and not path.is_symlink():
             with contextlib.suppress(OSError):  # not empty
                 path.rmdir()
-    if all(entry.name in (LOCK, *NO_EVIDENCE) for entry in folder.iterdir()):
-        for name in NO_EVIDENCE:
+    if own and all(entry.name in (LOCK, *NO_EVIDENCE) for entry in folder.iterdir()):
+        for name in (LOCK, *NO_EVIDENCE):
             (folder / name).unlink(missing_ok=True)
-        if own:
-            (folder / LOCK).unlink(missing_ok=True)
-            folder.rmdir()
+        folder.rmdir()
 
 
 def point_latest(folder: Path) -> None:

@@ -24,7 +24,7 @@ from crashlab.cli.options import (
 )
 from crashlab.cli.out_folder import claimed
 from crashlab.cli.reports import Reports
-from crashlab.cli.run import Hands, run_plan
+from crashlab.cli.run import Hands, limits_of, run_plan
 from crashlab.cli.signals import signals_interrupt
 from crashlab.disk.contract import CONTRACT_NAMES, CUTS, TEAR_SIZES
 from crashlab.errors import UsageProblem
@@ -32,6 +32,7 @@ from crashlab.server import ServerChoice
 from crashlab.server.kinds import AUTO
 
 if TYPE_CHECKING:
+    from crashlab.campaign import Plan
     from crashlab.profile import Profile
 
 _RECORDED = ("power_loss.acks", "power_loss.end")
@@ -146,7 +147,7 @@ def explore(
         record_again=False,
         trial_timeout_s=trial_timeout,
     )
-    plan = replace(plan, again=_again(recordings, plan.seed, trials, changes))
+    plan = replace(plan, again=_again(recordings, plan, changes))
     reports = Reports(telling)
     with claimed(out) as folder, signals_interrupt():
         return run_plan(plan, folder, reports, Hands(workers, scheduler), latest=out is None)
@@ -200,10 +201,10 @@ def _changed(profile: "Profile", changes: list[str]) -> "Profile":
     return change_profile(profile, changes)
 
 
-def _again(recordings: tuple[Path, ...], seed: int, trials: int | None, changes: list[str]) -> str:
-    words = ["crashlab", "explore", *map(str, recordings), "--seed", str(seed)]
-    if trials:
-        words += ["--trials", str(trials)]
+def _again(recordings: tuple[Path, ...], plan: "Plan", changes: list[str]) -> str:
+    words = ["crashlab", "explore", *map(str, recordings), "--seed", str(plan.seed)]
+    if plan.trials:
+        words += ["--trials", str(plan.trials)]
     for change in changes:
         words += ["--set", change]
-    return shlex.join(words)
+    return shlex.join([*words, *limits_of(plan)])

@@ -43,11 +43,12 @@ class Reports:
         for form, target in telling.files():
             _require_writable(form.option, target)
 
-    def finish(self, run: "RunResult", folder: Path, plan: "Plan | None" = None) -> int:
+    def finish(self, run: "RunResult", folder: Path, plan: "Plan | None" = None, *, own: bool = False) -> int:
         """Print and write what was run, beside its evidence too; return the exit code.
 
         Args:
             plan: what was asked for, so that the run can be resumed; None: a replay.
+            own: nobody asked for this folder: it goes if there is no evidence in it.
 
         Raises:
             EvidenceError: a report could not be written.
@@ -56,10 +57,12 @@ class Reports:
         from crashlab.report import json_report
         from crashlab.report.summary import exit_code
 
-        if any(result.trials for result in run.profiles):
+        evidence = any(result.trials for result in run.profiles)
+        if evidence:
             save_run(folder, run, plan)
             _write(folder / REPORT, json_report.report_bytes(run))
-        code = self._tell(run, exit_code(run), folder)
+        more = plan is not None and _goes_on(run, plan) and (evidence or not own)
+        code = self._tell(run, exit_code(run), folder, more=more)
         if run.error is not None:
             show_error(run.error)
         return code
@@ -74,7 +77,7 @@ class Reports:
 
         return self._tell(run, evidence_code(run), None)
 
-    def _tell(self, run: "RunResult", code: int, folder: Path | None) -> int:
+    def _tell(self, run: "RunResult", code: int, folder: Path | None, *, more: bool = False) -> int:
         from crashlab.report.console import print_closing, print_results
         from crashlab.report.github import annotations
         from crashlab.report.story import Length
@@ -84,13 +87,22 @@ class Reports:
             _write(target, form.content(run, code))
         length = Length.LINE if telling.quiet else Length.TIMELINE if telling.verbose else Length.PARAGRAPH
         print_results(self.out, run, length)
-        print_closing(self.out, run, code, folder)
+        print_closing(self.out, run, code, folder, more=more)
         if os.environ.get("GITHUB_ACTIONS"):
             for line in annotations(run):
                 click.echo(line, err=telling.on_stdout is not None)
         if telling.on_stdout is not None:
             sys.stdout.buffer.write(telling.on_stdout.content(run, code))
         return code
+
+
+def _goes_on(run: "RunResult", plan: "Plan") -> bool:
+    """Say whether there is anything left to do of what was asked for."""
+    from crashlab.model import PromiseStatus
+
+    promises = [trial.verdict.promise for result in run.profiles for trial in result.trials]
+    found = plan.fail_fast and PromiseStatus.BROKEN in promises
+    return not found and sum(result.complete for result in run.profiles) < len(plan.asked)
 
 
 def json_target_checked(target: str | None) -> None:

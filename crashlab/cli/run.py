@@ -12,6 +12,7 @@ from click.core import ParameterSource
 
 from crashlab import __version__
 from crashlab.cli.options import (
+    DEFAULT_TRIAL_TIMEOUT_S,
     Duration,
     ProfileName,
     Telling,
@@ -160,6 +161,8 @@ def resume_run(folder: Path, time_limit: float | None, reports: Reports, hands: 
     """Go on with exactly what is missing of a stored run."""
     from crashlab.campaign import done_so_far, load_plan
 
+    if not folder.is_dir():
+        raise UsageProblem(f'cannot resume "{folder}": there is no such folder')
     plan = replace(load_plan(folder), time_limit_s=time_limit)
     with claimed_again(folder), signals_interrupt():
         earlier = done_so_far(folder)
@@ -208,21 +211,22 @@ def run_plan(
         if latest and isinstance(event, TrialDone):
             point_latest(folder)
 
+    if earlier is None:
+        save_plan(folder, plan)  # first of all: whatever comes, the run can be resumed
     sweep()
     print_header(reports.out, __version__, plan.seed, plan.server.described, folder)
     executor = executor_for(hands.workers, hands.scheduler)
-    if earlier is None:
-        save_plan(folder, plan)
     with contextlib.closing(Store(folder)) as store:
         for name, result in (earlier or {}).items():
             store.add(name, result.trials)
         total = [plan.trials_of(one.profile) for one in plan.asked]
-        with Watch(reports.progress, None if None in total else sum(filter(None, total))) as watch:
+        before = {name: len(result.trials) for name, result in (earlier or {}).items()}
+        with Watch(reports.progress, None if None in total else sum(filter(None, total)), before) as watch:
             campaign = plan.campaign(folder, earlier)
             done = run_campaign(campaign, executor, store.handle, follow, watch.handle)
         for result in done.profiles:  # some may have to be run again in another way: their recording is gone
             store.add(result.profile.name, result.trials)
-    return reports.finish(done, folder, plan)
+    return reports.finish(done, folder, plan, own=latest)
 
 
 def _run_again(profiles: Sequence[str], overrides: Sequence[str], plan: "Plan") -> str:
@@ -236,4 +240,12 @@ def _run_again(profiles: Sequence[str], overrides: Sequence[str], plan: "Plan") 
         words += ["--set", override]
     if not plan.record_again:
         words.append("--one-recording")
-    return shlex.join([*words, *options_of(plan.server)])
+    return shlex.join([*words, *limits_of(plan), *options_of(plan.server)])
+
+
+def limits_of(plan: "Plan") -> list[str]:
+    """Return the words of a command line that end a run, or a trial, as this plan does."""
+    words = ["--fail-fast"] if plan.fail_fast else []
+    if plan.trial_timeout_s not in (None, DEFAULT_TRIAL_TIMEOUT_S):
+        words += ["--trial-timeout", f"{plan.trial_timeout_s:g}s"]
+    return words

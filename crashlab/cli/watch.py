@@ -1,5 +1,6 @@
 """What does a run show while it goes on? A bar on a terminal, elsewhere a line a trial."""
 
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
@@ -14,12 +15,14 @@ from crashlab.results import TrialResult
 class Watch:
     """Progress while trials run; a context manager around the whole run."""
 
-    def __init__(self, target: Console, total: int | None) -> None:
+    def __init__(self, target: Console, total: int | None, before: Mapping[str, int]) -> None:
         """Begin when the context is entered.
 
         Args:
             total: trials of all profiles; None: not known before.
+            before: how many of each an earlier run has done.
         """
+        self._before = before
         self._console = target
         self._of: dict[str, int | None] = {}
         self._done: dict[str, int] = {}
@@ -32,7 +35,7 @@ class Watch:
             disable=not target.is_terminal,
             transient=True,
         )
-        self._task = self._bar.add_task("", total=total)
+        self._task = self._bar.add_task("", total=total, completed=sum(before.values()))
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -45,7 +48,7 @@ class Watch:
         """Show what has happened."""
         if isinstance(event, ProfileBegan):
             self._of[event.profile] = event.trials
-            self._done[event.profile] = 0
+            self._done[event.profile] = self._before.get(event.profile, 0)
         elif isinstance(event, TaskBegan):
             self._bar.update(self._task, description=f"{event.task.job}: {event.task}")
         elif isinstance(event, TrialDone):

@@ -6,6 +6,7 @@ Cells of the matrix have a table of their own; of their findings only verbose te
 to be seen.
 """
 
+import shlex
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -192,17 +193,21 @@ def print_header(target: Console, version: str, seed: int, server: str, out: Pat
     target.print(f"crashlab {version}  seed {seed}  server {server}  evidence in {out}", soft_wrap=True)
 
 
-def print_closing(target: Console, run: RunResult, code: int, folder: Path | None) -> None:
-    """Print the last lines: what it came to, where it is, how to have it again.
+def print_closing(target: Console, run: RunResult, code: int, folder: Path | None, *, more: bool = False) -> None:
+    """Print the last lines: what it came to, where it is, how to go on, how to have it again.
 
     Args:
         folder: of a run that has just been made; None: evidence was judged again.
+        more: something that was asked for is not done.
     """
     target.print(Text(closing(code), _CODE_STYLES.get(code, "")))
-    if folder is None or not any(result.trials for result in run.profiles):
-        return
-    target.print(f"Evidence: {folder}  (crashlab judge {folder} judges it again)", soft_wrap=True)
-    if run.command is not None:
+    quoted = shlex.quote(str(folder))
+    made = folder is not None and any(result.trials for result in run.profiles)
+    if made:
+        target.print(f"Evidence: {folder}  (crashlab judge {quoted} judges it again)", soft_wrap=True)
+    if more:
+        target.print(f"Go on: crashlab run --resume {quoted}", soft_wrap=True)
+    if made and run.command is not None:
         target.print(f"Run again: {run.command}", soft_wrap=True)
 
 

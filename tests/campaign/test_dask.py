@@ -232,6 +232,9 @@ def test_where_there_is_no_scheduler_or_no_worker_the_run_says_so(tmp_path, monk
     """After a bounded wait, as an error of the environment."""
     monkeypatch.setattr(dask_executor, "CONNECT_TIMEOUT_S", 2)
     args = ["run", "kill9-all", "--trials", "1", "--out", str(tmp_path / "run")]
+    for address in ("foo", "", "http://127.0.0.1:9", "tcp://127.0.0.1", "tcp://127.0.0.1:abc"):
+        assert invoke([*args, "--scheduler", address]) == 2
+        assert f'"{address}" is no address of a dask scheduler' in capfd.readouterr().err
     assert invoke([*args, "--scheduler", "tcp://127.0.0.1:9"]) == 4
     assert 'could not reach a dask scheduler at "tcp://127.0.0.1:9"' in capfd.readouterr().err
     with distributed.LocalCluster(n_workers=0, dashboard_address=None) as local:

@@ -123,14 +123,16 @@ def test_what_a_killed_run_left_half_made_is_made_again(tmp_path, home):
     assert not (recording / "left over").exists()
     told = told_by(out)
     assert len(told) == 6
-    half = out / "power-loss-async" / "trial-0003"
-    (half / evidence.TRIAL).unlink()
-    (half / "left over").touch()
-    shutil.rmtree(out / "power-loss-async" / "trial-0005")
-    as_if_it_never_ended(out)
-    assert invoke(["run", "--resume", str(out), "-j", "1"]) == 0
-    assert told_by(out) == told
-    assert not (half / "left over").exists()
+    for killed in (True, False):  # also in a run that has ended, what is gone is made again
+        half = out / "power-loss-async" / "trial-0003"
+        (half / evidence.TRIAL).unlink()
+        (half / "left over").touch()
+        shutil.rmtree(out / "power-loss-async" / "trial-0005")
+        if killed:
+            as_if_it_never_ended(out)
+        assert invoke(["run", "--resume", str(out), "-j", "1"]) == 0
+        assert told_by(out) == told
+        assert not (half / "left over").exists()
 
 
 def as_if_it_never_ended(out: Path) -> None:
@@ -139,7 +141,7 @@ def as_if_it_never_ended(out: Path) -> None:
     (out / CAMPAIGN).write_bytes(msgspec.json.encode(record | {"profiles": []}))
 
 
-def test_a_profile_that_was_done_when_the_run_was_killed_is_done(tmp_path):
+def test_a_profile_that_was_done_when_the_run_was_killed_is_done(tmp_path, capfd):
     """Its recording has been removed, as nothing was found: that is no reason to fail, or to record it again."""
     out = tmp_path / "run"
     args = ["--trials", "3", "--seed", SEED, "--set", "power_loss.acks=50", "--out", str(out), "-j", "1"]
@@ -149,8 +151,40 @@ def test_a_profile_that_was_done_when_the_run_was_killed_is_done(tmp_path):
     as_if_it_never_ended(out)
     assert invoke(["run", "--resume", str(out)]) == 0
     assert told_by(out) == told
+    assert ended_as(out) == [(True, None)]
+    shutil.rmtree(out / "power-loss" / "trial-0001")
+    capfd.readouterr()
+    assert invoke(["run", "--resume", str(out)]) == 0
+    assert ended_as(out) == [(True, "its recording is gone, 2 trials")]
+    assert "stopped by its recording is gone, 2 trials" in capfd.readouterr().out
+
+
+def ended_as(out: Path) -> list[tuple[bool, str | None]]:
+    """Return of each profile of a run whether it is complete, and why it has fewer trials than asked for."""
     record = msgspec.json.decode((out / CAMPAIGN).read_bytes())
-    assert [(one["complete"], one["stopped_by"]) for one in record["profiles"]] == [(True, None)]
+    return [(one["complete"], one["stopped_by"]) for one in record["profiles"]]
+
+
+def test_a_run_that_ended_before_its_first_trial_can_be_resumed(tmp_path, home, capfd):
+    """From the moment its plan is there; and where no more than that was left, another run may begin."""
+    out = tmp_path / "a run"
+    out.mkdir()
+    (out / INDEX).touch()
+    args = ["run", "power-loss", "--seed", SEED, "--trials", "1", "--set", "power_loss.acks=50", "--out", str(out)]
+    command = Command(*args, cwd=tmp_path, home=home)
+    try:
+        command.wait_for(out / CAMPAIGN)
+        command.interrupt()
+        assert command.ended() == 130, command.text()
+    finally:
+        command.end()
+    assert invoke(["run", "--resume", str(out), "--time-limit", "1ms"]) == 3
+    assert f"Go on: crashlab run --resume '{out}'" in capfd.readouterr().out
+    assert invoke(["run", "--resume", str(out)]) == 0
+    said = capfd.readouterr().out
+    assert f"crashlab judge '{out}' judges" in said
+    assert "Go on" not in said
+    assert len(told_by(out)) == 1
 
 
 def test_live_trials_go_on_with_the_same_seeds(tmp_path, home):
@@ -180,7 +214,8 @@ def test_live_trials_go_on_with_the_same_seeds(tmp_path, home):
 @pytest.mark.parametrize(
     ("args", "code", "expected"),
     [
-        (["--resume", "nowhere"], 4, "it does not say what was asked for"),
+        (["--resume", "nowhere"], 2, "there is no such folder"),
+        (["--resume", "."], 4, "it does not say what was asked for"),
         (["--resume", "{}", "--trials", "3"], 2, "leave out --trials"),
         (["--resume", "{}", "--seed", "3"], 2, "leave out --seed"),
         (["--resume", "{}", "--set", "fsync=off"], 2, "leave out --set"),
