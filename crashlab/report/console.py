@@ -25,6 +25,7 @@ from crashlab.report.summary import (
     closing,
     counted,
     distinct_findings,
+    how_to_go_on,
     promise,
     sentence,
     tally,
@@ -198,7 +199,9 @@ def print_closing(target: Console, run: RunResult, code: int, folder: Path | Non
     Args:
         folder: of a run that has just been made; None: evidence was judged again.
     """
-    target.print(Text(closing(code), _CODE_STYLES.get(code, "")))
+    target.print(Text(closing(run, code), _CODE_STYLES.get(code, "")))
+    if (how := how_to_go_on(run)) is not None:
+        target.print(how, soft_wrap=True)
     if folder is None or not any(result.trials for result in run.profiles):
         return
     target.print(f"Evidence: {folder}  (crashlab judge {folder} judges it again)", soft_wrap=True)
