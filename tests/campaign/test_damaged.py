@@ -82,8 +82,10 @@ def test_an_undamaged_run_is_judged_without_a_word_of_warning(out, capfd):
     assert "Not finished" not in said
 
 
-@pytest.mark.parametrize("file", [evidence.TRIAL, evidence.OBSERVATION, evidence.LEDGER])
-@pytest.mark.parametrize("size", [0, 100])
+@pytest.mark.parametrize(
+    ("file", "size"),
+    [(evidence.TRIAL, 0), (evidence.TRIAL, 100), (evidence.OBSERVATION, 100), (evidence.LEDGER, 0)],
+)
 def test_a_damaged_trial_takes_no_other_with_it(file, size, out, capfd):
     """The others are judged and shown; it is named last, with what helps; in every report."""
     first, *others = trials_of(out)
@@ -110,12 +112,8 @@ def test_a_broken_promise_beside_a_damaged_trial_is_the_exit_code(out, capfd):
     first, second, *_ = trials_of(out)
     (first / evidence.TRIAL).write_bytes(b"")
     observation = second / evidence.OBSERVATION
-    record = msgspec.json.decode((second / evidence.TRIAL).read_bytes())
-    record["server"]["settings"] |= {"synchronous_commit": "on"}
-    record["crash_class"] = "process_crash"
-    (second / evidence.TRIAL).write_bytes(msgspec.json.encode(record))
     table = msgspec.json.decode(observation.read_bytes())
-    table["transactions"] = []
+    del table["marker"]["rows"][3]  # what came after it is there: a hole
     observation.write_bytes(msgspec.json.encode(table))
     code, report, said, warned = judged(out, capfd)
     assert PromiseStatus.BROKEN in [trial["promise"] for trial in report["trials"]]
