@@ -17,6 +17,8 @@ Choices: what the judge needs of the profile stands in the record by itself, so 
 or gone, decides whether an old trial can be judged.
 """
 
+import contextlib
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -37,6 +39,8 @@ SERVER_LOG = "server.log"
 VERDICT = "verdict.json"
 STATE = "state.json"
 DATA = "data"
+CAMPAIGN = "campaign.json"
+"""In the folder of a whole run; a trial's is two levels below it."""
 
 T = TypeVar("T")
 TrialKind = Literal["live", "recorded", "application"]
@@ -91,6 +95,8 @@ def save(folder: Path, name: str, value: Any) -> None:
         partial.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n")
         partial.replace(target)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
         raise EvidenceError(f'could not write evidence "{target}": {error.strerror}') from error
 
 
@@ -140,7 +146,7 @@ def load(path: Path, kind: type[T]) -> T:
     except OSError as error:
         raise EvidenceError(
             f'could not read evidence "{path}": {error.strerror}',
-            hint="Give the folder of one trial, or of a whole run; it holds trial.json.",
+            hint=again_hint(path.parent) if path.name in _OF_A_TRIAL[1:] else _NO_TRIAL,
         ) from error
     wanted = _schema_of(kind)
     try:
@@ -150,10 +156,26 @@ def load(path: Path, kind: type[T]) -> T:
         if 0 < schema < wanted:
             return _older(data, schema, kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise EvidenceError(f'damaged evidence "{path}": {error}') from error
+        hint = again_hint(path.parent) if path.name in _OF_A_TRIAL else None
+        raise EvidenceError(f'damaged evidence "{path}": {error}', hint=hint) from error
     raise EvidenceError(
         f'cannot read evidence "{path}": schema {schema} is not {wanted}',
         hint="A newer crashlab wrote it: judge it with that one." if schema > wanted else None,
+    )
+
+
+_OF_A_TRIAL = (TRIAL, OBSERVATION, STATE)
+_NO_TRIAL = "Give the folder of one trial, or of a whole run; it holds trial.json."
+
+
+def again_hint(trial: Path) -> str:
+    """Say how a trial whose evidence cannot be used is had again, if it is one of a run that can be resumed."""
+    run = trial.resolve().parent.parent
+    if not (run / CAMPAIGN).is_file():
+        return f"Delete the trial's folder, {shlex.quote(str(trial))}: without it the others can be judged."
+    return (
+        f"Delete the trial's folder, {shlex.quote(str(trial))}, and run "
+        f"crashlab run --resume {shlex.quote(str(run))}, which makes it again."
     )
 
 

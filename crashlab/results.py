@@ -114,6 +114,15 @@ class ProfileResult:
     seconds: float = 0.0  # from the first task to the last, of all runs that were needed
 
 
+@dataclass(frozen=True, kw_only=True)
+class Unfinished:
+    """How much there is of a run that was interrupted, killed or ended by an error, or that still goes on."""
+
+    there: int  # trials, of all profiles
+    asked: int | None  # None: as many as a rule takes
+    resume: str  # the command that goes on
+
+
 @dataclass(kw_only=True)
 class RunResult:
     """Everything that one command ran, or judged again."""
@@ -121,6 +130,8 @@ class RunResult:
     profiles: list[ProfileResult]
     command: str | None = None  # runs all of it again; None: unknown
     error: CrashlabError | None = None  # the environment ended the run during the last of the profiles
+    unfinished: Unfinished | None = None  # None: nothing is missing, or nobody noted what was asked for
+    damaged: list[CrashlabError] = field(default_factory=list)  # a trial each that cannot be judged, and why
 
 
 def replay_command(folder: Path) -> str:

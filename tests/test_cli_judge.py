@@ -153,7 +153,7 @@ def test_evidence_without_the_runs_own_file_is_judged_all_the_same():
         ("kill9-backend", None, 1),
     ]
     (Path("o") / CAMPAIGN).write_text("{")
-    assert invoke(["judge", "o"]) == 4
+    assert invoke(["judge", "o"]) == 0
 
 
 def test_every_report_can_be_had_from_stored_evidence():

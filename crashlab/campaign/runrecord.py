@@ -8,7 +8,8 @@ Choices: what was asked for is there from the beginning; what came of it when th
     says nothing about that: its trials say enough. A run of an older release has no such file.
 """
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,11 @@ from crashlab.confidence import Until
 from crashlab.errors import CrashlabError, EvidenceError
 from crashlab.model import CrashClass
 from crashlab.profile import stored_profile
-from crashlab.results import Keep, ProfileFacts, ProfileResult, RunResult
+from crashlab.results import Keep, ProfileFacts, ProfileResult, RunResult, Unfinished
 from crashlab.server import ServerChoice
 
 SCHEMA = 1
-CAMPAIGN = "campaign.json"
+CAMPAIGN = evidence.CAMPAIGN
 
 
 class AskedRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,6 +122,39 @@ def load_run(folder: Path) -> RunResult | None:
     )
 
 
+def unfinished(folder: Path, run: RunResult) -> Unfinished | None:
+    """Return what is missing of a stored run that came to no end of its own; None: nothing, or nobody noted a plan.
+
+    A time limit, a rule and a first broken promise are ends that were asked for: `stopped_by` tells them.
+
+    Raises:
+        EvidenceError: damaged, or of another schema.
+    """
+    if not (folder / CAMPAIGN).is_file():
+        return None
+    record = evidence.load(folder / CAMPAIGN, RunRecord)
+    cut_short = not record.profiles or record.error is not None or any(one.interrupted for one in record.profiles)
+    if record.plan is None or not cut_short:
+        return None
+    done = {result.profile.name: result for result in run.profiles}
+    asked = [_asked_trials(record.plan, one, done) for one in record.plan.asked]
+    there = sum(len(result.trials) for result in run.profiles)
+    whole = None if None in asked else sum(filter(None, asked))
+    if whole is not None and there >= whole:
+        return None
+    return Unfinished(there=there, asked=whole, resume=f"crashlab run --resume {shlex.quote(str(folder.resolve()))}")
+
+
+def _asked_trials(plan: PlanRecord, asked: AskedRecord, done: Mapping[str, ProfileResult]) -> int | None:
+    """Return how many trials of a profile there are to be; None: as many as a rule takes."""
+    facts = ProfileFacts.stored(asked.profile)
+    result = done.get(facts.name)
+    if result is not None and result.complete:
+        return len(result.trials)
+    own: int | None = None if plan.until is not None else facts.resolved.get("trials")
+    return plan.trials or own
+
+
 def _profile_record(result: ProfileResult) -> ProfileRecord:
     return ProfileRecord(
         profile=result.profile.resolved,
@@ -166,7 +200,14 @@ def load_plan(folder: Path) -> Plan:
         EvidenceError: the folder is not that of a run that says so, or it is damaged.
     """
     path = folder / CAMPAIGN
-    record = evidence.load(path, RunRecord) if path.is_file() else None
+    try:
+        record = evidence.load(path, RunRecord) if path.is_file() else None
+    except EvidenceError as error:
+        hint = (
+            error.hint
+            or f"Judge what is there, with crashlab judge {shlex.quote(str(folder))}; or run all of it again."
+        )
+        raise EvidenceError(f'cannot resume "{folder}": {error.primary}', hint=hint) from error
     if record is None or record.plan is None:
         raise EvidenceError(
             f'cannot resume "{folder}": it does not say what was asked for',

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from crashlab.campaign.events import Event, TrialDone
-from crashlab.campaign.rejudge import stored_results
+from crashlab.campaign.rejudge import Warn, insist, stored_results
 from crashlab.campaign.runrecord import CAMPAIGN
 from crashlab.errors import EvidenceError
 from crashlab.results import RunResult, TrialResult
@@ -157,16 +157,23 @@ def reindex(folder: Path, run: RunResult) -> None:
     """
     if not (folder / CAMPAIGN).is_file():
         return
-    (folder / INDEX).unlink(missing_ok=True)
-    with contextlib.closing(Store(folder)) as store:
-        for result in run.profiles:
-            store.add(result.profile.name, result.trials)
+    path = folder / INDEX
+    try:
+        path.unlink(missing_ok=True)
+        with contextlib.closing(Store(folder)) as store:
+            for result in run.profiles:
+                store.add(result.profile.name, result.trials)
+    except OSError as error:  # of SQLite comes EvidenceError
+        raise EvidenceError(f'could not write index "{path}": {error.strerror}') from error
 
 
-def opened_to_read(folder: Path) -> Store:
+def opened_to_read(folder: Path, *, warn: Warn = insist) -> Store:
     """Return the index of a run, or, if none can be read or it lacks trials, one in memory, made from the evidence.
 
     Close it. Nothing is written, unless a trial has no verdict yet.
+
+    Args:
+        warn: as of `judge_run`.
 
     Raises:
         EvidenceError: there is no evidence of a trial, or some of it is damaged.
@@ -184,7 +191,7 @@ def opened_to_read(folder: Path) -> Store:
     db = sqlite3.connect(":memory:")
     _make_tables(db)
     store = Store(folder, db)
-    for name, result in stored_results(folder).items():
+    for name, result in stored_results(folder, warn=warn).items():
         store.add(name, result.trials)
     return store
 

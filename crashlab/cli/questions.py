@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from crashlab.cli.out_folder import BASE
-from crashlab.cli.reports import json_target_checked, write_json
+from crashlab.cli.reports import json_target_checked, show_warning, write_json
 from crashlab.errors import UsageProblem
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def results(
     from crashlab.report.trials import trial_lines
 
     json_target_checked(json_target)
-    with contextlib.closing(opened_to_read(out)) as store:
+    with contextlib.closing(opened_to_read(out, warn=show_warning)) as store:
         _require_known(store, profile, code)
         wanted = Filter(profile=profile, outcome=outcome, promise=promise, code=code and code.upper())
         rows = [_placed(row, out) for _, row in zip(range(limit or sys.maxsize), store.rows(wanted), strict=False)]
@@ -83,7 +83,8 @@ def compare(before: Path, after: Path, json_target: str | None) -> int:
     from crashlab.server.settings import MANAGED_SETTINGS
 
     json_target_checked(json_target)
-    found = compared(stored_results(before), stored_results(after), ignored=MANAGED_SETTINGS)
+    runs = [stored_results(folder, warn=show_warning) for folder in (before, after)]
+    found = compared(*runs, ignored=MANAGED_SETTINGS)
     if json_target is not None:
         write_json(json_target, {**asdict(found), "more_than_chance": found.more_than_chance})
     if json_target != "-":

@@ -24,7 +24,16 @@ REPORT = "report.json"
 
 def show_error(error: CrashlabError) -> None:
     """Tell an error on stderr: primary, detail, hint, as PostgreSQL's own programs do."""
-    click.echo(f"crashlab: error: {error.primary}", err=True)
+    _show("error", error)
+
+
+def show_warning(problem: CrashlabError) -> None:
+    """Tell on stderr what a command could do without, in the same form."""
+    _show("warning", problem)
+
+
+def _show(severity: str, error: CrashlabError) -> None:
+    click.echo(f"crashlab: {severity}: {error.primary}", err=True)
     for label, text in (("detail", error.detail), ("hint", error.hint)):
         if text:
             text = text if "\n" not in text else "\n  " + text.replace("\n", "\n  ")
@@ -53,13 +62,14 @@ class Reports:
         Raises:
             EvidenceError: a report could not be written.
         """
-        from crashlab.campaign import save_run
+        from crashlab.campaign import save_run, unfinished
         from crashlab.report import json_report
         from crashlab.report.summary import exit_code
 
         evidence = any(result.trials for result in run.profiles)
         if evidence:
             save_run(folder, run, plan)
+            run.unfinished = unfinished(folder, run)
             _write(folder / REPORT, json_report.report_bytes(run))
         more = plan is not None and _goes_on(run, plan) and (evidence or not own)
         code = self._tell(run, exit_code(run), folder, more=more)
@@ -70,12 +80,17 @@ class Reports:
     def judged(self, run: "RunResult") -> int:
         """Print and write what was judged again; return the exit code, which is about the evidence alone.
 
+        What of it is damaged is told last.
+
         Raises:
             EvidenceError: a report could not be written.
         """
         from crashlab.report.summary import evidence_code
 
-        return self._tell(run, evidence_code(run), None)
+        code = self._tell(run, evidence_code(run), None)
+        for error in run.damaged:
+            show_error(error)
+        return code
 
     def _tell(self, run: "RunResult", code: int, folder: Path | None, *, more: bool = False) -> int:
         from crashlab.report.console import print_closing, print_results

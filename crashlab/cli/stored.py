@@ -13,9 +13,9 @@ from crashlab.cli.options import (
     server_options,
 )
 from crashlab.cli.out_folder import BASE, claimed
-from crashlab.cli.reports import Reports
+from crashlab.cli.reports import Reports, show_warning
 from crashlab.cli.signals import signals_interrupt
-from crashlab.errors import UsageProblem
+from crashlab.errors import CrashlabError, EvidenceError, UsageProblem
 from crashlab.server import ServerChoice
 
 if TYPE_CHECKING:
@@ -29,13 +29,24 @@ def judge(folder: Path, telling: Telling) -> int:
     """Judge stored evidence again, without a server.
 
     DIR is the folder of one trial, of a profile, or of a whole run, such as .crashlab/latest. The JSON report of a
-    whole run is the one that the run itself gave.
+    whole run is the one that the run itself gave. A trial whose evidence is damaged is named at the end, and the exit
+    code is 4 then, unless a promise was broken in another one.
     """
     from crashlab.campaign import judge_run, reindex
 
+    warned: list[CrashlabError] = []
+
+    def warn(problem: CrashlabError) -> None:
+        warned.append(problem)
+        show_warning(problem)
+
     reports = Reports(telling)
-    judged = judge_run(folder)
-    reindex(folder, judged)
+    judged = judge_run(folder, warn=warn)
+    try:
+        reindex(folder, judged)
+    except EvidenceError as error:
+        if not warned:  # else it is the same disk
+            warn(error)
     return reports.judged(judged)
 
 

@@ -26,6 +26,7 @@ from crashlab.report.summary import (
     closing,
     counted,
     distinct_findings,
+    how_to_go_on,
     promise,
     sentence,
     tally,
@@ -200,13 +201,14 @@ def print_closing(target: Console, run: RunResult, code: int, folder: Path | Non
         folder: of a run that has just been made; None: evidence was judged again.
         more: something that was asked for is not done.
     """
-    target.print(Text(closing(code), _CODE_STYLES.get(code, "")))
+    target.print(Text(closing(run, code), _CODE_STYLES.get(code, "")))
     quoted = shlex.quote(str(folder))
     made = folder is not None and any(result.trials for result in run.profiles)
     if made:
         target.print(f"Evidence: {folder}  (crashlab judge {quoted} judges it again)", soft_wrap=True)
-    if more:
-        target.print(f"Go on: crashlab run --resume {quoted}", soft_wrap=True)
+    how = how_to_go_on(run) or (f"Go on: crashlab run --resume {quoted}" if more else None)
+    if how is not None:
+        target.print(how, soft_wrap=True)
     if made and run.command is not None:
         target.print(f"Run again: {run.command}", soft_wrap=True)
 

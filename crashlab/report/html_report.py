@@ -16,7 +16,7 @@ from crashlab.oracle.codes import CODES
 from crashlab.report.matrix import HEADS, cell_results, legend, matrix_line
 from crashlab.report.statistics import statistics_line
 from crashlab.report.story import follow_up, printable, story
-from crashlab.report.summary import closing, counted, distinct_findings, promise, sentence, tally
+from crashlab.report.summary import closing, counted, distinct_findings, how_to_go_on, promise, sentence, tally
 from crashlab.report.window import histogram, window_line, windows
 from crashlab.results import ProfileResult, RunResult
 
@@ -63,10 +63,11 @@ def report_bytes(run: RunResult, code: int) -> bytes:
     )
     page = environment.get_template(TEMPLATE).render(
         version=crashlab.__version__,
-        verdict=closing(code),
+        verdict=closing(run, code),
         tone={0: "good", 1: "bad"}.get(code, "unsure"),
         command=run.command,
-        error=run.error,
+        errors=[*([] if run.error is None else [run.error]), *run.damaged],
+        unfinished=how_to_go_on(run),
         seeds=dict.fromkeys(str(result.seed) for result in run.profiles),
         servers=dict.fromkeys(
             f"PostgreSQL {result.server.version}, {result.server.kind}, {result.server.source}"

@@ -8,6 +8,9 @@ commit was lost.
 a cell of `crashlab matrix`.
 `promise` is null where a trial is inconclusive; `server` is null where none came up; `injection` is the last fault,
 the one that crashed the server, and `injections` are all of them. `state` is the crash state of a recorded trial.
+`unfinished` is about the whole run: how many trials there are, how many were asked for (null: as many as a rule takes),
+and the command that goes on; null for one that came to its end, or where nobody noted what was asked for. Judged again,
+the last profile has `damaged` if there are trials that cannot be judged: a list, with primary, detail and hint each.
 A profile that an error of the environment cut short has `error` with primary, detail and hint.
 """
 
@@ -18,6 +21,7 @@ from typing import Any
 import msgspec
 
 import crashlab
+from crashlab.errors import CrashlabError
 from crashlab.report.matrix import as_json
 from crashlab.report.statistics import statistics
 from crashlab.report.summary import promise, sentence, tally
@@ -29,14 +33,20 @@ SCHEMA = 1
 
 def report_bytes(run: RunResult, code: int = 0) -> bytes:
     """Return the report as one JSON document, with a final newline."""
-    reports = [_profile(result, run.command) for result in run.profiles]
+    reports = [_profile(result, run) for result in run.profiles]
     if (error := run.error) is not None:
-        reports[-1]["error"] = {"primary": error.primary, "detail": error.detail, "hint": error.hint}
+        reports[-1]["error"] = _error(error)
+    if run.damaged:
+        reports[-1]["damaged"] = [_error(one) for one in run.damaged]
     whole = reports[0] if len(reports) == 1 else reports
     return msgspec.json.format(msgspec.json.encode(whole), indent=1) + b"\n"
 
 
-def _profile(result: ProfileResult, command: str | None) -> dict[str, Any]:
+def _error(error: CrashlabError) -> dict[str, str | None]:
+    return {"primary": error.primary, "detail": error.detail, "hint": error.hint}
+
+
+def _profile(result: ProfileResult, run: RunResult) -> dict[str, Any]:
     expect = result.profile.expect
     window = summarise(windows(result))
     return {
@@ -45,7 +55,7 @@ def _profile(result: ProfileResult, command: str | None) -> dict[str, Any]:
         "profile": result.profile.name,
         "description": result.profile.description,
         "seed": result.seed,
-        "command": command,
+        "command": run.command,
         "crash_class": result.crash_class,
         "server": result.server,
         "expected": {"outcomes": expect.outcomes, "promise": expect.promise, "note": expect.note},
@@ -53,6 +63,7 @@ def _profile(result: ProfileResult, command: str | None) -> dict[str, Any]:
         "verdict": sentence(result),
         "interrupted": result.interrupted,
         "stopped_by": result.stopped_by,
+        "unfinished": None if run.unfinished is None else asdict(run.unfinished),
         "trials": [_trial(trial) for trial in result.trials],
         "tally": asdict(tally(result)),
         "async_window": None if window is None else asdict(window),

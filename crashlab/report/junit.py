@@ -7,6 +7,7 @@ Choices:
     The message is the finding's one line, the text below it the paragraph and the timeline of each finding.
 """
 
+from collections.abc import Sequence
 from xml.etree import ElementTree
 
 from crashlab.errors import CrashlabError
@@ -20,21 +21,23 @@ from crashlab.results import ProfileResult, RunResult, TrialResult
 def report_bytes(run: RunResult, code: int = 0) -> bytes:
     """Return a JUnit XML document."""
     root = ElementTree.Element("testsuites", name="crashlab")
+    errors = [("evidence", one) for one in run.damaged]
+    if run.error is not None:
+        errors.append(("environment", run.error))
     for result in run.profiles:
-        last = result is run.profiles[-1]
-        root.append(_suite(result, run.error if last else None))
+        root.append(_suite(result, errors if result is run.profiles[-1] else []))
     ElementTree.indent(root)
     return bytes(ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)) + b"\n"
 
 
-def _suite(result: ProfileResult, error: CrashlabError | None) -> ElementTree.Element:
+def _suite(result: ProfileResult, others: Sequence[tuple[str, CrashlabError]]) -> ElementTree.Element:
     counts = tally(result)
     suite = ElementTree.Element(
         "testsuite",
         name=result.profile.name,
-        tests=str(counts.trials + (error is not None)),
+        tests=str(counts.trials + len(others)),
         failures=str(counts.broken),
-        errors=str(counts.inconclusive + (error is not None)),
+        errors=str(counts.inconclusive + len(others)),
         skipped="0",
         time=f"{sum(_seconds(trial) for trial in result.trials):.3f}",
     )
@@ -51,8 +54,8 @@ def _suite(result: ProfileResult, error: CrashlabError | None) -> ElementTree.El
         ElementTree.SubElement(properties, "property", name=name, value=printable(value))
     for trial in result.trials:
         suite.append(_case(result.profile.name, trial))
-    if error is not None:
-        case = ElementTree.SubElement(suite, "testcase", classname=result.profile.name, name="environment")
+    for name, error in others:
+        case = ElementTree.SubElement(suite, "testcase", classname=result.profile.name, name=name)
         ElementTree.SubElement(case, "error", message=printable(error.primary)).text = printable(str(error))
     return suite
 

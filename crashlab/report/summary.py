@@ -142,10 +142,12 @@ def exit_code(run: RunResult) -> int:
 
 
 def evidence_code(run: RunResult) -> int:
-    """Return 0, 1 or 3: what the trials say, whoever or whatever ended the run."""
+    """Return 0, 1 or 3: what the trials say, whoever or whatever ended the run; 4: some are damaged."""
     promises = [promise(result) for result in run.profiles]
     if "broken" in promises:
         return 1
+    if run.damaged:
+        return run.damaged[0].exit_code
     return 3 if "inconclusive" in promises or not promises or run.error is not None else 0
 
 
@@ -157,6 +159,19 @@ CLOSING = {
 }
 
 
-def closing(code: int) -> str:
+def closing(run: RunResult, code: int) -> str:
     """Say in one sentence what a run came to."""
-    return f"{CLOSING.get(code, 'The run could not be finished.')} (exit code {code})"
+    said = CLOSING.get(code, "The run could not be finished.")
+    if run.damaged:
+        damaged = f"The evidence of {counted(len(run.damaged))} cannot be judged."
+        said = f"{said} {damaged}" if code in CLOSING else damaged
+    return f"{said} (exit code {code})"
+
+
+def how_to_go_on(run: RunResult) -> str | None:
+    """Say how much is there of a run that has not come to its end, and how to go on; None: nothing is missing."""
+    missing = run.unfinished
+    if missing is None:
+        return None
+    there = counted(missing.there) if missing.asked is None else f"{missing.there} of {counted(missing.asked)}"
+    return f"Not finished, {there} so far. Go on: {missing.resume}"

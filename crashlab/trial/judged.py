@@ -10,7 +10,7 @@ from pathlib import Path
 
 from crashlab import evidence
 from crashlab.contract import contract_for
-from crashlab.errors import EvidenceError
+from crashlab.errors import EvidenceError, LedgerError
 from crashlab.history import History, read_ledger
 from crashlab.model import Contract, Verdict
 from crashlab.oracle import judge
@@ -31,6 +31,11 @@ def contract_of(record: evidence.TrialRecord) -> Contract:
     )
 
 
+def ledger_of(folder: Path, record: evidence.TrialRecord) -> Path:
+    """Return where a trial's ledger is: beside it, or with the recording that it is a state of."""
+    return folder / (record.recording or "") / evidence.LEDGER
+
+
 def judge_trial(folder: Path, *, history: History | None = None) -> Verdict:
     """Judge one trial's evidence and store the verdict beside it.
 
@@ -38,13 +43,20 @@ def judge_trial(folder: Path, *, history: History | None = None) -> Verdict:
         history: what its ledger says, if it has been read already.
 
     Raises:
-        EvidenceError, LedgerError: the evidence is missing or damaged; the message names the file.
+        EvidenceError, LedgerError: the evidence is missing or damaged; the message names the file. Or the verdict
+            cannot be written.
     """
+    verdict = verdict_of(folder, history=history)
+    evidence.save(folder, evidence.VERDICT, verdict)
+    return verdict
+
+
+def verdict_of(folder: Path, *, history: History | None = None) -> Verdict:
+    """Judge one trial's evidence and write nothing; arguments and errors as of `judge_trial`."""
     record = evidence.load_trial(folder)
     if history is None:
-        ledger = folder / (record.recording or "") / evidence.LEDGER
-        history = read_ledger(ledger, until_io=None if record.recording is None else record.crash_io)
-    verdict = judge(
+        history = _read_ledger(folder, record)
+    return judge(
         history,
         contract_of(record),
         record.injections,
@@ -53,8 +65,15 @@ def judge_trial(folder: Path, *, history: History | None = None) -> Verdict:
         workload_errors=record.workload_errors,
         timed_out=record.timed_out,
     )
-    evidence.save(folder, evidence.VERDICT, verdict)
-    return verdict
+
+
+def _read_ledger(folder: Path, record: evidence.TrialRecord) -> History:
+    try:
+        return read_ledger(ledger_of(folder, record), until_io=None if record.recording is None else record.crash_io)
+    except LedgerError as error:
+        if record.recording is not None:  # of many trials: none of them alone can be made again
+            raise
+        raise LedgerError(error.primary, detail=error.detail, hint=evidence.again_hint(folder)) from error
 
 
 def trial_folders(path: Path) -> list[Path]:

@@ -1,0 +1,205 @@
+"""What is said of a stored run when some of it is damaged, gone, unfinished, or cannot be written? No server is needed.
+
+The run is one of an earlier release (see tests/oracle/test_stored.py), with the file about the whole run that one of
+today writes, and its one trial three times.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import msgspec
+import pytest
+
+import crashlab
+from crashlab import evidence
+from crashlab.campaign import Asked, Plan, judge_run, save_plan, save_run
+from crashlab.campaign.runrecord import CAMPAIGN
+from crashlab.cli import invoke
+from crashlab.errors import EvidenceError
+from crashlab.model import PromiseStatus
+from crashlab.profile import load_profile
+from crashlab.results import trial_name
+from crashlab.server import ServerChoice
+from tests.campaign.test_dask import no_namespaces
+from tests.conftest import required
+from tests.oracle.test_stored import ARCHIVE
+
+PROFILE, TRIALS = "async-commit", 3
+
+
+@pytest.fixture
+def out(tmp_path) -> Path:
+    """A whole run that came to its end."""
+    with tarfile.open(ARCHIVE) as archive:
+        for member in archive:
+            if member.isfile() and member.name.startswith(f"{PROFILE}/"):
+                file = tmp_path / member.name
+                file.parent.mkdir(parents=True, exist_ok=True)
+                content = archive.extractfile(member)
+                assert content is not None
+                file.write_bytes(content.read())
+    folder = tmp_path / PROFILE
+    (first,) = trials_of(folder)
+    for number in range(1, TRIALS):
+        copy = shutil.copytree(first, first.with_name(trial_name(number)))
+        stored = evidence.load_trial(copy)
+        evidence.save(copy, evidence.TRIAL, msgspec.structs.replace(stored, trial=number))
+    run = judge_run(folder)
+    run.profiles[0].complete = True
+    save_run(folder, run, plan(TRIALS))
+    return folder
+
+
+def plan(trials: int) -> Plan:
+    """What the run was asked for."""
+    asked = [Asked(profile=load_profile(PROFILE))]
+    return Plan(asked=asked, seed=1, trials=trials, server=ServerChoice(), again="crashlab run it")
+
+
+def trials_of(out: Path) -> list[Path]:
+    return sorted(file.parent for file in out.rglob(evidence.TRIAL))
+
+
+def judged(out: Path, capfd, *more: str) -> tuple[int, Any, str, str]:
+    """The judge's exit code, JSON report, and what it said."""
+    capfd.readouterr()
+    code = invoke(["judge", str(out), "--json", str(out.parent / "report.json"), *more])
+    said = capfd.readouterr()
+    return code, json.loads((out.parent / "report.json").read_text()), said.out, said.err
+
+
+def test_an_undamaged_run_is_judged_without_a_word_of_warning(out, capfd):
+    """The innocent twin of all others."""
+    code, report, said, warned = judged(out, capfd)
+    assert (code, warned, report["unfinished"], report["tally"]["trials"]) == (0, "", None, TRIALS)
+    assert "damaged" not in report
+    assert "Not finished" not in said
+
+
+@pytest.mark.parametrize(
+    ("file", "size"),
+    [(evidence.TRIAL, 0), (evidence.TRIAL, 100), (evidence.OBSERVATION, 100), (evidence.LEDGER, 0)],
+)
+def test_a_damaged_trial_takes_no_other_with_it(file, size, out, capfd):
+    """The others are judged and shown; it is named last, with what helps; in every report."""
+    first, *others = trials_of(out)
+    with (first / file).open("r+b") as damaged:
+        damaged.truncate(size)
+    xml = out.parent / "report.xml"
+    code, report, said, warned = judged(out, capfd, "--junit-xml", str(xml))
+    assert (code, report["tally"]["trials"]) == (4, len(others))
+    assert "The evidence of 1 trial cannot be judged. (exit code 4)" in said
+    (error,) = report["damaged"]
+    assert str(first / file) in error["primary"]
+    assert str(first) in error["hint"]
+    assert f"crashlab run --resume {out}" in error["hint"]
+    assert warned.startswith(f"crashlab: error: {error['primary']}\n")
+    (suite,) = ElementTree.parse(xml).getroot()
+    assert (suite.get("errors"), suite.get("tests")) == ("1", str(len(others) + 1))
+    shutil.rmtree(first)
+    code, report, said, warned = judged(out, capfd)
+    assert (code, report["tally"]["trials"], warned) == (0, len(others), "")
+
+
+def test_a_broken_promise_beside_a_damaged_trial_is_the_exit_code(out, capfd):
+    """It is a fact about the server, as in a run that an error ended; the damage is told all the same."""
+    first, second, *_ = trials_of(out)
+    (first / evidence.TRIAL).write_bytes(b"")
+    observation = second / evidence.OBSERVATION
+    table = msgspec.json.decode(observation.read_bytes())
+    del table["marker"]["rows"][3]  # what came after it is there: a hole
+    observation.write_bytes(msgspec.json.encode(table))
+    code, report, said, warned = judged(out, capfd)
+    assert PromiseStatus.BROKEN in [trial["promise"] for trial in report["trials"]]
+    assert code == 1
+    assert "A promise was broken. The evidence of 1 trial cannot be judged. (exit code 1)" in said
+    assert str(first / evidence.TRIAL) in warned
+
+
+def test_where_nothing_can_be_judged_the_damage_is_an_error(out, capfd):
+    """One trial's folder, or all of them."""
+    for trial in trials_of(out):
+        (trial / evidence.TRIAL).write_bytes(b"{")
+    for folder in (out, trials_of(out)[0]):
+        assert invoke(["judge", str(folder)]) == 4
+        assert f"Delete the trial's folder, {trials_of(out)[0]}" in capfd.readouterr().err
+
+
+def test_a_damaged_file_about_the_run_is_a_warning(out, capfd):
+    """Its trials are judged and compared; what is not known is said; to resume it is an error that says what can be."""
+    with (out / CAMPAIGN).open("r+b") as damaged:
+        damaged.truncate(100)
+    code, report, _, warned = judged(out, capfd)
+    assert (code, report["tally"]["trials"], report["unfinished"]) == (0, TRIALS, None)
+    assert warned.startswith(f'crashlab: warning: damaged evidence "{out / CAMPAIGN}"')
+    assert "what was asked for" in warned
+    assert invoke(["compare", str(out), str(out)]) == 0
+    assert "crashlab: warning: damaged evidence" in capfd.readouterr().err
+    assert invoke(["run", "--resume", str(out)]) == 4
+    assert f"crashlab judge {out}" in capfd.readouterr().err
+    with pytest.raises(EvidenceError, match="damaged evidence"):
+        judge_run(out)
+
+
+@pytest.mark.parametrize("file", [evidence.TRIAL, evidence.OBSERVATION, evidence.LEDGER])
+def test_a_run_with_a_hole_is_not_resumed_as_if_it_were_whole(file, out, capfd):
+    """A verdict is there, but not what it was made from: an error that says how to have the trial again."""
+    first, *_ = trials_of(out)
+    for trial in trials_of(out):  # as if this release had run them, so that their verdicts are taken as they are
+        stored = evidence.load_trial(trial)
+        evidence.save(trial, evidence.TRIAL, msgspec.structs.replace(stored, crashlab=crashlab.__version__))
+    if file == evidence.TRIAL:
+        (first / file).write_bytes(b"")
+    else:
+        (first / file).unlink()
+    assert invoke(["run", "--resume", str(out)]) == 4
+    said = capfd.readouterr().err
+    assert str(first / file) in said
+    assert f"Delete the trial's folder, {first}, and run crashlab run --resume {out}" in said
+
+
+def test_a_killed_run_is_said_to_be_unfinished(out, capfd):
+    """Only its plan tells that there should be more; once all are there, nothing is missing."""
+    save_plan(out, plan(10))
+    code, report, said, warned = judged(out, capfd)
+    resume = f"crashlab run --resume {out}"
+    assert (code, warned) == (0, "")
+    assert report["unfinished"] == {"there": TRIALS, "asked": 10, "resume": resume}
+    assert f"Not finished, {TRIALS} of 10 trials so far. Go on: {resume}\n" in said
+    save_plan(out, plan(TRIALS))
+    code, report, said, _ = judged(out, capfd)
+    assert (code, report["unfinished"], "Not finished" in said) == (0, None, False)
+
+
+READ_ONLY = 'mount --bind "$1" "$1" && mount -o remount,ro,bind "$1"'
+FULL = """
+mkdir "$1.full" && mount -t tmpfs -o size=8m none "$1.full" && cp -r "$1/." "$1.full" && mount --bind "$1.full" "$1"
+find "$1" -name verdict.json -delete
+dd if=/dev/zero of="$1/filler" bs=4k 2>/dev/null; test -s "$1/filler"
+"""
+
+
+@pytest.mark.parametrize(("mount", "why"), [(READ_ONLY, "Read-only file system"), (FULL, "No space left on device")])
+def test_what_cannot_be_written_is_judged_all_the_same(mount, why, out):
+    """Verdicts and exit code as ever, and one warning, however many trials there are."""
+    problem = no_namespaces()
+    if problem is not None and "unshare" in required():
+        pytest.fail(f"CRASHLAB_REQUIRE names unshare, but: {problem}", pytrace=False)
+    if problem is not None:
+        pytest.skip(problem)
+    for verdict in out.rglob(evidence.VERDICT):
+        verdict.unlink()
+    script = f'{mount}\n[ $? = 0 ] || exit 99\nexec "$2" -m crashlab judge "$1"'
+    command = ["unshare", "-m", "sh", "-c", script, "-", str(out), sys.executable]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "No promise was broken. (exit code 0)" in done.stdout
+    warnings = [line for line in done.stderr.splitlines() if line.startswith("crashlab: warning:")]
+    assert warnings == [f'crashlab: warning: could not keep the verdicts in "{out}": {why}']
+    assert "error" not in done.stderr
