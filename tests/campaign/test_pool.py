@@ -21,9 +21,13 @@ from crashlab.campaign.source import Source
 from crashlab.campaign.task import Job, LiveTask, Task
 from crashlab.cli import invoke
 from crashlab.errors import CrashlabError, ServerError
+from crashlab.ledger import LedgerWriter
+from crashlab.model import Observation, Recovery
 from crashlab.profile import load_profile
+from crashlab.results import TrialResult
 from crashlab.server import ServerChoice
 from crashlab.trial.setup import TrialPlan
+from crashlab.trial.written import trial_record, write_trial
 from tests.campaign.command import Command, left_behind
 from tests.campaign.hard_tasks import Astray, Deadly, Slow, Stopped
 
@@ -179,20 +183,45 @@ def test_a_stopped_worker_is_killed_and_its_task_done_again(tmp_path, monkeypatc
     assert "is stuck at trial 0: stopped for " in err
 
 
-def test_a_task_whose_workers_get_stuck_is_an_error(tmp_path, monkeypatch):
+@pytest.mark.parametrize("how", ["stopped for", "not done after"])
+def test_a_task_whose_workers_get_stuck_is_an_error(how, tmp_path, monkeypatch):
     """It is not tried for ever, and it says why: also for a worker that is not stopped, once all limits are over."""
-    monkeypatch.setattr(stuck, "STOPPED_GRACE_S", 1.0)
-    monkeypatch.setattr(stuck, "SILENT_GRACE_S", 3.0)
-    tasks = [Stopped(JOB, 0), Slow(JOB, 1, tmp_path / "slow")]
+    stopped = how == "stopped for"
+    monkeypatch.setattr(stuck, "STOPPED_GRACE_S" if stopped else "SILENT_GRACE_S", 1.0)
+    task = Stopped(JOB, 0) if stopped else Slow(JOB, 0, tmp_path / "slow")
     with PoolExecutor(2) as executor:
         executor.start([job(tmp_path, timeout_s=1.0)])
-        ended = all_done(executor, tasks)
-    for number, (task, why) in enumerate(zip(tasks, ("stopped for", "not done after"), strict=True)):
-        error = ended[task]
-        assert isinstance(error, CrashlabError)
-        assert error.primary == f"could not run trial {number} of kill9-all: it has ended 2 worker processes"
-        assert error.detail is not None
-        assert error.detail.startswith(f"It was stuck ({why} ")
+        error = all_done(executor, [task])[task]
+    assert isinstance(error, CrashlabError)
+    assert error.primary == "could not run trial 0 of kill9-all: it has ended 2 worker processes"
+    assert error.detail is not None
+    assert error.detail.startswith(f"It was stuck ({how} ")
+
+
+def test_a_trial_that_was_written_whole_is_not_run_again(tmp_path):
+    """Its worker died between the last word of evidence and the answer: it may have found what is not found again."""
+    folder = tmp_path / "trial-0000"
+    folder.mkdir()
+    facts = evidence.ServerFacts(
+        kind="local", version="18.6", version_num=180006, source="/bin", initdb=[], requested={}, settings={}
+    )
+    plan = job(tmp_path).plan
+    record = trial_record(
+        plan.profile, "live", trial=0, seed=7, run_seed=1, server=facts, injections=[], seconds={}, timed_out="here"
+    )
+    LedgerWriter(folder / evidence.LEDGER, seed=7).close()
+    write_trial(folder, record, Observation(recovery=Recovery(started=False, ran=False, seconds=0.0)), server_log="")
+    before = (folder / evidence.TRIAL).read_bytes()
+    with PoolExecutor(1) as executor:
+        executor.start([job(tmp_path)])
+        executor.submit(Deadly(JOB, 0))
+        done: list[Done] = []
+        deadline = time.monotonic() + PATIENCE_S
+        while not done and time.monotonic() < deadline:
+            done = executor.wait(0.5)
+    assert isinstance(done[0].outcome, TrialResult)
+    assert [finding.code for finding in done[0].outcome.verdict.findings] == ["INCONCLUSIVE-TRIAL-TIMEOUT"]
+    assert (folder / evidence.TRIAL).read_bytes() == before
 
 
 def test_a_parent_that_was_stopped_itself_blames_nobody():
