@@ -22,6 +22,17 @@ class Deadly(LiveTask):
 
 
 @dataclass(frozen=True)
+class Stopped(LiveTask):
+    """Stops the worker that takes it; only the first one, if it is given a file to remember that in."""
+
+    once: Path | None = None
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Arrive as what `_stop` returns, if that returns."""
+        return _stop, (self.job, self.trial, self.once)
+
+
+@dataclass(frozen=True)
 class Slow(LiveTask):
     """Holds up its worker; notes the worker's process id in a file before."""
 
@@ -43,10 +54,18 @@ class Astray(LiveTask):
 
 
 def _kill(job: str, trial: int, once: Path | None) -> LiveTask:
+    return _signal(signal.SIGKILL, job, trial, once)
+
+
+def _stop(job: str, trial: int, once: Path | None) -> LiveTask:
+    return _signal(signal.SIGSTOP, job, trial, once)
+
+
+def _signal(number: signal.Signals, job: str, trial: int, once: Path | None) -> LiveTask:
     if once is None or not once.exists():
         if once is not None:
             once.write_text(str(owned.make_folder()))  # what it had made goes with it
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), number)
     return LiveTask(job, trial)
 
 

@@ -13,25 +13,32 @@ from pathlib import Path
 
 import pytest
 
+from crashlab import evidence
+from crashlab.campaign import stuck
 from crashlab.campaign.executor import Done, Executor, WorkerFailed
 from crashlab.campaign.pool import PoolExecutor
 from crashlab.campaign.source import Source
 from crashlab.campaign.task import Job, LiveTask, Task
 from crashlab.cli import invoke
 from crashlab.errors import CrashlabError, ServerError
+from crashlab.ledger import LedgerWriter
+from crashlab.model import Observation, Recovery
 from crashlab.profile import load_profile
+from crashlab.results import TrialResult
 from crashlab.server import ServerChoice
 from crashlab.trial.setup import TrialPlan
-from tests.campaign.hard_tasks import Astray, Deadly, Slow
+from crashlab.trial.written import trial_record, write_trial
+from tests.campaign.command import Command, left_behind
+from tests.campaign.hard_tasks import Astray, Deadly, Slow, Stopped
 
 PATIENCE_S = 60.0
 JOB = "kill9-all"
 
 
-def job(out: Path) -> Job:
+def job(out: Path, timeout_s: float | None = None) -> Job:
     """A job without a server: each of its tasks ends in an error of the environment, at once."""
     choice = ServerChoice(kind="local", pg_bindir=Path("/nowhere"))
-    return Job(plan=TrialPlan(profile=load_profile(JOB), run_seed=1, server=choice), out=out)
+    return Job(plan=TrialPlan(profile=load_profile(JOB), run_seed=1, server=choice, timeout_s=timeout_s), out=out)
 
 
 def all_done(executor: Executor, tasks: Sequence[Task]) -> dict[Task, BaseException]:
@@ -155,3 +162,122 @@ def test_workers_do_not_outlive_their_parent(number, tmp_path):
     finally:
         parent.kill()
         parent.wait()
+
+
+def test_a_stopped_worker_is_killed_and_its_task_done_again(tmp_path, monkeypatch, capfd):
+    """Once it is over the limit and stays stopped; one that is only slow, for longer than that, is left alone."""
+    monkeypatch.setattr(stuck, "STOPPED_GRACE_S", 1.0)
+    stopped = Stopped(JOB, 0, tmp_path / "stopped")
+    slow = Slow(JOB, 1, tmp_path / "slow", 6.0)
+    with PoolExecutor(2) as executor:
+        executor.start([job(tmp_path, timeout_s=1.0)])
+        begun = time.monotonic()
+        ended = all_done(executor, [stopped, slow, LiveTask(JOB, 2)])
+        assert int((tmp_path / "slow").read_text()) in [worker.process.pid for worker in executor._workers]
+    assert time.monotonic() - begun < 20
+    assert all(isinstance(error, ServerError) and "postgres" in error.primary for error in ended.values())
+    assert stopped.once is not None
+    assert not Path(stopped.once.read_text()).exists(), "what it had made is left"
+    err = capfd.readouterr().err
+    assert err.count(" is stuck at ") == 1
+    assert "is stuck at trial 0: stopped for " in err
+
+
+@pytest.mark.parametrize("how", ["stopped for", "not done after"])
+def test_a_task_whose_workers_get_stuck_is_an_error(how, tmp_path, monkeypatch):
+    """It is not tried for ever, and it says why: also for a worker that is not stopped, once all limits are over."""
+    stopped = how == "stopped for"
+    monkeypatch.setattr(stuck, "STOPPED_GRACE_S" if stopped else "SILENT_GRACE_S", 1.0)
+    task = Stopped(JOB, 0) if stopped else Slow(JOB, 0, tmp_path / "slow")
+    with PoolExecutor(2) as executor:
+        executor.start([job(tmp_path, timeout_s=1.0)])
+        error = all_done(executor, [task])[task]
+    assert isinstance(error, CrashlabError)
+    assert error.primary == "could not run trial 0 of kill9-all: it has ended 2 worker processes"
+    assert error.detail is not None
+    assert error.detail.startswith(f"It was stuck ({how} ")
+
+
+def test_a_trial_that_was_written_whole_is_not_run_again(tmp_path):
+    """Its worker died between the last word of evidence and the answer: it may have found what is not found again."""
+    folder = tmp_path / "trial-0000"
+    folder.mkdir()
+    facts = evidence.ServerFacts(
+        kind="local", version="18.6", version_num=180006, source="/bin", initdb=[], requested={}, settings={}
+    )
+    plan = job(tmp_path).plan
+    record = trial_record(
+        plan.profile, "live", trial=0, seed=7, run_seed=1, server=facts, injections=[], seconds={}, timed_out="here"
+    )
+    LedgerWriter(folder / evidence.LEDGER, seed=7).close()
+    write_trial(folder, record, Observation(recovery=Recovery(started=False, ran=False, seconds=0.0)), server_log="")
+    before = (folder / evidence.TRIAL).read_bytes()
+    with PoolExecutor(1) as executor:
+        executor.start([job(tmp_path)])
+        executor.submit(Deadly(JOB, 0))
+        done: list[Done] = []
+        deadline = time.monotonic() + PATIENCE_S
+        while not done and time.monotonic() < deadline:
+            done = executor.wait(0.5)
+    assert isinstance(done[0].outcome, TrialResult)
+    assert [finding.code for finding in done[0].outcome.verdict.findings] == ["INCONCLUSIVE-TRIAL-TIMEOUT"]
+    assert (folder / evidence.TRIAL).read_bytes() == before
+
+
+def test_a_parent_that_was_stopped_itself_blames_nobody():
+    """The time in which it could not look is not its workers'."""
+    clock = stuck.TaskClock(os.getpid())
+    clock.look(100_000.0)
+    assert clock.stuck(1.0) is None
+    for _ in range(1000):
+        clock.look(2.0)
+    assert clock.stuck(1.0) is not None
+    assert clock.stuck(None) is None
+
+
+def test_leaving_a_pool_ends_a_stopped_worker(tmp_path, capfd):
+    """It is killed, what it had made goes, and whoever waits is told why."""
+    task = Stopped(JOB, 0, tmp_path / "stopped")
+    with PoolExecutor(1) as executor:
+        executor.start([job(tmp_path)])
+        executor.submit(task)
+        assert task.once is not None
+        while not task.once.exists() or not task.once.read_text():
+            time.sleep(0.02)
+        (pid,) = [worker.process.pid for worker in executor._workers]
+        begun = time.monotonic()
+    assert time.monotonic() - begun < 15
+    assert gone(pid, 0.1)
+    assert not Path(task.once.read_text()).exists()
+    assert f"to remove what they made: {pid}\n" in capfd.readouterr().err
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_run_with_a_stopped_worker_ends_and_leaves_nothing(interrupted, tmp_path, home):
+    """By itself, with all trials; or after Ctrl-C, with those that were done. No server is left, and no folder."""
+    out = tmp_path / "run"
+    options = ["--trials", "4", "-j", "2", "--server", "local", "--trial-timeout", "20s", "--seed", "12"]
+    command = Command("run", JOB, *options, "--out", str(out), cwd=tmp_path, home=home)
+    try:
+        command.wait_for(out / JOB / "trial-0001" / evidence.LEDGER)
+        victim = command.workers()[-1]
+        os.kill(victim, signal.SIGSTOP)
+        begun = time.monotonic()
+        if interrupted:
+            command.interrupt()
+        code = command.ended()
+        seconds = time.monotonic() - begun
+    finally:
+        command.end()
+    assert gone(victim, 0.1)
+    assert left_behind(home, within_s=0.5) == []
+    if interrupted:
+        assert code == 130, command.text()
+        assert seconds < 20
+        assert f"to remove what they made: {victim}\n" in command.text()
+    else:
+        assert code in (0, 3), command.text()  # a busy machine may acknowledge too little
+        assert seconds < 90
+        assert f"worker process {victim} is stuck" in command.text()
+        assert len(list(out.rglob(evidence.VERDICT))) == 4
