@@ -11,6 +11,8 @@ Choices:
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 import crashlab
 from crashlab import evidence
 from crashlab.disk.contract import DiskContract
@@ -90,5 +92,8 @@ def write_trial(
     if state is not None:
         evidence.save(folder, evidence.STATE, state)
     evidence.save(folder, evidence.OBSERVATION, observation)
+    ledger = folder / evidence.LEDGER
+    if ledger.exists():
+        record = msgspec.structs.replace(record, ledger_bytes=ledger.stat().st_size)
     evidence.save(folder, evidence.TRIAL, record)
     return judge_trial(folder, history=history)

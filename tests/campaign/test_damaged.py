@@ -46,6 +46,9 @@ def out(tmp_path) -> Path:
                 file.write_bytes(content.read())
     folder = tmp_path / PROFILE
     (first,) = trials_of(folder)
+    stored = evidence.load_trial(first)
+    size = (first / evidence.LEDGER).stat().st_size
+    evidence.save(first, evidence.TRIAL, msgspec.structs.replace(stored, ledger_bytes=size))
     for number in range(1, TRIALS):
         copy = shutil.copytree(first, first.with_name(trial_name(number)))
         stored = evidence.load_trial(copy)
@@ -84,7 +87,13 @@ def test_an_undamaged_run_is_judged_without_a_word_of_warning(out, capfd):
 
 @pytest.mark.parametrize(
     ("file", "size"),
-    [(evidence.TRIAL, 0), (evidence.TRIAL, 100), (evidence.OBSERVATION, 100), (evidence.LEDGER, 0)],
+    [
+        (evidence.TRIAL, 0),
+        (evidence.TRIAL, 100),
+        (evidence.OBSERVATION, 100),
+        (evidence.LEDGER, 0),
+        (evidence.LEDGER, 100),
+    ],
 )
 def test_a_damaged_trial_takes_no_other_with_it(file, size, out, capfd):
     """The others are judged and shown; it is named last, with what helps; in every report."""
