@@ -61,6 +61,13 @@ class Command:
             assert time.monotonic() < deadline, self.text()
             time.sleep(0.02)
 
+    def wait_until_begun(self) -> None:
+        """Wait until it has said what it runs: from then on a signal is its own to answer."""
+        deadline = time.monotonic() + PATIENCE_S
+        while self.process.poll() is None and "seed" not in self.text():
+            assert time.monotonic() < deadline, self.text()
+            time.sleep(0.02)
+
     def wait_for(self, path: Path) -> None:
         """Wait until a file is there."""
         deadline = time.monotonic() + PATIENCE_S

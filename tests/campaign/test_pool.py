@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from crashlab import evidence
-from crashlab.campaign import stuck
+from crashlab.campaign import pool, stuck
 from crashlab.campaign.executor import Done, Executor, WorkerFailed
 from crashlab.campaign.pool import PoolExecutor
 from crashlab.campaign.source import Source
@@ -166,11 +166,11 @@ def test_workers_do_not_outlive_their_parent(number, tmp_path):
 
 def test_a_stopped_worker_is_killed_and_its_task_done_again(tmp_path, monkeypatch, capfd):
     """Once it is over the limit and stays stopped; one that is only slow, for longer than that, is left alone."""
-    monkeypatch.setattr(stuck, "STOPPED_GRACE_S", 1.0)
+    monkeypatch.setattr(stuck, "STOPPED_GRACE_S", 0.4)
     stopped = Stopped(JOB, 0, tmp_path / "stopped")
-    slow = Slow(JOB, 1, tmp_path / "slow", 6.0)
+    slow = Slow(JOB, 1, tmp_path / "slow", 2.5)
     with PoolExecutor(2) as executor:
-        executor.start([job(tmp_path, timeout_s=1.0)])
+        executor.start([job(tmp_path, timeout_s=0.4)])
         begun = time.monotonic()
         ended = all_done(executor, [stopped, slow, LiveTask(JOB, 2)])
         assert int((tmp_path / "slow").read_text()) in [worker.process.pid for worker in executor._workers]
@@ -187,10 +187,10 @@ def test_a_stopped_worker_is_killed_and_its_task_done_again(tmp_path, monkeypatc
 def test_a_task_whose_workers_get_stuck_is_an_error(how, tmp_path, monkeypatch):
     """It is not tried for ever, and it says why: also for a worker that is not stopped, once all limits are over."""
     stopped = how == "stopped for"
-    monkeypatch.setattr(stuck, "STOPPED_GRACE_S" if stopped else "SILENT_GRACE_S", 1.0)
+    monkeypatch.setattr(stuck, "STOPPED_GRACE_S" if stopped else "SILENT_GRACE_S", 0.4)
     task = Stopped(JOB, 0) if stopped else Slow(JOB, 0, tmp_path / "slow")
     with PoolExecutor(2) as executor:
-        executor.start([job(tmp_path, timeout_s=1.0)])
+        executor.start([job(tmp_path, timeout_s=0.4)])
         error = all_done(executor, [task])[task]
     assert isinstance(error, CrashlabError)
     assert error.primary == "could not run trial 0 of kill9-all: it has ended 2 worker processes"
@@ -235,8 +235,10 @@ def test_a_parent_that_was_stopped_itself_blames_nobody():
     assert clock.stuck(None) is None
 
 
-def test_leaving_a_pool_ends_a_stopped_worker(tmp_path, capfd):
+def test_leaving_a_pool_ends_a_stopped_worker(tmp_path, monkeypatch, capfd):
     """It is killed, what it had made goes, and whoever waits is told why."""
+    monkeypatch.setattr(pool, "END_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(pool, "QUIET_S", 0.2)
     task = Stopped(JOB, 0, tmp_path / "stopped")
     with PoolExecutor(1) as executor:
         executor.start([job(tmp_path)])

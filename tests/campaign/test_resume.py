@@ -41,6 +41,7 @@ def test_killed_at_any_moment_and_resumed_it_is_the_same_run(seed, recordings, w
     for moment, blow in zip(sorted(rng.sample(range(1, TRIALS), 3)), blows, strict=True):
         command = Command(*args, "-j", "2", cwd=tmp_path, home=home)
         try:
+            command.wait_until_begun()
             command.wait_for_trials(out, moment)
             time.sleep(rng.random() * 0.15)
             strike(command, blow)
