@@ -105,15 +105,21 @@ def save_run(folder: Path, run: RunResult, plan: Plan | None = None) -> None:
     evidence.save(folder, CAMPAIGN, record)
 
 
+def _stored(folder: Path) -> RunRecord | None:
+    """Return what lies in a run's folder; None: nothing. Raises EvidenceError: damaged, or of another schema."""
+    path = folder / CAMPAIGN
+    return evidence.load(path, RunRecord) if path.is_file() else None
+
+
 def load_run(folder: Path) -> RunResult | None:
     """Return a stored run, its trials not yet judged; None: the folder is not that of a run that says so.
 
     Raises:
         EvidenceError: damaged, or of another schema.
     """
-    if not (folder / CAMPAIGN).is_file():
+    record = _stored(folder)
+    if record is None:
         return None
-    record = evidence.load(folder / CAMPAIGN, RunRecord)
     error = record.error
     return RunResult(
         profiles=[_profile_result(one) for one in record.profiles],
@@ -130,11 +136,10 @@ def unfinished(folder: Path, run: RunResult) -> Unfinished | None:
     Raises:
         EvidenceError: damaged, or of another schema.
     """
-    if not (folder / CAMPAIGN).is_file():
+    record = _stored(folder)
+    if record is None or record.plan is None:
         return None
-    record = evidence.load(folder / CAMPAIGN, RunRecord)
-    cut_short = not record.profiles or record.error is not None or any(one.interrupted for one in record.profiles)
-    if record.plan is None or not cut_short:
+    if record.profiles and record.error is None and not any(one.interrupted for one in record.profiles):
         return None
     done = {result.profile.name: result for result in run.profiles}
     asked = [_asked_trials(record.plan, one, done) for one in record.plan.asked]
@@ -184,13 +189,9 @@ def _profile_result(record: ProfileRecord) -> ProfileResult:
 
 def trials_then(folder: Path) -> dict[str, int]:
     """Return how many trials each profile of a stored run had when the run ended, where it says so. Raises as that."""
-    path = folder / CAMPAIGN
-    record = evidence.load(path, RunRecord) if path.is_file() else None
-    return {
-        ProfileFacts.stored(one.profile).name: one.trials
-        for one in (record.profiles if record is not None else ())
-        if one.trials is not None
-    }
+    record = _stored(folder)
+    profiles = record.profiles if record is not None else ()
+    return {ProfileFacts.stored(one.profile).name: one.trials for one in profiles if one.trials is not None}
 
 
 def load_plan(folder: Path) -> Plan:
@@ -199,9 +200,8 @@ def load_plan(folder: Path) -> Plan:
     Raises:
         EvidenceError: the folder is not that of a run that says so, or it is damaged.
     """
-    path = folder / CAMPAIGN
     try:
-        record = evidence.load(path, RunRecord) if path.is_file() else None
+        record = _stored(folder)
     except EvidenceError as error:
         hint = (
             error.hint
@@ -211,7 +211,7 @@ def load_plan(folder: Path) -> Plan:
     if record is None or record.plan is None:
         raise EvidenceError(
             f'cannot resume "{folder}": it does not say what was asked for',
-            detail=f'There is no plan in "{path}".',
+            detail=f'There is no plan in "{folder / CAMPAIGN}".',
             hint="Give the folder of a whole run, such as .crashlab/latest. One that was ended before it began, "
             "or that an older release made, cannot be resumed: run it again.",
         )
