@@ -8,6 +8,7 @@ from crashlab.campaign.rejudge import add_missed, done_so_far, judge_folder, jud
 from crashlab.campaign.replay import replay
 from crashlab.campaign.runrecord import load_plan, save_plan, save_run, unfinished
 from crashlab.campaign.store import Store, reindex
+from crashlab.errors import CrashlabError
 from crashlab.results import RunResult
 
 __all__ = [
@@ -37,6 +38,9 @@ def run_campaign(campaign: Campaign, executor: Executor, *handlers: Handler) -> 
     resumed = any(order.earlier is not None for order in campaign.orders)
     if resumed or result.error is not None or any(one.interrupted for one in result.profiles):
         folders = {order.job.name: order.job.out for order in campaign.orders}
-        for one in result.profiles:
-            add_missed(one, folders[one.profile.name])
+        try:
+            for one in result.profiles:
+                add_missed(one, folders[one.profile.name])
+        except CrashlabError as error:  # such as a full disk: what was finished is told all the same
+            result.error = result.error or error
     return result

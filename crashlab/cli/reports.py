@@ -68,9 +68,12 @@ class Reports:
 
         evidence = any(result.trials for result in run.profiles)
         if evidence:
-            save_run(folder, run, plan)
-            run.unfinished = unfinished(folder, run)
-            _write(folder / REPORT, json_report.report_bytes(run))
+            try:
+                save_run(folder, run, plan)
+                run.unfinished = unfinished(folder, run)
+                _write(folder / REPORT, json_report.report_bytes(run))
+            except EvidenceError as error:  # such as a full disk: what was finished is told all the same
+                run.error = run.error or error
         more = plan is not None and _goes_on(run, plan) and (evidence or not own)
         code = self._tell(run, exit_code(run), folder, more=more)
         if run.error is not None:

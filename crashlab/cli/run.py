@@ -31,7 +31,7 @@ from crashlab.cli.options import (
 from crashlab.cli.out_folder import claimed, claimed_again, point_latest
 from crashlab.cli.reports import Reports
 from crashlab.cli.signals import signals_interrupt
-from crashlab.errors import UsageProblem
+from crashlab.errors import EvidenceError, UsageProblem
 from crashlab.report.formats import FORMATS
 from crashlab.server import ServerChoice
 from crashlab.server.choose import options_of
@@ -224,8 +224,11 @@ def run_plan(
         with Watch(reports.progress, None if None in total else sum(filter(None, total)), before) as watch:
             campaign = plan.campaign(folder, earlier)
             done = run_campaign(campaign, executor, store.handle, follow, watch.handle)
-        for result in done.profiles:  # some may have to be run again in another way: their recording is gone
-            store.add(result.profile.name, result.trials)
+        try:
+            for result in done.profiles:  # some may have to be run again in another way: their recording is gone
+                store.add(result.profile.name, result.trials)
+        except EvidenceError as error:
+            done.error = done.error or error
     return reports.finish(done, folder, plan, own=latest)
 
 

@@ -5,6 +5,7 @@ today writes, and its one trial three times.
 """
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from crashlab.model import PromiseStatus
 from crashlab.profile import load_profile
 from crashlab.results import trial_name
 from crashlab.server import ServerChoice
+from tests.campaign.command import left_behind
 from tests.campaign.test_dask import no_namespaces
 from tests.conftest import required
 from tests.oracle.test_stored import ARCHIVE
@@ -194,14 +196,19 @@ dd if=/dev/zero of="$1/filler" bs=4k 2>/dev/null; test -s "$1/filler"
 """
 
 
-@pytest.mark.parametrize(("mount", "why"), [(READ_ONLY, "Read-only file system"), (FULL, "No space left on device")])
-def test_what_cannot_be_written_is_judged_all_the_same(mount, why, out):
-    """Verdicts and exit code as ever, and one warning, however many trials there are."""
+def need_namespaces() -> None:
+    """Skip, or fail where that is asked for, without mounts of one's own."""
     problem = no_namespaces()
     if problem is not None and "unshare" in required():
         pytest.fail(f"CRASHLAB_REQUIRE names unshare, but: {problem}", pytrace=False)
     if problem is not None:
         pytest.skip(problem)
+
+
+@pytest.mark.parametrize(("mount", "why"), [(READ_ONLY, "Read-only file system"), (FULL, "No space left on device")])
+def test_what_cannot_be_written_is_judged_all_the_same(mount, why, out):
+    """Verdicts and exit code as ever, and one warning, however many trials there are."""
+    need_namespaces()
     for verdict in out.rglob(evidence.VERDICT):
         verdict.unlink()
     script = f'{mount}\n[ $? = 0 ] || exit 99\nexec "$2" -m crashlab judge "$1"'
@@ -212,3 +219,20 @@ def test_what_cannot_be_written_is_judged_all_the_same(mount, why, out):
     warnings = [line for line in done.stderr.splitlines() if line.startswith("crashlab: warning:")]
     assert warnings == [f'crashlab: warning: could not keep the verdicts in "{out}": {why}']
     assert "error" not in done.stderr
+
+
+@pytest.mark.server
+@pytest.mark.parametrize(("size", "code"), [("300k", 4), ("50m", 0)])
+def test_a_run_on_a_full_disk_tells_what_it_has_and_how_to_go_on(size, code, tmp_path, home):
+    """It leaves nothing that runs; where there is room it says nothing of all that."""
+    need_namespaces()
+    script = 'mount -t tmpfs -o "size=$2" none "$1" && exec "$3" -m crashlab run kill9-all --server local -j 2 '
+    script += '--trials 4 --out "$1/run" --set workload.acked_min=1'
+    command = ["unshare", "-m", "sh", "-c", script, "-", str(tmp_path), size, sys.executable]
+    environment = {**os.environ, "TMPDIR": str(home)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert ("Go on: crashlab run --resume" in done.stdout) == (code == 4)
+    assert ("No space left on device" in done.stderr) == (code == 4)
+    assert f"(exit code {code})" in done.stdout
+    assert left_behind(home) == []
