@@ -22,6 +22,8 @@ from crashlab import evidence
 from crashlab.campaign import Asked, Plan, judge_run, save_plan, save_run
 from crashlab.campaign.runrecord import CAMPAIGN
 from crashlab.cli import invoke
+from crashlab.cli.options import Telling
+from crashlab.cli.reports import Reports
 from crashlab.errors import EvidenceError
 from crashlab.model import PromiseStatus
 from crashlab.profile import load_profile
@@ -236,3 +238,17 @@ def test_a_run_on_a_full_disk_tells_what_it_has_and_how_to_go_on(size, code, tmp
     assert ("No space left on device" in done.stderr) == (code == 4)
     assert f"(exit code {code})" in done.stdout
     assert left_behind(home) == []
+
+
+def test_a_run_whose_record_cannot_be_written_is_told_all_the_same(out, capsys):
+    """With its table, and the error at the end: a full disk is one such reason, here it is a folder in the way."""
+    run = judge_run(out)
+    assert Reports(Telling()).finish(run, out, plan(TRIALS)) == 0
+    (out / CAMPAIGN).unlink()
+    (out / CAMPAIGN).mkdir()
+    capsys.readouterr()
+    assert Reports(Telling()).finish(run, out, plan(TRIALS)) == 4
+    said = capsys.readouterr()
+    assert f"{PROFILE}" in said.out
+    assert f"Evidence: {out}" in said.out
+    assert "could not write evidence" in said.err
