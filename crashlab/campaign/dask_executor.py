@@ -1,10 +1,13 @@
 """How are tasks done by a dask cluster?
 
 Choices:
-    A task is done again, on another worker, if its worker dies: it is the same trial.
-    A worker has one task, and one more that waits. It does one at a time: start it with one thread.
-    A recording is sent to each worker that needs it, once, by dask itself, as the argument of a task. If it goes with
-    the only worker that had it, it is sent again.
+    A batch is done again, on another worker, if its worker dies: they are the same trials.
+    A worker has one batch, and one more that waits. It does one at a time: start it with one thread.
+    What dask does for a task costs a fifth of a crash state, so a few states are one batch. Whatever takes seconds,
+    such as a live trial, goes alone.
+    A recording is no argument of a task, since dask drops copies of arguments as it sees fit, and sends them again: a
+    worker is told under which key it can fetch what it lacks, and does so once. If it goes with the only worker that
+    had it, it is sent again.
     No worker, or no scheduler any more, is an error after a while: nobody would notice an endless wait.
 
 Source: https://distributed.dask.org/en/stable/client.html, on futures, scatter and Client.run.
@@ -40,12 +43,14 @@ from crashlab.campaign.task import (
     RecoveryTask,
     StateTask,
     Task,
+    recording_of,
 )
 from crashlab.errors import CrashlabError, ServerError, UsageProblem
 from crashlab.results import TrialResult, trial_name
-from crashlab.trial.judged import result_of
 
 AHEAD = 1
+BATCH = 6
+"""So many crash states are one batch."""
 ADDRESS = re.compile(r"((tcp|tls|ws|wss|ucx)://)?[^/\s]+:\d+")
 CONNECT_TIMEOUT_S = 30
 END_TIMEOUT_S = 30
@@ -53,7 +58,7 @@ SLOTS_EVERY_S = 2.0
 """How long the number of workers is taken to be what it was."""
 WORKERLESS_MAX_S = 300.0
 SENT_MAX = 5
-"""How often one task is handed out because what it needs was lost."""
+"""How often one batch is handed out because what it needs was lost."""
 
 
 class DaskExecutor:
@@ -90,9 +95,10 @@ class DaskExecutor:
             ) from error
         self._run = os.urandom(8).hex()
         self._jobs: dict[str, Job] = {}
-        self._shared: Any = None  # the jobs, at every worker
+        self._shared: Any = None  # the jobs, with the workers
         self._recordings: dict[Path, Any] = {}
-        self._running: dict[Any, Task] = {}
+        self._open: list[Task] = []  # a batch that has room
+        self._running: dict[Any, list[Task]] = {}
         self._ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._submitted = 0
         self._sent: dict[Task, int] = {}
@@ -108,8 +114,8 @@ class DaskExecutor:
             self._share()
 
     def _share(self) -> None:
-        """Send what every worker needs; recordings follow with the first task that is about them."""
-        self._shared = self._client.scatter(list(self._jobs.values()), broadcast=True, hash=False)
+        """Send what every worker needs; recordings follow when the first task is about them."""
+        [self._shared] = self._client.scatter([list(self._jobs.values())], hash=False)
         self._recordings.clear()
 
     @contextlib.contextmanager
@@ -145,44 +151,62 @@ class DaskExecutor:
 
     def submit(self, task: Task) -> None:
         """See Executor.submit."""
-        with self._reaching():
-            self._submit(task)
+        if not isinstance(task, StateTask):
+            self._send([task])
+            return
+        self._open.append(task)
+        if len(self._open) == BATCH:
+            self._send_open()
 
-    def _submit(self, task: Task) -> None:
-        self._submitted += 1
-        words: list[Any] = []
-        if isinstance(task, StateTask | RecoveryTask):
-            if task.recording not in self._recordings:
-                self._recordings[task.recording] = self._client.scatter(pack(task.recording), hash=False)
-            words = [task.recording, self._recordings[task.recording]]
-        key = f"crashlab-{self._run}-{task.job}-{self._submitted}"
-        future = self._client.submit(remote.run_task, self._run, self._shared, task, *words, key=key, pure=False)
-        self._running[future] = task
-        future.add_done_callback(self._ended.put)
+    def _send_open(self) -> None:
+        tasks, self._open = self._open, []
+        if tasks:
+            self._send(tasks)
+
+    def _send(self, tasks: list[Task]) -> None:
+        with self._reaching():
+            self._submitted += 1
+            keys = {path: self._key_of(path) for path in map(recording_of, tasks) if path is not None}
+            batch = remote.Batch(run=self._run, jobs=self._shared.key, tasks=tuple(tasks), recordings=keys)
+            key = f"crashlab-{self._run}-{tasks[0].job}-{self._submitted}"
+            future = self._client.submit(remote.run_batch, batch, key=key, pure=False)
+            self._running[future] = tasks
+            future.add_done_callback(self._ended.put)
+
+    def _key_of(self, recording: Path) -> str:
+        """Return under which key the workers find a recording; it is sent to one of them if it has not been."""
+        if recording not in self._recordings:
+            self._recordings[recording] = self._client.scatter(pack(recording), hash=False)
+        key: str = self._recordings[recording].key
+        return key
 
     def wait(self, timeout_s: float) -> list[Done]:
         """See Executor.wait."""
+        self._send_open()  # whoever waits has no more tasks, or there is no room for them
         try:
             future = self._ended.get(timeout=timeout_s)
         except queue.Empty:
             self.has_room()
             return []
-        task = self._running.pop(future)
-        if future.cancelled():  # what it needs went with the only worker that had it, or the scheduler is gone
-            return self._lost(task)
+        tasks = self._running.pop(future)
+        if future.cancelled():  # the scheduler is gone, or has given up
+            return self._lost(tasks)
         error = future.exception()
+        if isinstance(error, remote.Lost):
+            return self._lost(tasks)
         if error is not None:
-            return [Done(task, _explained(task, error))]
-        return [Done(task, self._received(task, future.result()))]
+            return [Done(task, _explained(task, error)) for task in tasks[:1]]
+        return [Done(task, self._received(task, one)) for task, one in zip(tasks, future.result(), strict=True)]
 
-    def _lost(self, task: Task) -> list[Done]:
-        self._sent[task] = self._sent.get(task, 0) + 1
-        if self._sent[task] == SENT_MAX:
-            return [Done(task, _explained(task, RuntimeError("what it needs was lost on the way, again and again")))]
+    def _lost(self, tasks: list[Task]) -> list[Done]:
+        first = tasks[0]
+        self._sent[first] = self._sent.get(first, 0) + 1
+        if self._sent[first] == SENT_MAX:
+            return [Done(first, _explained(first, RuntimeError("what it needs was lost on the way, again and again")))]
         with self._reaching():
             self._workers()
             self._share()
-            self._submit(task)
+        self._send(tasks)
         return []
 
     def _received(self, task: Task, returned: remote.Returned) -> Outcome | CrashlabError:
@@ -205,14 +229,16 @@ class DaskExecutor:
         return self._settled(task, outcome, folder)
 
     def _settled(self, task: Task, result: TrialResult, folder: Path) -> TrialResult:
-        """Let a trial's record lead to the recording as it is known here."""
+        """Let a trial lead to where it and its recording are here."""
+        data = folder / evidence.DATA
+        here = replace(result, folder=folder, kept_data=data if data.exists() else None)
         if isinstance(task, LiveTask):
-            return result_of(folder, verdict=result.verdict)
+            return here
         assert isinstance(task, StateTask)
         record = evidence.load_trial(folder)
         path = os.path.relpath(task.recording.resolve(), folder.resolve())
         evidence.save(folder, evidence.TRIAL, msgspec.structs.replace(record, recording=path))
-        return replace(result_of(folder, verdict=result.verdict), trial=task.trial)
+        return here
 
     def __enter__(self) -> Self:
         return self

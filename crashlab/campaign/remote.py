@@ -1,6 +1,7 @@
 """What does a worker on another machine do with a task?
 
 It has no folder in common with its client: a recording comes in a parcel, once, and stays; evidence goes back in one.
+It fetches what it lacks by its key, from whichever worker has it.
 Of several clients it serves the newest: what it made for the one before is removed.
 
 Choices: a client that is killed cannot say that it has gone. So a worker that had nothing to do for a while removes
@@ -10,8 +11,10 @@ Choices: a client that is killed cannot say that it has gone. So a worker that h
 import shutil
 import threading
 from collections.abc import Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from crashlab.campaign.parcel import Parcel, pack
 from crashlab.campaign.runner import Runner
@@ -20,7 +23,22 @@ from crashlab.errors import CrashlabError
 from crashlab.results import TrialResult
 from crashlab.server import owned, registry
 
+FETCH_MAX_S = 300.0
 IDLE_MAX_S = 120.0
+
+
+class Lost(Exception):
+    """What a batch needs is with no worker any more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Tasks that are handed out together, and under which keys their worker finds what they need."""
+
+    run: str  # names the client's run
+    jobs: str
+    tasks: tuple[Task, ...]
+    recordings: dict[Path, str]  # by where the client has them
 
 
 @dataclass(frozen=True)
@@ -43,12 +61,18 @@ class _Hands(registry.Disposable):
         mine = [replace(job, out=self._home / "out" / job.name) for job in jobs]
         self._runner = Runner(mine, local=self._recordings.__getitem__)
 
-    def do(self, task: Task, recording: Path | None, parcel: Parcel | None) -> Returned:
-        if recording is not None and parcel is not None and recording not in self._recordings:
+    def take(self, recordings: dict[Path, str]) -> None:
+        """Fetch the recordings that are not here yet."""
+        for recording, key in recordings.items():
+            if recording in self._recordings:
+                continue
+            parcel: Parcel = fetch(key)
             folder = self._home / "recordings" / parcel.digest
             if not folder.exists():
                 parcel.unpack(folder)
             self._recordings[recording] = folder
+
+    def do(self, task: Task) -> Returned:
         try:
             outcome = self._runner.run(task)
         except CrashlabError as error:
@@ -74,29 +98,43 @@ _lock = threading.Lock()
 """One task at a time, however many threads the worker has."""
 
 
-def run_task(
-    run: str, jobs: Sequence[Job], task: Task, recording: Path | None = None, parcel: Parcel | None = None
-) -> Returned:
-    """Do a task in this process.
+def run_batch(batch: Batch) -> list[Returned]:
+    """Do the tasks in this process.
 
-    Args:
-        run: names the client's run.
-        recording: where the client has the recording that the task is about, and `parcel`, what is in it.
+    Raises:
+        Lost: it cannot be fetched what they need; the client may send it again.
     """
     global _hands
     with _lock:
-        if _hands is None or _hands.run != run:
+        if _hands is None or _hands.run != batch.run:
             if _hands is not None:
                 _hands.dispose()
-            _hands = _Hands(run, jobs)
+            _hands = _Hands(batch.run, fetch(batch.jobs))
         if _hands.idle is not None:
             _hands.idle.cancel()
         try:
-            return _hands.do(task, recording, parcel)
+            _hands.take(batch.recordings)
+            return [_hands.do(task) for task in batch.tasks]
         finally:
-            _hands.idle = threading.Timer(IDLE_MAX_S, end, [run])
+            _hands.idle = threading.Timer(IDLE_MAX_S, end, [batch.run])
             _hands.idle.daemon = True
             _hands.idle.start()
+
+
+def fetch(key: str) -> Any:
+    """Return what a client has handed to some worker.
+
+    Raises:
+        Lost: nobody has it.
+    """
+    import distributed
+
+    try:
+        make: Any = distributed.Future
+        future = make(key, distributed.get_client(), state="memory")  # nothing to wait for
+        return future.result(timeout=FETCH_MAX_S)
+    except (CancelledError, KeyError, OSError, TimeoutError) as error:
+        raise Lost(key) from error
 
 
 def end(run: str) -> None:

@@ -79,6 +79,11 @@ class RecoveryTask:
 Task = LiveTask | RecordTask | StateTask | RecoveryTask
 
 
+def recording_of(task: Task) -> Path | None:
+    """Return which recording a task examines, if it does."""
+    return task.recording if isinstance(task, StateTask | RecoveryTask) else None
+
+
 @dataclass(frozen=True)
 class Recorded:
     """A recording has been made."""

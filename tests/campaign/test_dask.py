@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,19 +124,18 @@ def test_workers_that_share_no_folder_come_to_the_same(cluster, recordings, whol
     assert told_by(out) == whole
     with cluster.client() as client:
         assert client.run(Path(recordings[0]).exists) == dict.fromkeys(client.run(os.getpid), False)
-        received = client.run(parcels_received)
-        assert len(received) == 2
-        assert all(len(keys) == len(set(keys)) <= len(recordings) for keys in received.values())
-        assert sum(map(len, received.values())) >= 1
+        handed_out = Counter(key for keys in client.run(parcels_handed_out).values() for key in keys)
+        assert len(handed_out) == len(recordings)
+        assert set(handed_out.values()) <= {1, 2}, "each worker fetches a recording once"
     assert invoke(["judge", str(out)]) in (0, 1)
     assert told_by(out) == whole
     assert invoke(["replay", str(out / "lying-disk" / "trial-0003"), "--out", str(tmp_path / "again")]) == 0
     assert [path for folder in cluster.temporary for path in folder.glob("crashlab-*")] == []
 
 
-def parcels_received(dask_worker: Any) -> list[str]:
-    """Which parcels a worker has had from another one, in its own process."""
-    return [key for one in dask_worker.transfer_incoming_log for key in one["keys"] if key.startswith("Parcel")]
+def parcels_handed_out(dask_worker: Any) -> list[str]:
+    """Which parcels a worker has given to anyone, itself included, in its own process."""
+    return [key for one in dask_worker.transfer_outgoing_log for key in one["keys"] if key.startswith("Parcel")]
 
 
 def test_a_worker_that_is_killed_costs_nothing(cluster, recordings, whole, tmp_path, home):
@@ -246,7 +246,9 @@ def test_a_worker_that_nobody_asks_any_more_removes_what_it_made(tmp_path, monke
     """Its client was killed and can say nothing."""
     monkeypatch.setattr(remote, "IDLE_MAX_S", 0.2)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    returned = remote.run_task("run", [job(tmp_path / "out")], LiveTask(JOB, 0))
+    monkeypatch.setattr(remote, "fetch", {"jobs": [job(tmp_path / "out")]}.__getitem__)
+    batch = remote.Batch(run="run", jobs="jobs", tasks=(LiveTask(JOB, 0),), recordings={})
+    [returned] = remote.run_batch(batch)
     assert isinstance(returned.outcome, ServerError)
     deadline = time.monotonic() + PATIENCE_S
     while list(tmp_path.glob("crashlab-remote-*")):
