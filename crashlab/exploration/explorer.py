@@ -146,7 +146,7 @@ class Explorer:
         """Return the pages that nothing in the log makes whole again."""
         if self.recording.record.server.settings.get("full_page_writes") != "off":
             return []
-        return torn_pages(model, state, self._worker.images.base_bytes, self.walk.log.read)
+        return torn_pages(model, state, self._worker.images.contents.base_bytes, self.walk.log.read)
 
     def survivors(self, state: CrashState) -> Survivors | None:
         """Recover a crash state and return who is there; None: that could not be read."""

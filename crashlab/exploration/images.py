@@ -9,6 +9,7 @@ Choices:
     Files are rewritten in place, moved by rename, and kept as spares when no name leads to them: to create a file
     costs ext4 up to a millisecond once many were deleted (Linux fs/ext4/ialloc.c, recently_deleted()), and to
     truncate one to nothing starts its writing to disk (auto_da_alloc).
+    Where the kernel tells what was touched, only that and what differs from the state before is looked at.
     Left out of every image: postmaster.pid and postmaster.opts, which belong to a living server (postgres-contract.md
     section 8). Sockets and pipes are in no recording.
 Not restored: owners other than the server's user, access and modification times.
@@ -19,20 +20,18 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 
-from crashlab.disk.content import BASE, ZERO, FileImage, Piece
+from crashlab.disk.content import FileImage
 from crashlab.disk.model import CrashState, DiskModel
 from crashlab.disk.operations import root_label
 from crashlab.errors import RecordingError
+from crashlab.exploration.contents import STAMP_NS, Contents
 from crashlab.exploration.notices import Notices
 from crashlab.recording.base import BaseImage
 from crashlab.recording.logbytes import LogBytes
 from crashlab.server.privileges import ServerUser, make_searchable, server_user
-
-STAMP_NS = 946_684_800 * 10**9
-"""The modification time of every file written here: the year 2000."""
 
 SERVER_FOLDER = "/proc/self/cwd/"
 """Leads every server process into its own data directory, wherever that is."""
@@ -40,19 +39,15 @@ SERVER_FOLDER = "/proc/self/cwd/"
 LEFT_OUT = frozenset({"pgdata/postmaster.pid", "pgdata/postmaster.opts"})
 SPARES_MAX = 2000
 SPARE_BYTES_MAX = 1 << 20
-_WRITE_BYTES = 1 << 20
-_BUFFERS_MAX = 512
-_LONG_BYTES = 1 << 18
-_COMPARE_BYTES = 1 << 16
-_MARGIN_BYTES = 1 << 18
-"""Zeros that are written behind a long file's data: who reads the WAL up to its end would meet a hole, and the kernel
-fill megabytes of it ahead."""
 _LOOKS_MAX = 3
 _TABLESPACE = re.compile(r"pgdata/pg_tblspc/\d+")
-_ZEROS = bytes(_WRITE_BYTES)
 _MODE_UNKNOWN = {"dir": 0o700, "file": 0o600}
 
 Scan = dict[str, os.stat_result]
+_Known = tuple[int, int | None]
+"""A file and its fingerprint; None: a directory or a link."""
+_Kinds = tuple[dict[int, int], dict[int, str], int]
+"""What else a state depends on: modes, links, the unit in which files tear."""
 
 
 class _Held:
@@ -98,15 +93,14 @@ class ImageFolder:
         self.base = base
         self.folder = folder
         self.image = folder / "image"
+        self._image_text = str(self.image)
         self._spare_folder = folder / "spare"
         self._log = log
         self._user = user or server_user()
         self.recorded_roots = [str(root) for root in (base.roots if recorded_roots is None else recorded_roots)]
         seen = (seen_as or Path(os.path.realpath(folder))) / "image"
         self._moved = {root: str(seen / root_label(index)) for index, root in enumerate(self.recorded_roots)}
-        self._base_paths = {entry.file: str(base.image / entry.path) for entry in base.files if entry.kind == "file"}
-        self._base_data_ends: dict[int, int] = {}
-        self._open_base: tuple[int, int] | None = None  # file, descriptor
+        self.contents = Contents(base, log)
         self._held: dict[str, _Held] = {}
         self._spares: dict[Path, _Held | None] = {}
         self._spare_of: dict[int, Path] = {}  # file -> the spare that held it
@@ -117,6 +111,9 @@ class ImageFolder:
         make_searchable(self.image)
         self._spare_folder.mkdir()
         self._seen: Scan = {}  # what the last look saw, kept up to date by notices; empty: nothing is known
+        self._touched: set[str] | None = None  # since a state was made; None: anything may have been
+        self._placed: dict[str, _Known] = {}  # what that state has; empty: it is not whole
+        self._placed_as: _Kinds | None = None
         self._notices: Notices | None = None
         if same_kernel:
             with contextlib.suppress(OSError):
@@ -136,9 +133,41 @@ class ImageFolder:
         """
         paths = {path: number for path, number in model.paths(state.names).items() if path not in LEFT_OUT}
         self._refuse_fixed_tablespaces(model.position)
-        found = self.look().copy()
-        self._remove_surplus(model, paths, found)
+        found = self.look()
         prints = model.fingerprints(state)
+        wanted = {path: (number, prints.get(number)) for path, number in paths.items()}
+        paths, found = self._suspects(model, wanted, found)
+        self._placed = {}
+        self._remove_surplus(model, paths, found)
+        written = self._make(model, state, paths, found, prints)
+        self._placed, self._touched = wanted, set()
+        self._placed_as = dict(model.modes), dict(model.links), model.contract.tear_bytes
+        return written
+
+    def _suspects(
+        self, model: DiskModel, wanted: Mapping[str, _Known], found: Scan
+    ) -> tuple[dict[str, int], dict[str, os.stat_result]]:
+        """Return what of a state, and of what is there, may not be as it has to be; the rest certainly is.
+
+        A directory comes before what is in it, among the first; among the second where the last look had all.
+        """
+        touched = self._touched
+        everything = {path: number for path, (number, _) in wanted.items()}
+        same_kinds = self._placed_as == (model.modes, model.links, model.contract.tear_bytes)
+        several_names = len(set(everything.values())) < len(everything)
+        if touched is None or not self._placed or not same_kinds or several_names:
+            return everything, found.copy()
+        differing = wanted.items() ^ self._placed.items()
+        suspects = touched.union(path for path, _ in differing)
+        statuses = {path: status for path in suspects if (status := found.get(path)) is not None}
+        if any(status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode) for status in statuses.values()):
+            return everything, found.copy()
+        return {path: number for path, number in everything.items() if path in suspects}, statuses
+
+    def _make(
+        self, model: DiskModel, state: CrashState, paths: Mapping[str, int], found: Scan, prints: Mapping[int, int]
+    ) -> int:
+        """Make these paths hold what they do in a state; return how many files were written."""
         placed: dict[int, str] = {}
         owners: dict[int, int] = {}
         written = 0
@@ -160,7 +189,7 @@ class ImageFolder:
                     written += 1
                 assert status is not None
                 if stat.S_IMODE(status.st_mode) != (mode or _MODE_UNKNOWN["file"]):
-                    self._at(path).chmod(mode or _MODE_UNKNOWN["file"])
+                    os.chmod(self._at(path), mode or _MODE_UNKNOWN["file"])
         return written
 
     def scan(self) -> Scan:
@@ -185,6 +214,7 @@ class ImageFolder:
         """
         changed = self._notices.changed() if self._notices is not None and self._seen else None
         if changed is None:
+            self._touched = None
             return self._look_at_everything()
         seen = self._seen
         inodes = set()
@@ -193,13 +223,24 @@ class ImageFolder:
                 if status is not None and status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
                     inodes.add(status.st_ino)
         if inodes:  # what happens to a file is told of one of its names
-            for path in [path for path, status in seen.items() if status.st_ino in inodes]:
+            others = [path for path, status in seen.items() if status.st_ino in inodes]
+            for path in others:
                 self._update(path)
+            changed.update(others)
+        if self._touched is not None:
+            self._touched |= changed
         return seen
+
+    def may_differ(self, known: Mapping[str, tuple[int, int]]) -> set[str]:
+        """Return which of some paths may have other contents than these files with these fingerprints; after a look."""
+        if self._touched is None:
+            return set(known)
+        differing = known.items() - self._placed.items()
+        return self._touched.intersection(known).union(path for path, _ in differing)
 
     def _update(self, path: str) -> os.stat_result | None:
         try:
-            self._seen[path] = os.lstat(f"{self.image}/{path}")
+            self._seen[path] = os.lstat(self._at(path))
         except (FileNotFoundError, NotADirectoryError):
             self._seen.pop(path, None)
         return self._seen.get(path)
@@ -236,13 +277,13 @@ class ImageFolder:
 
     def _remove_surplus(self, model: DiskModel, paths: Mapping[str, int], found: Scan) -> None:
         """Remove what has no place in the state, what is inside before its directory."""
-        for path, status in reversed(list(found.items())):
+        for path, status in sorted(found.items(), reverse=True):
             number = paths.get(path)
             if number is not None and stat.S_IFMT(status.st_mode) == _kind(model, number):
                 continue
             del found[path]
             if stat.S_ISDIR(status.st_mode):
-                self._at(path).rmdir()
+                os.rmdir(self._at(path))
             else:
                 self._discard(path, status)
 
@@ -250,11 +291,11 @@ class ImageFolder:
         """Take a name away; keep the file as a spare where it is good for that."""
         held = self._held.pop(path, None)
         if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1 or len(self._spares) >= SPARES_MAX:
-            self._at(path).unlink()
+            os.unlink(self._at(path))
             return
         self._spare_names += 1
         spare = self._spare_folder / str(self._spare_names)
-        self._at(path).rename(spare)
+        os.rename(self._at(path), spare)
         if status.st_size > SPARE_BYTES_MAX:
             os.truncate(spare, SPARE_BYTES_MAX)
             held = None
@@ -267,18 +308,18 @@ class ImageFolder:
     def _make_directory(self, path: str, mode: int, status: os.stat_result | None) -> None:
         mode = mode or _MODE_UNKNOWN["dir"]
         if status is None:
-            self._at(path).mkdir()
+            os.mkdir(self._at(path))
             self._user.own(self._at(path))
         if status is None or stat.S_IMODE(status.st_mode) != mode:
-            self._at(path).chmod(mode)
+            os.chmod(self._at(path), mode)
 
     def _make_link(self, path: str, content: str, status: os.stat_result | None) -> None:
         content = self._relocated(path, content)
         if status is not None:
-            if str(self._at(path).readlink()) == content:
+            if os.readlink(self._at(path)) == content:
                 return
-            self._at(path).unlink()
-        self._at(path).symlink_to(content)
+            os.unlink(self._at(path))
+        os.symlink(content, self._at(path))
 
     def _relocated(self, path: str, content: str) -> str:
         """Let a link to a recorded directory lead to its copy; it must never lead a server out of the folder."""
@@ -320,7 +361,7 @@ class ImageFolder:
         os.link(self._at(first), self._at(path), follow_symlinks=False)
         self._held[path] = self._held[first]
 
-    # --- contents
+    # --- files
 
     def _is_placed(self, path: str, content: tuple[int, int, int], status: os.stat_result | None) -> bool:
         held = self._held.get(path)
@@ -333,7 +374,7 @@ class ImageFolder:
             held = self._obtain(path, image.file)
             status = os.lstat(self._at(path))
         known = held.image if held is not None and held.untouched(status) else None
-        self._write(path, status, image, known)
+        self.contents.write(self._at(path), status, image, known)
         self._held[path] = _Held(image, status.st_ino)
         return status
 
@@ -347,114 +388,15 @@ class ImageFolder:
         held = self._spares.pop(spare)
         if held is not None:
             self._spare_of.pop(held.image.file, None)
-        spare.rename(self._at(path))
+        os.rename(spare, self._at(path))
         return held
 
-    def _write(self, path: str, status: os.stat_result, image: FileImage, held: FileImage | None) -> None:
-        long = status.st_size >= _LONG_BYTES
-        fd = os.open(self._at(path), (os.O_RDWR if long else os.O_WRONLY) | os.O_NOFOLLOW | os.O_CLOEXEC)
-        right_below = 0
-        try:
-            if held is not None and (held.file, held.unit_bytes) == (image.file, image.unit_bytes):
-                pieces = list(image.changes(held))
-                kept = min(status.st_size, image.size)
-            else:
-                pieces = list(image.pieces())
-                kept = self._drop_zeros_at_end(image.file, pieces)
-                if margin := min(image.size - kept, _MARGIN_BYTES) if kept >= _LONG_BYTES else 0:
-                    pieces.append((kept, margin, ZERO, kept))
-                    kept += margin
-                right_below = min(kept, status.st_size) if long else 0
-            # Zeros after the end cost nothing to write.
-            if kept < status.st_size:
-                os.ftruncate(fd, kept)
-            if kept != image.size:
-                os.ftruncate(fd, image.size)
-            self._write_pieces(fd, image.file, pieces, right_below)
-            os.utime(fd, ns=(STAMP_NS, STAMP_NS))
-        finally:
-            os.close(fd)
-
-    def _drop_zeros_at_end(self, number: int, pieces: list[Piece]) -> int:
-        """Take the zeros at a file's end off its pieces; return where they begin."""
-        while pieces:
-            at, length, source, offset = pieces[-1]
-            data = 0 if source == ZERO else length
-            if source == BASE and length >= _LONG_BYTES:  # most of a new WAL segment: 16 MB in each state
-                data = min(length, max(0, self._base_data_end(number) - offset))
-            if data:
-                pieces[-1] = at, data, source, offset
-                return at + data
-            pieces.pop()
-        return 0
-
-    def _base_data_end(self, number: int) -> int:
-        """Return where the zeros at the end of a file of the base image begin."""
-        found = self._base_data_ends.get(number)
-        if found is None:
-            end = Path(self._base_paths[number]).stat().st_size
-            while end:
-                begin = max(0, end - _WRITE_BYTES)
-                data = self.base_bytes(number, begin, end - begin).rstrip(b"\0")
-                end = begin + len(data) if data else begin
-                if data:
-                    break
-            found = self._base_data_ends[number] = end
-        return found
-
-    def _write_pieces(self, fd: int, number: int, pieces: Iterable[Piece], right_below: int) -> None:
-        """Write pieces, those that touch each other in one call; below an offset, compare long ones before.
-
-        A server writes to the end of a WAL segment, which holds megabytes that stay as they are.
-        """
-        buffers: list[bytes] = []
-        begin = end = 0
-        for at, length, source, offset in pieces:
-            while length:
-                part = min(length, _COMPARE_BYTES if at < right_below else _WRITE_BYTES)
-                data = self._bytes(number, source, offset, part)
-                if part == _COMPARE_BYTES and at + part <= right_below and os.pread(fd, part, at) == data:
-                    at, offset, length = at + part, offset + part, length - part
-                    continue
-                if at != end or end - begin >= _WRITE_BYTES or len(buffers) == _BUFFERS_MAX:
-                    _write_all(fd, buffers, begin)
-                    buffers, begin, end = [], at, at
-                buffers.append(data)
-                at, end, offset, length = at + part, end + part, offset + part, length - part
-        _write_all(fd, buffers, begin)
-
-    def _bytes(self, number: int, source: int, offset: int, length: int) -> bytes:
-        if source == ZERO:
-            return _ZEROS[:length]
-        if source == BASE:
-            return self.base_bytes(number, offset, length)
-        return self._log.read(source, offset, length)
-
-    def base_bytes(self, number: int, offset: int, length: int) -> bytes:
-        """Return a part of a file of the base image. Raises RecordingError: it is not there."""
-        if self._open_base is None or self._open_base[0] != number:
-            self._close_base()
-            path = self._base_paths[number]
-            try:
-                self._open_base = number, os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            except OSError as error:
-                raise RecordingError(f'could not read the base image "{path}": {error.strerror}') from error
-        data = os.pread(self._open_base[1], length, offset)
-        if len(data) != length:
-            raise RecordingError(f'the base image "{self._base_paths[number]}" has become shorter')
-        return data
-
-    def _close_base(self) -> None:
-        if self._open_base is not None:
-            os.close(self._open_base[1])
-            self._open_base = None
-
-    def _at(self, path: str) -> Path:
-        return self.image / path
+    def _at(self, path: str) -> str:
+        return f"{self._image_text}/{path}"
 
     def dispose(self) -> None:
         """Remove the folder and everything in it."""
-        self._close_base()
+        self.contents.close()
         if self._notices is not None:
             self._notices.close()
             self._notices = None
@@ -470,13 +412,3 @@ def _kind(model: DiskModel, number: int) -> int:
     if model.names.is_directory(number):
         return stat.S_IFDIR
     return stat.S_IFLNK if number in model.links else stat.S_IFREG
-
-
-def _write_all(fd: int, buffers: list[bytes], at: int) -> None:
-    while buffers:
-        done = os.pwritev(fd, buffers, at)
-        at += done
-        while buffers and done >= len(buffers[0]):
-            done -= len(buffers.pop(0))
-        if buffers:
-            buffers[0] = buffers[0][done:]

@@ -40,7 +40,7 @@ class BaseRelations:
         self._relations = {entry.path: name for entry in files if (name := self._relation(entry.path))}
         self._names = frozenset(self._relations.values())
         self._statuses = {
-            entry.path: images.base_bytes(entry.file, 0, entry.size).rstrip(b"\0")
+            entry.path: images.contents.base_bytes(entry.file, 0, entry.size).rstrip(b"\0")
             for entry in files
             if _STATUS.fullmatch(entry.path)
         }
@@ -51,10 +51,10 @@ class BaseRelations:
         if not self._statuses_kept(found):
             return frozenset()
         changed = {name for path in found.keys() - self._original.keys() if (name := self._relation(path))}
-        for path, name in self._relations.items():
+        for path in self._images.may_differ(self._original):
             status = found.get(path)
             if status is None or self._images.held_fingerprint(path, status) != self._original[path]:
-                changed.add(name)
+                changed.add(self._relations.get(path, ""))
         return self._names - changed
 
     def _relation(self, path: str) -> str | None:

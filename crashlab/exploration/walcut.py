@@ -201,7 +201,7 @@ class RecordedWal:
             if source == ZERO:
                 found.append(bytes(end - begin))
             elif source == BASE:
-                found.append(self._images.base_bytes(image.file, offset, end - begin))
+                found.append(self._images.contents.base_bytes(image.file, offset, end - begin))
             else:
                 found.append(self._log.read(source, offset, end - begin))
         return b"".join(found)

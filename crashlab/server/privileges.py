@@ -51,7 +51,7 @@ class ServerUser:
             return None
         return [program, f"--reuid={self.uid}", f"--regid={self.gid}", "--clear-groups", "--"]
 
-    def own(self, path: Path) -> None:
+    def own(self, path: Path | str) -> None:
         """Give a file or folder to this user."""
         if self.switched:
             os.chown(path, self.uid, self.gid)

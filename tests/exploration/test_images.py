@@ -22,7 +22,8 @@ from crashlab.disk.contract import disk_contract
 from crashlab.disk.model import CrashState, DiskModel
 from crashlab.disk.states import draw_state, enumerate_states, everything, nothing_extra
 from crashlab.errors import RecordingError
-from crashlab.exploration.images import LEFT_OUT, STAMP_NS, ImageFolder
+from crashlab.exploration.contents import STAMP_NS
+from crashlab.exploration.images import LEFT_OUT, ImageFolder
 from crashlab.exploration.notices import Notices
 from crashlab.exploration.worker import Worker
 from crashlab.model import Complaint
@@ -392,7 +393,7 @@ def wrong_files(images: ImageFolder, model: DiskModel, state: CrashState, logged
     for path, number in wanted.items():
         status = found[path]
         if number in model.files:
-            content = model.image(state, number).read(logged.__getitem__, images.base_bytes)
+            content = model.image(state, number).read(logged.__getitem__, images.contents.base_bytes)
             if (images.image / path).read_bytes() != content or status.st_mtime_ns != STAMP_NS:
                 wrong.append(path)
         if not stat.S_ISLNK(status.st_mode) and (stat.S_IMODE(status.st_mode), status.st_uid) != (
