@@ -117,6 +117,8 @@ class Explorer:
         wal, wal_at_cut = self._wal.look(model, state, history)
         seconds["wal"] = round(time.monotonic() - looking, 4)
         observation, timed_out = self._look_in_time(history, seconds)
+        if not observation.recovery.started and wal_at_cut is None:  # then it is asked where the log was, too
+            wal_at_cut = self._wal.at_cut(model, history)
         observation = msgspec.structs.replace(
             observation,
             wal=wal,
