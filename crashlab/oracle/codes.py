@@ -84,6 +84,7 @@ _TABLE = (
         "evidence.",
         like="That is what it looks like when log, control file or a page of the catalogs is torn, old or gone.",
         detection="Keep a copy of the data directory before you try anything: pg_resetwal destroys evidence.",
+        ground="redo",
     ),
     *SILENT_CORRUPTION,
     *LOUD_CORRUPTION,
