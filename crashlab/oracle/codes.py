@@ -186,7 +186,7 @@ _TABLE = (
         "INCONCLUSIVE-TOOL-FAULT",
         "the server could not be started for a reason outside the data",
         "A port, a permission, a lock file or a limit kept the server from starting. That says nothing about the data.",
-        REMOVE_THE_REASON,
+        "Find the cause in server.log and remove it, then run the trial again.",
     ),
     _inconclusive(
         "INCONCLUSIVE-INVARIANT-BEFORE",

@@ -1,9 +1,9 @@
 """Does a base backup bring back a transaction that was prepared while it was made?
 
 The lost PREPARE TRANSACTION of the track record needs neither a power cut nor crashlab's disk: a backup by the low
-level API, which the manual describes, is enough. Between its checkpoint and the next one a transaction is prepared whose xid
-is above the first checkpoint's next xid, and the second one moves it to a file in pg_twophase. From 17.0 on recovery
-takes that file for one of the future, removes another name, and then passes over the PREPARE in the log.
+level API, which the manual describes, is enough. Between its checkpoint and the next one a transaction is prepared
+whose xid is above the first checkpoint's next xid, and the second one moves it to a file in pg_twophase. From 17.0 on
+recovery takes that file for one of the future, removes another name, and then passes over the PREPARE in the log.
 The releases come from the folder that CRASHLAB_TEST_BUILDS names, as in test_known_bugs.py.
 """
 
