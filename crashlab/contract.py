@@ -11,7 +11,9 @@ Choices:
     PostgreSQL relies on a disk that flushes when it says so, and on a file system whose fsync of a file also keeps the
     file's new name. Where a recorded run is cut on a weaker disk, nothing is promised.
 
-Sources: postgres-contract.md 1.2, 1.3, 1.3b, 1.4; the manual's pages as cited.
+    Corruption is excluded by more than page images: each kind of thing has a clause of its own (`sound_clause`).
+
+Sources: postgres-contract.md 1.2, 1.3, 1.3b, 1.4, 4; the manual's pages as cited.
 """
 
 import re
@@ -32,6 +34,35 @@ WEAK_DISKS = {
     "lying": "nothing is promised: PostgreSQL relies on a disk that has flushed what it says it has",
 }
 """The disk contracts of recorded runs under which nothing is promised, and why."""
+
+Ground = Literal["pages", "redo", "indexes", "order", "isolation", "prepared", "status", "files"]
+"""What corruption is excluded by: each kind of thing that a crash may damage has its own protection."""
+_SOUND: dict[Ground, tuple[str, str]] = {
+    "redo": (
+        "a change is in the log before it is in its file, and recovery makes it again from there",
+        "Write-Ahead Logging, wal-intro.html",
+    ),
+    "indexes": (
+        "the changes of an index are in the log like those of its table, and recovery makes both again from there",
+        "Write-Ahead Logging, wal-intro.html",
+    ),
+    "order": (
+        "recovery replays the log in its order, so whole transactions survive, and no later one without the earlier",
+        ASYNC,
+    ),
+    "isolation": (
+        "only what was committed is seen, and of each transaction all or nothing",
+        "Transactions, tutorial-transactions.html",
+    ),
+    "prepared": (
+        "the state of a prepared transaction is stored on disk, and survives a crash, until it is decided",
+        "PREPARE TRANSACTION, sql-prepare-transaction.html",
+    ),
+    "status": (
+        "pg_xact and pg_multixact have no page images, but their changes are in the log, and recovery makes them again",
+        RELIABILITY,
+    ),
+}
 
 DEFAULTS = {"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on", "wal_writer_delay": "200ms"}
 SyncMode = Literal["on", "off", "local", "remote_write", "remote_apply"]
@@ -163,6 +194,19 @@ def commit_clause(value: str, *, survives: bool, forced: bool = False) -> Clause
         says = "the log is flushed before the client is told: an acknowledged commit survives"
         manual = f"{GUC}SYNCHRONOUS-COMMIT"
     return Clause(setting="synchronous_commit", value=value, says=says, manual=manual)
+
+
+def sound_clause(ground: Ground, contract: Contract) -> Clause | None:
+    """Return the clause that excludes damage of this kind, where the contract excludes any; None: it says nothing.
+
+    A process crash takes nothing that was written, whatever the settings: then the clause has no setting.
+    """
+    if ground in _SOUND:
+        says, manual = _SOUND[ground]
+        on = contract.crash_class is CrashClass.POWER_LOSS
+        return Clause(setting="fsync" if on else "", value="on" if on else "", says=says, manual=manual)
+    setting = "full_page_writes" if ground == "pages" else "fsync"
+    return next((clause for clause in contract.clauses if clause.setting == setting), None)
 
 
 def _window(value: str, window_ms: float, bounded: bool, version_num: int) -> Clause:

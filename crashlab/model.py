@@ -87,6 +87,7 @@ class RelationRead(msgspec.Struct, frozen=True, kw_only=True):
     relation: str
     file: str | None  # path below the data directory, as pg_relation_filepath gave it
     rows: list[Row]
+    size_bytes: int | None = None  # of its main fork; None: not asked, as by older releases
 
 
 class MarkerRead(msgspec.Struct, frozen=True, kw_only=True):

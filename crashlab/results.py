@@ -116,7 +116,7 @@ class ProfileResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Unfinished:
-    """How much there is of a run that was interrupted, killed or ended by an error, or that still goes on."""
+    """How much there is of a run that has not come to its end, and that can be gone on with."""
 
     there: int  # trials, of all profiles
     asked: int | None  # None: as many as a rule takes

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from crashlab.campaign.events import ProfileBegan, TrialDone
 from crashlab.campaign.store import INDEX, Store
 from crashlab.cli import invoke
 from crashlab.cli.questions import NOT_JUDGED, OUTCOMES, PROMISES
+from crashlab.cli.watch import Watch
 from crashlab.model import Outcome, PromiseStatus
 from crashlab.results import CrashPoint
 from tests.made_results import broken, inconclusive, intact, permitted_loss
@@ -115,3 +118,15 @@ def test_the_words_of_the_filters_are_those_of_the_verdicts():
     """An outcome or a promise that there is can be asked for."""
     assert set(OUTCOMES) == {str(one) for one in Outcome}
     assert set(PROMISES) == {*map(str, PromiseStatus), NOT_JUDGED}
+
+
+def test_progress_names_a_trial_as_replay_does(capfd):
+    """Which trial it was counts from 0 like its folder; how many are done is said in words of its own."""
+    target = Console(width=200)
+    with Watch(target, 5, {}) as watch:
+        watch.handle(ProfileBegan("kill9-all", 5))
+        for trial in (3, 0):
+            watch.handle(TrialDone("kill9-all", intact(trial)))
+    first, second = capfd.readouterr().out.splitlines()
+    assert first.startswith("kill9-all:3, 1 of 5 done: intact")
+    assert second.startswith("kill9-all:0, 2 of 5 done: intact")

@@ -26,6 +26,8 @@ class Stop(Enum):
 
 ENDINGS = (Stop.TIME_LIMIT, Stop.EXHAUSTED, Stop.INTERRUPT, Stop.ERROR)
 """Reasons that are none once as many trials are done as were asked for."""
+SETTLED = (Stop.EXHAUSTED, Stop.DECIDED, Stop.UNDECIDABLE)
+"""Reasons that leave nothing to do, however many trials were asked for: whoever goes on ends at once, and alike."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from crashlab.campaign.budget import Account, Budget, Stop
+from crashlab.campaign.budget import SETTLED, Account, Budget, Stop
 from crashlab.campaign.events import Event, Handler, ProfileBegan, ProfileEnded, RecordedAgain, TaskBegan, TrialDone
 from crashlab.campaign.executor import Done, Executor
 from crashlab.campaign.keep import forget_recordings, forgotten
@@ -117,7 +117,7 @@ class _Progress:
             trials=trials,
             interrupted=self.account.stop is Stop.INTERRUPT and not self.account.complete,
             stopped_by=self.account.reason(),
-            complete=self.account.complete or self.account.stop in (Stop.EXHAUSTED, Stop.DECIDED),
+            complete=self.account.complete or self.account.stop in SETTLED,
             seconds=self._seconds(),
         )
 

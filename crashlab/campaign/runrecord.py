@@ -20,7 +20,7 @@ from crashlab import evidence
 from crashlab.campaign.plan import Asked, Plan
 from crashlab.confidence import Until
 from crashlab.errors import CrashlabError, EvidenceError
-from crashlab.model import CrashClass
+from crashlab.model import CrashClass, PromiseStatus
 from crashlab.profile import stored_profile
 from crashlab.results import Keep, ProfileFacts, ProfileResult, RunResult, Unfinished
 from crashlab.server import ServerChoice
@@ -128,24 +128,33 @@ def load_run(folder: Path) -> RunResult | None:
     )
 
 
-def unfinished(folder: Path, run: RunResult) -> Unfinished | None:
-    """Return what is missing of a stored run that came to no end of its own; None: nothing, or nobody noted a plan.
+def unfinished(folder: Path, run: RunResult, plan: Plan | None = None) -> Unfinished | None:
+    """Return what is missing of a run in a folder, if going on can help; None: nothing, or nobody noted a plan.
 
-    A time limit, a rule and a first broken promise are ends that were asked for: `stopped_by` tells them.
+    This alone decides it, for the run itself and for each later judgement of it. A rule that was decided, or never can
+    be, and a recording without more states leave nothing to do (`ProfileResult.complete`), nor does a first broken
+    promise that was to end the run.
+
+    Args:
+        plan: what was asked for; None: what the folder says.
 
     Raises:
         EvidenceError: damaged, or of another schema.
     """
-    record = _stored(folder)
-    if record is None or record.plan is None:
-        return None
-    if record.profiles and record.error is None and not any(one.interrupted for one in record.profiles):
+    if plan is None:
+        record = _stored(folder)
+        asked = None if record is None else record.plan
+    else:
+        asked = _plan_record(plan)
+    promises = [trial.verdict.promise for result in run.profiles for trial in result.trials]
+    if asked is None or (asked.fail_fast and PromiseStatus.BROKEN in promises):
         return None
     done = {result.profile.name: result for result in run.profiles}
-    asked = [_asked_trials(record.plan, one, done) for one in record.plan.asked]
+    wanted = [_asked_trials(asked, one, done) for one in asked.asked]
     there = sum(len(result.trials) for result in run.profiles)
-    whole = None if None in asked else sum(filter(None, asked))
-    if whole is not None and there >= whole:
+    whole = None if None in wanted else sum(filter(None, wanted))
+    complete = sum(result.complete for result in run.profiles) == len(asked.asked)
+    if complete or (whole is not None and there >= whole):
         return None
     return Unfinished(there=there, asked=whole, resume=f"crashlab run --resume {shlex.quote(str(folder.resolve()))}")
 

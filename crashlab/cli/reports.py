@@ -67,15 +67,15 @@ class Reports:
         from crashlab.report.summary import exit_code
 
         evidence = any(result.trials for result in run.profiles)
+        if plan is not None and (evidence or not own):
+            run.unfinished = unfinished(folder, run, plan)
         if evidence:
             try:
                 save_run(folder, run, plan)
-                run.unfinished = unfinished(folder, run)
                 _write(folder / REPORT, json_report.report_bytes(run))
             except EvidenceError as error:  # such as a full disk: what was finished is told all the same
                 run.error = run.error or error
-        more = plan is not None and _goes_on(run, plan) and (evidence or not own)
-        code = self._tell(run, exit_code(run), folder, more=more)
+        code = self._tell(run, exit_code(run), folder)
         if run.error is not None:
             show_error(run.error)
         return code
@@ -95,7 +95,7 @@ class Reports:
             show_error(error)
         return code
 
-    def _tell(self, run: "RunResult", code: int, folder: Path | None, *, more: bool = False) -> int:
+    def _tell(self, run: "RunResult", code: int, folder: Path | None) -> int:
         from crashlab.report.console import print_closing, print_results
         from crashlab.report.github import annotations
         from crashlab.report.story import Length
@@ -105,22 +105,13 @@ class Reports:
             _write(target, form.content(run, code))
         length = Length.LINE if telling.quiet else Length.TIMELINE if telling.verbose else Length.PARAGRAPH
         print_results(self.out, run, length)
-        print_closing(self.out, run, code, folder, more=more)
+        print_closing(self.out, run, code, folder)
         if os.environ.get("GITHUB_ACTIONS"):
             for line in annotations(run):
                 click.echo(line, err=telling.on_stdout is not None)
         if telling.on_stdout is not None:
             sys.stdout.buffer.write(telling.on_stdout.content(run, code))
         return code
-
-
-def _goes_on(run: "RunResult", plan: "Plan") -> bool:
-    """Say whether there is anything left to do of what was asked for."""
-    from crashlab.model import PromiseStatus
-
-    promises = [trial.verdict.promise for result in run.profiles for trial in result.trials]
-    found = plan.fail_fast and PromiseStatus.BROKEN in promises
-    return not found and sum(result.complete for result in run.profiles) < len(plan.asked)
 
 
 def json_target_checked(target: str | None) -> None:

@@ -61,5 +61,6 @@ class Watch:
         self._bar.advance(self._task)
         self._done[profile] += 1
         if not self._console.is_terminal:
-            of = f"/{self._of[profile]}" if self._of[profile] is not None else ""
-            self._console.print(f"{profile} {self._done[profile]}{of}: {trial_line(trial)}", soft_wrap=True)
+            of = f" of {self._of[profile]}" if self._of[profile] is not None else ""
+            said = f"{profile}:{trial.trial}, {self._done[profile]}{of} done: {trial_line(trial)}"
+            self._console.print(said, soft_wrap=True)

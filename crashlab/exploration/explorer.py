@@ -9,7 +9,6 @@ Source: design.md "From state to verdict, fast".
 
 import dataclasses
 import os
-import time
 from pathlib import Path, PurePath
 from types import TracebackType
 from typing import Self
@@ -38,6 +37,7 @@ from crashlab.recovery.wal import directory, stopped_cleanly
 from crashlab.results import TrialResult
 from crashlab.server import ServerSpec, owned
 from crashlab.server.builds import find_build
+from crashlab.trial.clock import Clock
 from crashlab.trial.judged import result_of
 from crashlab.trial.limit import TrialLimit
 from crashlab.trial.setup import reading_of
@@ -107,16 +107,17 @@ class Explorer:
 
     def try_state(self, state: CrashState, trial: int, folder: Path) -> TrialResult:
         """Make a crash state real, recover it, read it, save what was found into an empty folder, judge it."""
-        begun = time.monotonic()
-        seconds: dict[str, float] = {}
-        model = self.make_real(state)
-        seconds["materialise"] = round(time.monotonic() - begun, 4)
-        clean = stopped_cleanly(directory(self._worker.images.data_directory))
-        history = self._ledger.history(self.ledger_io())
-        looking = time.monotonic()
-        wal, wal_at_cut = self._wal.look(model, state, history)
-        seconds["wal"] = round(time.monotonic() - looking, 4)
-        observation, timed_out = self._look_in_time(history, seconds)
+        clock = Clock()
+        with clock.phase("materialise"):
+            model = self.make_real(state)
+        with clock.phase("read ledger"):
+            history = self._ledger.history(self.ledger_io())
+        with clock.phase("wal"):
+            clean = stopped_cleanly(directory(self._worker.images.data_directory))
+            wal, wal_at_cut = self._wal.look(model, state, history)
+        observation, timed_out = self._look_in_time(history, clock)
+        if not observation.recovery.started and wal_at_cut is None:  # then it is asked where the log was, too
+            wal_at_cut = self._wal.at_cut(model, history)
         observation = msgspec.structs.replace(
             observation,
             wal=wal,
@@ -125,18 +126,18 @@ class Explorer:
             invariants_before=self.recording.record.invariants_before,
             first_survivors=self.recording.record.first_survivors,
         )
-        seconds["total"] = round(time.monotonic() - begun, 4)
-        record = self._record(self._receipt(state, history, clean), trial, folder, seconds, timed_out)
+        receipt = self._receipt(state, history, clean)
+        record = self._record(receipt, trial, folder, clock.seconds(), timed_out)
         log = self._worker.server.log_since(self._log_position)
         verdict = write_trial(folder, record, observation, server_log=log, state=state, history=history)
         return result_of(folder, verdict=verdict)
 
-    def _look_in_time(self, history: History, seconds: dict[str, float]) -> tuple[Observation, str | None]:
+    def _look_in_time(self, history: History, clock: Clock) -> tuple[Observation, str | None]:
         """Recover and read; return what was found, and the phase in which the time was up, if it was."""
         with TrialLimit(self._timeout_s, self._worker.kill) as limit:
             limit.phase = "while a crash state was recovered and read"
             try:
-                return self._recover_and_look(history, seconds), limit.reached
+                return self._recover_and_look(history, clock), limit.reached
             except Exception:  # whatever a killed server leads to
                 if limit.reached is None:
                     raise
@@ -151,35 +152,31 @@ class Explorer:
     def survivors(self, state: CrashState) -> Survivors | None:
         """Recover a crash state and return who is there; None: that could not be read."""
         self.make_real(state)
-        observation = self._recover_and_look(self._ledger.history(self.ledger_io()), {})
+        observation = self._recover_and_look(self._ledger.history(self.ledger_io()), Clock())
         run = observation.checks.get("prepared")
         if observation.marker is None or run is None or run.status != "ran":
             return None
         transactions = sorted(row.tx for row in observation.marker.rows)
         return Survivors(transactions=transactions, prepared=observation.prepared)
 
-    def _recover_and_look(
-        self, history: History, seconds: dict[str, float], *, everything_is_new: bool = False
-    ) -> Observation:
+    def _recover_and_look(self, history: History, clock: Clock, *, everything_is_new: bool = False) -> Observation:
         """Recover what was materialised, read it, and kill the server."""
         worker = self._worker
         try:
             position = self._log_position = worker.server.log_position()
             settings = copy_settings(worker.server.version.major)
             recovery = recover(worker.server, restart=True, log_position=position, overrides=settings)
-            seconds["recovery"] = recovery.seconds
-            looking = time.monotonic()
+            clock.note("recovery", recovery.seconds)
             # The checkpoint at the end of a recovery makes the control file say "shut down" for a moment
             reading = dataclasses.replace(
                 reading_of(self.profile, history, self.recording.record.tables), statistics=not self._in_recovery
             )
             comparable = recovery.started and not everything_is_new and not self._in_recovery
             known = worker.unchanged() if comparable else frozenset()
-            observation = observe(
-                lambda name: worker.server.connect(autocommit=True, dbname=name), reading, recovery, unchanged=known
-            )
-            seconds["observe"] = round(time.monotonic() - looking, 4)
-            return observation
+            with clock.phase("observe"):
+                return observe(
+                    lambda name: worker.server.connect(autocommit=True, dbname=name), reading, recovery, unchanged=known
+                )
         finally:
             worker.kill()
 
@@ -207,7 +204,7 @@ class Explorer:
         """
         model = DiskModel(self.recording.base.files, disk_contract())
         self._worker.materialise(model, nothing_extra(model))
-        observation = self._recover_and_look(History(), {}, everything_is_new=True)
+        observation = self._recover_and_look(History(), Clock(), everything_is_new=True)
         problems = [*observation.recovery.fatal, *(complaint.message for complaint in observation.complaints)]
         if not observation.recovery.started or observation.died or problems:
             raise RecordingError(

@@ -83,6 +83,7 @@ class RecordedWal:
         self._log = log
         self._reader = WalReader()
         self._last: _Point | None = None
+        self._looked_at: tuple[Cluster, int] | None = None
 
     def look(self, model: DiskModel, state: CrashState, history: History) -> tuple[WalFacts | None, WalAtCut | None]:
         """Read a state that was made real and in which no server ran yet, and where its lost commits are.
@@ -91,7 +92,7 @@ class RecordedWal:
             None and None if its control file cannot be understood; no WalAtCut if no commit is lost.
         """
         part = directory(self._images.data_directory)
-        control = read_control(part)
+        control = self._looked_at = read_control(part)
         if control is None:
             return None, None
         cluster, redo = control
@@ -119,7 +120,20 @@ class RecordedWal:
         ]
         if run.end >= point.written:
             lost += [LostRecord("commit", xid, 0, "not written") for xid in sorted(never)]
-        return facts, WalAtCut(
+        return facts, self._at_cut(point, lost, model, history)
+
+    def at_cut(self, model: DiskModel, history: History) -> WalAtCut | None:
+        """Return how far the WAL was for the state that was looked at last, though no commit may be lost there.
+
+        Returns:
+            None if its control file could not be understood.
+        """
+        if self._looked_at is None:
+            return None
+        return self._at_cut(self._point(*self._looked_at, model), [], model, history)
+
+    def _at_cut(self, point: _Point, lost: list[LostRecord], model: DiskModel, history: History) -> WalAtCut:
+        return WalAtCut(
             written=point.written,
             durable=point.durable,
             flushing=point.flushing,

@@ -20,6 +20,9 @@ _LOOK_AT_SOMETHING = (
     *("heap_read", "index_read", "amcheck_index", "amcheck_heap", "full_read"),
     *("visibility_map", "page_lsn", "checksums"),
 )
+_NEVER_RUN = "Run the trial again: evidence of another release may lack this check."
+_NOTHING_THERE = "Give it something to look at: what it reads is made by the workload (workload.kinds)."
+_IN_THE_LOG = "It names no reason: look into server.log, then run the trial again."
 
 
 def check_run(
@@ -70,14 +73,18 @@ def check_looked(findings: Findings, observation: Observation) -> None:
         run = observation.checks.get(name)
         if name in damaged or (observation.died is not None and run is None):
             continue  # damage kept it from its end: that is a finding of its own
+        remedy = ""
         if run is None:
-            reason = "was never run"
+            reason, remedy = "was never run", _NEVER_RUN
         elif run.status == "failed":
-            reason = f"failed: {run.detail}"
+            reason = f"failed: {run.detail}" if run.detail else "failed"
         elif run.status == "skipped" and name in REQUIRED_CHECKS:
-            reason = f"was skipped: {run.detail}"
+            reason = f"was skipped: {run.detail}" if run.detail else "was skipped"
         elif run.count + run.unchanged == 0 and run.status == "ran" and name in _LOOK_AT_SOMETHING:
-            reason = "looked at nothing"
+            reason, remedy = "looked at nothing", _NOTHING_THERE
         else:
             continue
-        findings.add("INCONCLUSIVE-CHECK-NOT-RUN", name, f"The check {name} {reason}.", check=name, reason=reason)
+        if run is not None and run.status != "ran" and not run.detail:
+            remedy = _IN_THE_LOG
+        says = f"The check {name} {reason}."
+        findings.add("INCONCLUSIVE-CHECK-NOT-RUN", name, says, remedy=remedy, check=name, reason=reason)

@@ -7,6 +7,9 @@ from functools import cached_property
 from crashlab.history import History
 from crashlab.model import Clause, Contract, CrashClass, Injection, Observation
 
+SHOWN_MS = 0.1
+"""The digit that is told of a time."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -29,14 +32,36 @@ class Case:
         return any(injection.disk is not None for injection in self.injections)
 
     @cached_property
-    def fault_ns(self) -> int:
-        """When the last fault was sent that the server had to recover from, or else the last one; 0: there was none."""
-        crashing = [one.at_ns for one in self.injections if one.crashes_server]
-        return next(reversed(crashing or [one.at_ns for one in self.injections]), 0)
+    def _fault(self) -> Injection | None:
+        """The last fault that the server had to recover from, or else the last one."""
+        return next(reversed([one for one in self.injections if one.crashes_server] or self.injections), None)
 
-    def age_ms(self, at_ns: int) -> float | None:
-        """Return how long before the fault something was; None: unknown."""
-        return round((self.fault_ns - at_ns) / 1e6, 3) if self.fault_ns and at_ns else None
+    @property
+    def fault_ns(self) -> int:
+        """When that fault was sent; 0: there was none."""
+        return self._fault.at_ns if self._fault is not None else 0
+
+    def age_ms(self, at_ns: int, line: int = 0) -> float | None:
+        """Return how long before the fault something was; None: unknown.
+
+        Args:
+            line: of the ledger, where it stands. What stands there before the fault was not after it, whatever two
+                threads read from the clock, or whatever the clock of a cut recording stood at.
+        """
+        if not self.fault_ns or not at_ns:
+            return None
+        age_ms = round((self.fault_ns - at_ns) / 1e6, 3)
+        assert self._fault is not None
+        return max(age_ms, 0.0) if 0 < line <= self._fault.ledger_position else age_ms
+
+    def when(self, at_ns: int, line: int = 0) -> str:
+        """Say it, as in "40.0 ms before the fault"; empty: unknown. Arguments as for `age_ms`."""
+        age_ms = self.age_ms(at_ns, line)
+        if age_ms is None:
+            return ""
+        if abs(age_ms) < SHOWN_MS / 2:
+            return "right before the fault"
+        return f"{age_ms:.1f} ms before the fault" if age_ms > 0 else f"{-age_ms:.1f} ms after the fault was sent"
 
     @cached_property
     def weak_spot(self) -> Clause | None:

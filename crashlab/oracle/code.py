@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from crashlab.contract import Ground
 from crashlab.model import Family
 
 SEVERITIES = (
@@ -32,6 +33,7 @@ class Code:
     remedy: str  # what would have saved it, or what to do about it: one or two sentences
     like: str = ""  # which fault leaves such a state: one sentence
     detection: str = ""  # corruption: what else sees it, or does not: one or two sentences
+    ground: Ground = "pages"  # corruption: which promise excludes it, if no more is known of it than its kind
 
     @property
     def severity(self) -> str:

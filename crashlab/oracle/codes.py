@@ -6,6 +6,7 @@ does: a server that does not start, silent corruption, loud corruption, forbidde
 Sources: postgres-contract.md 7.4 (verdicts), 2, 4; design.md "Severity".
 """
 
+from crashlab.contract import Ground
 from crashlab.model import Family
 from crashlab.oracle.code import (
     EXCLUDED_BY,
@@ -23,11 +24,17 @@ __all__ = ["CODES", "SEVERITIES", "Code"]
 
 WAL_ASYNC = "wal-async-commit.html"
 RELIABILITY = "wal-reliability.html"
+REMOVE_THE_REASON = "Remove the reason that is named, then run the trial again."
 
-_NOT_THE_SETTINGS = "No setting does more for it: look for a flush that did not reach the disk, or for a bug."
+_NOT_THE_SETTINGS = (
+    "No setting does more for it: after a process crash look for a fault of PostgreSQL, after a power loss also for a "
+    "flush that did not reach the disk."
+)
 
 
-def _loss(code: str, rank: int, title: str, explanation: str, manual: str, remedy: str) -> Code:
+def _loss(
+    code: str, rank: int, title: str, explanation: str, manual: str, remedy: str, *, ground: Ground = "order"
+) -> Code:
     return Code(
         code=code,
         family=Family.LOSS,
@@ -36,6 +43,7 @@ def _loss(code: str, rank: int, title: str, explanation: str, manual: str, remed
         explanation=explanation,
         manual=manual,
         remedy=remedy,
+        ground=ground,
     )
 
 
@@ -74,10 +82,9 @@ _TABLE = (
         manual=RELIABILITY,
         remedy=f"{EXCLUDED_BY} Keep a copy of the data directory before you try anything: pg_resetwal destroys "
         "evidence.",
-        like="That is what it looks like when log, control file or a page of the catalogs is torn, old or gone, or "
-        'when a file that recovery makes is already there ("File exists"): an unlogged table whose transaction did not '
-        "end can do that, by a fault of PostgreSQL itself, and the second start goes on.",
+        like="That is what it looks like when log, control file or a page of the catalogs is torn, old or gone.",
         detection="Keep a copy of the data directory before you try anything: pg_resetwal destroys evidence.",
+        ground="redo",
     ),
     *SILENT_CORRUPTION,
     *LOUD_CORRUPTION,
@@ -109,6 +116,7 @@ _TABLE = (
         "transaction is neither prepared nor committed.",
         "sql-prepare-transaction.html",
         _NOT_THE_SETTINGS,
+        ground="prepared",
     ),
     _loss(
         "LOSS-ASYNC-WINDOW",
@@ -145,7 +153,7 @@ _TABLE = (
         "INCONCLUSIVE-NO-INJECTION",
         "no fault was injected",
         "There is no receipt of a fault, so nothing was tested.",
-        "Give the profile a fault.",
+        "Give the profile a fault, in a table [[faults]].",
     ),
     _inconclusive(
         "INCONCLUSIVE-INJECTION-UNCONFIRMED",
@@ -157,34 +165,35 @@ _TABLE = (
         "INCONCLUSIVE-NO-CRASH",
         "the server did not crash",
         "The fault should have made the server recover, but its log shows no recovery: nothing was tested.",
-        "Aim at a process whose death makes the server recover, or look at its log for a stop in time.",
+        "Aim at a process whose death makes the server recover (target in [[faults]]), or look at server.log for a "
+        "stop in time.",
     ),
     _inconclusive(
         "INCONCLUSIVE-TOO-FEW-ACKS",
         "too few transactions were acknowledged before the fault",
-        "With next to nothing acknowledged there is next to nothing to lose. Let the workload run longer, or lower "
-        "the profile's minimum.",
-        "Let the workload run longer, or lower the profile's minimum.",
+        "With next to nothing acknowledged there is next to nothing to lose.",
+        "Have more transactions acknowledged before the fault (acks, in its when); how many are enough, a profile says "
+        "in workload.acked_min.",
     ),
     _inconclusive(
         "INCONCLUSIVE-CHECK-NOT-RUN",
         "a check did not look",
         "A required check was skipped, failed for a reason outside the data, or looked at nothing. Not run is not "
         "passed.",
-        "Remove the reason that is named, then run the trial again.",
+        REMOVE_THE_REASON,
     ),
     _inconclusive(
         "INCONCLUSIVE-TOOL-FAULT",
         "the server could not be started for a reason outside the data",
         "A port, a permission, a lock file or a limit kept the server from starting. That says nothing about the data.",
-        "Remove the reason that is named, then run the trial again.",
+        "Find the cause in server.log and remove it, then run the trial again.",
     ),
     _inconclusive(
         "INCONCLUSIVE-INVARIANT-BEFORE",
         "an invariant did not hold before the crash",
         "The query returned rows while the server had not crashed yet. So it is no invariant of this workload, or the "
         "workload itself breaks it, and nothing follows from what it returns after the crash.",
-        "Correct the query, or the workload, until it holds at every moment without a crash.",
+        "Correct the query ([[invariants]]), or the workload, until it holds at every moment without a crash.",
     ),
     _inconclusive(
         "INCONCLUSIVE-WORKLOAD-ERROR",

@@ -3,6 +3,7 @@
 Sources: postgres-contract.md 7.4 (verdicts), 4, 6 (what checksums and amcheck do not see).
 """
 
+from crashlab.contract import Ground
 from crashlab.model import Family
 from crashlab.oracle.code import EXCLUDED_BY, LOUD, SILENT, Code
 
@@ -14,7 +15,15 @@ _BY_COMPARISON = "Neither checksums nor amcheck see it; only a comparison with w
 
 
 def _corruption(
-    code: str, title: str, explanation: str, manual: str, *, detection: str, like: str = "", rank: int = SILENT
+    code: str,
+    title: str,
+    explanation: str,
+    manual: str,
+    *,
+    detection: str,
+    like: str = "",
+    rank: int = SILENT,
+    ground: Ground = "redo",
 ) -> Code:
     return Code(
         code=code,
@@ -26,6 +35,7 @@ def _corruption(
         remedy=f"{EXCLUDED_BY} {detection}",
         like=like,
         detection=detection,
+        ground=ground,
     )
 
 
@@ -38,6 +48,7 @@ SILENT_CORRUPTION = (
         WAL_INTRO,
         like="That is what a page torn between two versions looks like, or bytes that changed on the disk.",
         detection="Checksums refuse a page that is torn, or whose bytes changed on the disk; an old one they accept.",
+        ground="pages",
     ),
     _corruption(
         "CORRUPT-PARTIAL-TRANSACTION",
@@ -48,6 +59,7 @@ SILENT_CORRUPTION = (
         WAL_INTRO,
         like="That is what a page looks like that was not written, or was replaced by an older copy of itself.",
         detection=_WHOLE_PAGES,
+        ground="order",
     ),
     _corruption(
         "CORRUPT-HOLE",
@@ -58,6 +70,7 @@ SILENT_CORRUPTION = (
         "wal-async-commit.html",
         like="That is what lost pages look like: its rows on old pages, or its commit bits in pg_xact.",
         detection=_WHOLE_PAGES,
+        ground="order",
     ),
     _corruption(
         "CORRUPT-PHANTOM",
@@ -67,6 +80,7 @@ SILENT_CORRUPTION = (
         ISOLATION,
         like="That is what commit bits in pg_xact, or hint bits on the page, look like that say committed wrongly.",
         detection=_BY_COMPARISON,
+        ground="isolation",
     ),
     _corruption(
         "CORRUPT-DISCARDED-ROW",
@@ -76,6 +90,7 @@ SILENT_CORRUPTION = (
         "sql-rollback-to.html",
         like="That is what a subtransaction's commit bits, or hint bits on the page, look like that are wrong.",
         detection=_BY_COMPARISON,
+        ground="isolation",
     ),
     _corruption(
         "CORRUPT-RESURRECTED",
@@ -119,6 +134,7 @@ SILENT_CORRUPTION = (
         ISOLATION,
         like="That is what a lost row lock, or a page that went back in time while the server ran, looks like.",
         detection=_BY_COMPARISON,
+        ground="isolation",
     ),
     _corruption(
         "CORRUPT-INDEX-MISMATCH",
@@ -129,6 +145,7 @@ SILENT_CORRUPTION = (
         like="That is what it looks like when a page of either is older than the pages of the other.",
         detection="amcheck sees most of these in a btree with heapallindexed; REINDEX repairs the index, not the "
         "table.",
+        ground="indexes",
     ),
     _corruption(
         "CORRUPT-VISIBILITY-MAP",
@@ -145,7 +162,7 @@ SILENT_CORRUPTION = (
         "The page's LSN lies behind the end of the log that recovery found, so it was changed by a record that is not "
         "there. Log must be on disk before any page that it changed.",
         WAL_INTRO,
-        like="That is what it looks like when a page reached the disk before the log of its change.",
+        like="That is what it looks like when a page was written before the log of its change, or that log is gone.",
         detection="Checksums do not see it; the server does once it flushes the page (xlog flush request is not "
         "satisfied).",
     ),
@@ -157,6 +174,7 @@ SILENT_CORRUPTION = (
         "storage-file-layout.html",
         like="That is what a page of pg_xact looks like that was not written, or a flipped bit in it.",
         detection="pg_xact has no checksums, and amcheck does not read it.",
+        ground="status",
     ),
     _corruption(
         "CORRUPT-WAL-STATE-MISMATCH",
@@ -193,6 +211,7 @@ SILENT_CORRUPTION = (
         ISOLATION,
         like="That is what it looks like when a transaction is there in part.",
         detection="Only the statement itself sees it; neither checksums nor amcheck know of it.",
+        ground="order",
     ),
     _corruption(
         "CORRUPT-PREPARED-VISIBLE",
@@ -202,6 +221,7 @@ SILENT_CORRUPTION = (
         "sql-prepare-transaction.html",
         like="That is what commit bits in pg_xact, or hint bits on the page, look like that say committed wrongly.",
         detection=_BY_COMPARISON,
+        ground="prepared",
     ),
     _corruption(
         "CORRUPT-PREPARED-RESURRECTED",
@@ -211,6 +231,7 @@ SILENT_CORRUPTION = (
         "two-phase.html",
         like="That is what it looks like when its file in pg_twophase came back, or the record of the decision went.",
         detection="A look at pg_prepared_xacts after each crash shows it.",
+        ground="prepared",
     ),
     _corruption(
         "CORRUPT-PREPARED-UNKNOWN",
@@ -219,6 +240,7 @@ SILENT_CORRUPTION = (
         "two-phase.html",
         like="That is what a file in pg_twophase looks like that belongs elsewhere.",
         detection="A look at pg_prepared_xacts after each crash shows it.",
+        ground="prepared",
     ),
 )
 
@@ -226,20 +248,22 @@ LOUD_CORRUPTION = (
     _corruption(
         "CORRUPT-INDEX-AMCHECK",
         "amcheck rejects an index",
-        "bt_index_check found an index that breaks its own rules, or a table row that has no index entry.",
+        "amcheck found an index that breaks its own rules, or a table row that has no index entry.",
         "amcheck.html",
-        like="That is what a page looks like that is older than its neighbours, or was torn.",
+        like="That is what it looks like when a page of the index is older than its neighbours, or was torn.",
         detection="REINDEX repairs the index once its table has been found to be sound.",
         rank=LOUD,
+        ground="indexes",
     ),
     _corruption(
         "CORRUPT-HEAP-AMCHECK",
         "amcheck rejects a table",
-        "verify_heapam found a tuple, a line pointer or a transaction id that cannot be.",
+        "amcheck found a tuple, a line pointer or a transaction id that cannot be.",
         "amcheck.html",
         like="That is what a torn page looks like, or one that is newer or older than pg_xact.",
         detection="Checksums refuse a page that is torn; one that is whole and old they accept.",
         rank=LOUD,
+        ground="pages",
     ),
     _corruption(
         "CORRUPT-UNREADABLE",
@@ -247,9 +271,9 @@ LOUD_CORRUPTION = (
         "The server raised an error for damaged storage while it read the object: an invalid page, a short or missing "
         "file, a missing TOAST chunk, a value that cannot be decoded.",
         "checksums.html",
-        like="That is what a torn page, or a file that is short or gone, looks like.",
         detection="Checksums detect and do not repair: a page that fails can come back from a backup only.",
         rank=LOUD,
+        ground="pages",
     ),
     _corruption(
         "CORRUPT-MISSING-RELATION",
@@ -268,5 +292,6 @@ LOUD_CORRUPTION = (
         like="That is what it looks like when the server trusts a damaged page; its log has the last words.",
         detection="Checksums refuse a page that is torn; one that is whole and old they accept.",
         rank=LOUD,
+        ground="pages",
     ),
 )

@@ -5,9 +5,12 @@ lengths, all about the first witness: one line; a paragraph that says what happe
 like that, what is promised and what would have helped; a timeline.
 """
 
+import re
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
+from crashlab.contract import Ground
 from crashlab.model import Family, Finding
 from crashlab.oracle.case import Case
 from crashlab.oracle.code import Code
@@ -21,6 +24,7 @@ Witness = dict[str, Any]
 Tell = Callable[[str, Witness], list[str]]
 """place, first witness -> its timeline."""
 
+_TWO_STOPS = re.compile(r"(?<!\.)\.\.(?=\s|$)")
 _GRADED = (Family.LOSS, Family.CORRUPTION, Family.NO_START)
 
 
@@ -32,7 +36,16 @@ class Findings:
         self._groups: dict[tuple[str, str], _Group] = {}
 
     def add(
-        self, code: str, place: str, says: str, *, files: Iterable[str | None] = (), like: str = "", **witness: Any
+        self,
+        code: str,
+        place: str,
+        says: str,
+        *,
+        files: Iterable[str | None] = (),
+        like: str = "",
+        ground: Ground | None = None,
+        remedy: str = "",
+        **witness: Any,
     ) -> None:
         """Note one witness.
 
@@ -42,13 +55,15 @@ class Findings:
             says: whole sentences about this witness; those of the first of a group are shown.
             files: files below the data directory that are concerned.
             like: which fault this looks like, if more is known of it than of its kind; one sentence.
+            ground: which promise excludes it, if more is known of it than of its kind.
+            remedy: what to do about it, if that of its kind does not fit; for what is inconclusive.
             witness: facts for the evidence. `tx` is the transaction that it is about, `key` the row, `sync` and
                 `flushed` how that transaction was committed; the timeline follows them.
         """
         assert code in CODES, code
         group = self._groups.get((code, place))
         if group is None:
-            group = self._groups[(code, place)] = _Group(says, like)
+            group = self._groups[(code, place)] = _Group(says, like, ground or CODES[code].ground, remedy)
         group.count += 1
         group.files.update(dict.fromkeys(file for file in files if file))
         if "sync" in witness:
@@ -83,15 +98,15 @@ class Findings:
             _more(entry, group.count - 1),
             f"Look at {_listed(files)} below the data directory." if files else "",
             self._torn(files) or group.like or entry.like,
-            promised(self._case, entry, group.commits),
-            remedy(self._case, entry, group.commits),
+            promised(self._case, entry, group.commits, group.ground),
+            group.remedy or remedy(self._case, entry, group.commits),
         )
         return Finding(
             code=entry.code,
             family=entry.family,
             permitted=self.permits(entry.code),
             summary=f"{entry.title}: {_subject(place, group)}",
-            explanation=" ".join(part for part in told if part).replace("\n", " "),
+            explanation=_one_stop(" ".join(part for part in told if part).replace("\n", " ")),
             timeline=tell(place, group.witnesses[0]) if entry.family in _GRADED else [],
             count=group.count,
             evidence=evidence,
@@ -109,14 +124,21 @@ class Findings:
         )
 
 
+@dataclass
 class _Group:
-    def __init__(self, says: str, like: str) -> None:
-        self.says = says
-        self.like = like
-        self.count = 0
-        self.files: dict[str, None] = {}
-        self.commits: dict[Commit, None] = {}
-        self.witnesses: list[Witness] = []
+    says: str
+    like: str
+    ground: Ground
+    remedy: str
+    count: int = 0
+    files: dict[str, None] = field(default_factory=dict)
+    commits: dict[Commit, None] = field(default_factory=dict)
+    witnesses: list[Witness] = field(default_factory=list)
+
+
+def _one_stop(text: str) -> str:
+    """Take away the full stop that was put behind a message which ends with its own."""
+    return _TWO_STOPS.sub(".", text)
 
 
 def _more(entry: Code, others: int) -> str:

@@ -32,7 +32,7 @@ from crashlab.oracle.findings import Findings
 from crashlab.oracle.objects import check_invariants, check_prepared, check_sequences, check_statistics
 from crashlab.oracle.order import Losses, check_order
 from crashlab.oracle.physical import check_physical
-from crashlab.oracle.rows import check_rows
+from crashlab.oracle.rows import UNREAD, check_rows
 from crashlab.oracle.start import check_start
 from crashlab.oracle.survivors import Presence, read_markers
 from crashlab.oracle.survivors_again import check_survivors
@@ -92,7 +92,7 @@ def judge(
             losses = check_order(findings, case, presence, commit_log, wal)
         elif not findings.has(Family.CORRUPTION):
             says = "The marker table was not read, so nobody knows who survived."
-            findings.add("INCONCLUSIVE-CHECK-NOT-RUN", "heap_read", says)
+            findings.add("INCONCLUSIVE-CHECK-NOT-RUN", "heap_read", says, remedy=UNREAD)
     found = findings.finish(Timeline(case, presence, wal).tell)
     outcome = _outcome(found)
     return Verdict(

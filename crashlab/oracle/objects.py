@@ -95,8 +95,8 @@ def _told(case: Case, tx: int, gid: str) -> str:
     line, at_ns = next(
         ((line, at_ns) for line, at_ns, step in h.two_phase.get(tx, ()) if step == PREPARE_ACKNOWLEDGED), (0, 0)
     )
-    age_ms = case.age_ms(at_ns)
-    age = "" if age_ms is None else f", {abs(age_ms):.1f} ms {'before' if age_ms >= 0 else 'after'} the fault,"
+    when = case.when(at_ns, line)
+    age = f", {when}," if when else ""
     return f"On line {line} of the ledger{age} client {h.client[tx]} was told that transaction {tx} ({gid}) is prepared"
 
 

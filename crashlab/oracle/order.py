@@ -276,8 +276,8 @@ class _Missing:
 
     def _when(self, tx: int) -> str:
         """Say when a transaction was answered, between two commas."""
-        age_ms = self.case.age_ms(self.history.end_ns[tx])
-        return "," if age_ms is None else f", {abs(age_ms):.1f} ms {'before' if age_ms >= 0 else 'after'} the fault,"
+        when = self.case.when(self.history.end_ns[tx], self.history.end_position[tx])
+        return f", {when}," if when else ","
 
     def _told(self, tx: int) -> str:
         """Say what the client was told."""

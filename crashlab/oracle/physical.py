@@ -15,6 +15,7 @@ import re
 
 from crashlab.model import Complaint, Observation
 from crashlab.oracle.findings import Findings
+from crashlab.oracle.signs import Sign, sign_of
 
 XIDS_PER_SEGMENT = 1_048_576  # 32 pages of 8192 bytes, 4 transactions a byte
 
@@ -54,6 +55,13 @@ _BY_CHECK = {
     "checksums": "CORRUPT-UNREADABLE",
 }
 """What a check itself found: it comes without an SQLSTATE, or as XX002 where amcheck raises it."""
+_BY_AMCHECK = {
+    "lacks matching index tuple": "CORRUPT-INDEX-AMCHECK",
+    "failed to find parent tuple for heap-only tuple": "CORRUPT-HEAP-AMCHECK",
+}
+"""What amcheck of an index says of damage with XX001, as if it were a page that cannot be read; every page was."""
+_BY_MESSAGE = ("CORRUPT-UNREADABLE", *_BY_AMCHECK.values())
+"""Codes of which the message knows more than the code does."""
 
 
 def status_file(xid: int) -> str:
@@ -96,11 +104,14 @@ def _add_complaint(findings: Findings, code: str, complaint: Complaint) -> None:
     if status and not any(file and file.startswith("pg_xact/") for file in files):
         files.append(status_file(int(status[1])))
     state = f" (SQLSTATE {complaint.sqlstate})" if complaint.sqlstate else ""
+    sign = sign_of(complaint.message, files) if code in _BY_MESSAGE else Sign()
     findings.add(
         code,
         complaint.object,
         f"While {complaint.check} read {complaint.object}, the server said: {complaint.message}{state}.",
         files=files,
+        like=sign.like,
+        ground=sign.ground,
         check=complaint.check,
         sqlstate=complaint.sqlstate,
         message=complaint.message,
@@ -116,6 +127,10 @@ def code_of(complaint: Complaint) -> str | None:
         return "CORRUPT-COMMIT-STATUS"
     if found and (not state or (state == "XX002" and complaint.check.startswith("amcheck"))):
         return found
+    if complaint.check in ("amcheck_index", "amcheck_gin"):
+        for text, code in _BY_AMCHECK.items():
+            if text in message:
+                return code
     if state in _DAMAGE_STATES or state in _UNDECODABLE_STATES:
         return "CORRUPT-UNREADABLE"
     if state == "XX000" and any(text in message for text in _DAMAGE_TEXTS):

@@ -37,6 +37,7 @@ from crashlab.oracle.versions import (
 
 Place = tuple[str, str]
 """Relation and key."""
+UNREAD = "Look into server.log for what kept it from being read, then run the trial again."
 
 
 def check_rows(findings: Findings, case: Case, presence: Presence) -> None:
@@ -105,7 +106,7 @@ def _check_unread(
     for relation in newest:
         if relation not in read:
             says = f"Surviving transactions wrote {relation}, and it was not read."
-            findings.add("INCONCLUSIVE-CHECK-NOT-RUN", "heap_read", says, relation=relation)
+            findings.add("INCONCLUSIVE-CHECK-NOT-RUN", "heap_read", says, remedy=UNREAD, relation=relation)
 
 
 class _Slow:
@@ -250,7 +251,7 @@ class _Slow:
             says = f"A sequential scan of {relation} did not return key {defect.key}."
         else:
             says = f"A sequential scan of {relation} returned nothing at all, and so not key {defect.key}."
-            like = "That is what a file looks like that was cut to nothing, or replaced by a new one."
+            like = _like_of_nothing(read)
         self.findings.add(
             defect.code,
             relation,
@@ -274,6 +275,18 @@ class _Slow:
         if expected.value is None:
             return f"There must be no such row, for it was deleted by {who}." if tx else "There must be no such row."
         return f"There must be version {expected.version}, {shortened(expected.value)}, written by {who}."
+
+
+def _like_of_nothing(read: RelationRead) -> str:
+    """Say what it looks like that a table has no row at all: its file has gone, or what is in the file is not seen."""
+    if read.size_bytes is None:
+        return "That is what a file looks like that was cut to nothing or replaced, or none of whose rows is seen."
+    if read.size_bytes:
+        return (
+            f"Its file is there, with {read.size_bytes} bytes. That is what it looks like when its pages are empty, or "
+            "when their rows are taken for those of transactions that did not commit."
+        )
+    return "That is what a file looks like that was cut to nothing, or replaced by a new one."
 
 
 def _is_effect(step: Step, row: Row) -> bool:

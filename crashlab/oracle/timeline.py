@@ -14,13 +14,13 @@ from collections.abc import Iterable
 
 from crashlab.history import ACKED, REFUSED, STATES, UNSENT
 from crashlab.ledger import Write
-from crashlab.model import Injection, LostRecord, WalRecord
+from crashlab.model import Injection, LostRecord, WalAtCut, WalFacts, WalRecord
 from crashlab.oracle.case import Case
 from crashlab.oracle.findings import Witness
 from crashlab.oracle.order import FORCED, last_survivor
 from crashlab.oracle.survivors import Presence
 from crashlab.oracle.versions import Step, collect_steps, shortened
-from crashlab.oracle.wal import Wal, flushed_when, lsn
+from crashlab.oracle.wal import Wal, flushed_when, how_far, lsn
 
 WRITES_TOLD_MAX = 5
 VERSIONS_BESIDE = 2
@@ -51,6 +51,8 @@ class Timeline:
         else:
             before, after = [], self._complaint(place, witness)
         record = self._record(tx) if before and "key" not in witness else []
+        if (at_cut := self._observation.wal_at_cut) is not None and not self._observation.recovery.started:
+            record = [_at_cut(at_cut, self._observation.wal)]
         lines = [*before, *record, *self._faults(), *self._recovery(), *after]
         return [line.replace("\n", " ") for line in lines]  # a message of the server may have several
 
@@ -84,7 +86,7 @@ class Timeline:
         return lines
 
     def _line(self, position: int, at_ns: int, what: str) -> str:
-        age_ms = self._case.age_ms(at_ns)
+        age_ms = self._case.age_ms(at_ns, position)
         when = "" if age_ms is None else f", {_ms(age_ms)}"
         return f"ledger line {position}{when}: {what}"
 
@@ -142,9 +144,7 @@ class Timeline:
                     f"the last flush of WAL ended {flushed_when(flush)}, by process {flush.pid}, as operation "
                     f"{flush.operation} of the recording{ignored}"
                 )
-            flushing = "; a flush was in progress" if at_cut.flushing else ""
-            written = f"WAL at the fault: written up to {lsn(at_cut.written)}"
-            lines.append(f"{written}, {self._wal.durable_words()}{flushing}")
+            lines.append(_at_cut(at_cut, self._wal.facts))
         return lines
 
     def _records(self, tx: int) -> Iterable[WalRecord | LostRecord]:
@@ -165,10 +165,11 @@ class Timeline:
         return f"fault{when}: {injection.kind} of {injection.target}: {proof or 'confirmed'}{clock}"
 
     def _recovery(self) -> list[str]:
-        recovery, wal = self._observation.recovery, self._wal.facts if self._wal is not None else None
+        recovery = self._observation.recovery
+        facts = self._observation.wal if self._wal is None else self._wal.facts
         lines = []
-        if wal is not None:
-            lines.append(f"before recovery: the WAL is valid from {lsn(wal.redo)} to {lsn(wal.end)}")
+        if facts is not None:
+            lines.append(f"before recovery: the WAL is valid from {lsn(facts.redo)} to {lsn(facts.end)}")
         if recovery.ran:
             redo = "redo" if recovery.redo_start or recovery.redo_end else "its log tells of no redo"
             redo += f" from {recovery.redo_start}" if recovery.redo_start else ""
@@ -253,6 +254,11 @@ class Timeline:
             f"after recovery: the check {witness['check']} reads {place}",
             f"the server says: {witness['message']}{state}",
         ]
+
+
+def _at_cut(at_cut: WalAtCut, facts: WalFacts | None) -> str:
+    flushing = "; a flush was in progress" if at_cut.flushing else ""
+    return f"WAL at the fault: {how_far(at_cut, facts)}{flushing}"
 
 
 def _ms(age_ms: float) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 
 from crashlab.history import ACKED, COMMITTING_PREPARED, PREPARED, PREPARING, ROLLING_BACK_PREPARED, STATES, History
 from crashlab.model import LostRecord, Observation, WalAtCut, WalDecision, WalFacts, WalFlush, WalRecord
-from crashlab.oracle.case import Case
+from crashlab.oracle.case import SHOWN_MS, Case
 from crashlab.oracle.findings import Findings
 from crashlab.oracle.survivors import MAY_BE_THERE, Presence
 
@@ -185,9 +185,8 @@ class Wal:
     def _walwriter_stopped(self) -> str:
         for injection in self._case.injections:
             if (injection.kind, injection.target) == ("stop", "walwriter") and injection.confirmed:
-                age_ms = self._case.age_ms(injection.at_ns)
-                when = "" if age_ms is None else f" {age_ms:.1f} ms before the fault"
-                return f"; walwriter, which writes such log, had been stopped{when}"
+                when = self._case.when(injection.at_ns)
+                return f"; walwriter, which writes such log, had been stopped{f' {when}' if when else ''}"
         return ""
 
     def _fate(self, record: LostRecord) -> str:
@@ -197,19 +196,12 @@ class Wal:
             flush = self.at_cut.last_flush
             when = "" if flush is None else f"; the last flush of WAL had ended {flushed_when(flush)}"
             return f"When the fault came, the server had written its WAL up to {written}, which is not that far{when}."
-        how_far = f"the WAL was written up to {written} and {self.durable_words()}, because {self.why_not_durable()}"
+        place = f"the WAL was {how_far(self.at_cut, self.facts)}, because {self.why_not_durable()}"
         if record.fate == "no file":
-            return f"The record was written, but the name of its file was lost: {how_far}."
+            return f"The record was written, but the name of its file was lost: {place}."
         if record.fate == "behind a hole":
-            return f"The record is still there, but out of reach behind WAL that was lost: {how_far}."
-        return f"The record was written, not durable: {how_far}."
-
-    def durable_words(self) -> str:
-        """Say how far the WAL was durable when the power was cut."""
-        assert self.at_cut is not None
-        nothing = self.facts is not None and self.at_cut.durable <= self.facts.redo
-        durable = lsn(self.at_cut.durable)
-        return f"not durable from {durable} on" if nothing else f"durable up to {durable}"
+            return f"The record is still there, but out of reach behind WAL that was lost: {place}."
+        return f"The record was written, not durable: {place}."
 
     def why_not_durable(self) -> str:
         """Say why what was written was not all durable."""
@@ -228,15 +220,22 @@ class Wal:
         return f"nobody had flushed the rest yet{when}"
 
 
+def how_far(at_cut: WalAtCut, facts: WalFacts | None) -> str:
+    """Say how far the WAL was written and durable when the power was cut."""
+    nothing = facts is not None and at_cut.durable <= facts.redo
+    durable = f"not durable from {lsn(at_cut.durable)} on" if nothing else f"durable up to {lsn(at_cut.durable)}"
+    return f"written up to {lsn(at_cut.written)} and {durable}"
+
+
 def flushed_when(flush: WalFlush) -> str:
     """Say when a flush ended, as far as the ledger's clock tells."""
     if flush.most_ms is None and not flush.least_ms:
         return "at an unknown time before the fault"
     if flush.most_ms is None:
         return f"{flush.least_ms:.1f} ms before the fault or earlier"
-    if not flush.most_ms:
+    if flush.most_ms < SHOWN_MS / 2:
         return "right before the fault, after the last answer"
-    if flush.most_ms - flush.least_ms < 0.1:
+    if flush.most_ms - flush.least_ms < SHOWN_MS:
         return f"{flush.most_ms:.1f} ms before the fault"
     return f"between {flush.most_ms:.1f} and {flush.least_ms:.1f} ms before the fault"
 

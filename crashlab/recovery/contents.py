@@ -71,11 +71,15 @@ def _read_together(
 ) -> tuple[MarkerRead, list[RelationRead]]:
     markers, *found = read_together(connection, [(MarkerRow, marker), *((Row, query) for query in heaps)])
     tables = [reading.marker_table, *(relation.table for relation in reading.relations)]
-    query = "SELECT pg_relation_filepath(t::regclass) FROM unnest(%s::text[]) WITH ORDINALITY u(t, n) ORDER BY n"
-    file, *files = (file for (file,) in connection.execute(query, (tables,)))
+    query = """
+        SELECT pg_relation_filepath(t::regclass), pg_relation_size(t::regclass)
+        FROM unnest(%s::text[]) WITH ORDINALITY u(t, n) ORDER BY n
+    """
+    (file, _), *files = connection.execute(query, (tables,)).fetchall()
     relations = zip(reading.relations, files, found, strict=True)
     return MarkerRead(file=file, rows=markers), [
-        RelationRead(relation=relation.name, file=file, rows=rows) for relation, file, rows in relations
+        RelationRead(relation=relation.name, file=file, rows=rows, size_bytes=size)
+        for relation, (file, size), rows in relations
     ]
 
 

@@ -194,20 +194,18 @@ def print_header(target: Console, version: str, seed: int, server: str, out: Pat
     target.print(f"crashlab {version}  seed {seed}  server {server}  evidence in {out}", soft_wrap=True)
 
 
-def print_closing(target: Console, run: RunResult, code: int, folder: Path | None, *, more: bool = False) -> None:
+def print_closing(target: Console, run: RunResult, code: int, folder: Path | None) -> None:
     """Print the last lines: what it came to, where it is, how to go on, how to have it again.
 
     Args:
         folder: of a run that has just been made; None: evidence was judged again.
-        more: something that was asked for is not done.
     """
     target.print(Text(closing(run, code), _CODE_STYLES.get(code, "")))
     quoted = shlex.quote(str(folder))
     made = folder is not None and any(result.trials for result in run.profiles)
     if made:
         target.print(f"Evidence: {folder}  (crashlab judge {quoted} judges it again)", soft_wrap=True)
-    how = how_to_go_on(run) or (f"Go on: crashlab run --resume {quoted}" if more else None)
-    if how is not None:
+    if (how := how_to_go_on(run)) is not None:
         target.print(how, soft_wrap=True)
     if made and run.command is not None:
         target.print(f"Run again: {run.command}", soft_wrap=True)

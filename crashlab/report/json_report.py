@@ -9,8 +9,8 @@ a cell of `crashlab matrix`.
 `promise` is null where a trial is inconclusive; `server` is null where none came up; `injection` is the last fault,
 the one that crashed the server, and `injections` are all of them. `state` is the crash state of a recorded trial.
 `unfinished` is about the whole run: how many trials there are, how many were asked for (null: as many as a rule takes),
-and the command that goes on; null for one that came to its end, or where nobody noted what was asked for. Judged again,
-the last profile has `damaged` if there are trials that cannot be judged: a list, with primary, detail and hint each.
+and the command that goes on; null where going on brings nothing, or where nobody noted what was asked for. Judged
+again, the last profile has `damaged` if there are trials that cannot be judged: a list, with primary, detail and hint.
 A profile that an error of the environment cut short has `error` with primary, detail and hint.
 """
 

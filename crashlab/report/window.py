@@ -14,6 +14,7 @@ from crashlab.model import AsyncWindow
 from crashlab.results import ProfileResult
 
 BINS = 12
+_WHOLE_MS = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,17 +56,21 @@ def window_line(result: ProfileResult) -> str | None:
     summary = summarise(windows(result))
     if summary is None:
         return None
-    ages = f"{summary.max_ms:.0f}"
+    least, most = _shown(summary.min_ms), _shown(summary.max_ms)
+    ages = f"{most} ms" if most != "0.0" else "right"
     middle = ""
-    if summary.n > 1:
-        ages = f"{summary.min_ms:.0f} to {summary.max_ms:.0f}"
-        middle = f", median {summary.median_ms:.0f}"
+    if least != most:
+        ages = f"{least} to {most} ms"
+        middle = f", median {_shown(summary.median_ms)}"
     bound = "no bound" if summary.bound_ms is None else f"bound {summary.bound_ms:.0f} ms"
     over = f", exceeded in {summary.over}" if summary.over else ""
     trials = f"{len(result.trials)} trial{'s' if len(result.trials) != 1 else ''}"
-    return (
-        f"async window: oldest lost commit {ages} ms before the fault in {summary.n} of {trials}{middle}, {bound}{over}"
-    )
+    return f"async window: oldest lost commit {ages} before the fault in {summary.n} of {trials}{middle}, {bound}{over}"
+
+
+def _shown(ms: float) -> str:
+    """Return milliseconds with as many digits as tell two of them apart."""
+    return f"{ms:.0f}" if ms >= _WHOLE_MS else f"{ms:.1f}"
 
 
 def histogram(found: Sequence[AsyncWindow]) -> tuple[float, list[int]]:

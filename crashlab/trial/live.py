@@ -5,9 +5,7 @@ Assumes: the caller gave an empty folder. Everything the trial learns is in that
 """
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -25,6 +23,7 @@ from crashlab.recovery.wal import WAL_FILES, read_wal
 from crashlab.results import TrialResult
 from crashlab.seeds import stream, trial_seed
 from crashlab.server import Server, SpareDirectories, create_server
+from crashlab.trial.clock import Clock
 from crashlab.trial.judged import result_of
 from crashlab.trial.limit import TrialLimit
 from crashlab.trial.setup import (
@@ -45,6 +44,7 @@ _TOLD = {
     "start": "while the server started",
     "workload": "while the workload ran",
     "read ledger": "while the ledger was read",
+    "wal": "while the WAL was read",
     "recovery": "while the server recovered",
     "observe": "while the recovered server was read",
     "checksums": "while the checksums were looked at",
@@ -54,31 +54,10 @@ _TOLD = {
 BeforeRecovery = Callable[[Server], None]
 
 
-@dataclass
-class _Clock:
-    """Seconds spent in each phase, and since the trial began."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-    begun: float = field(default_factory=time.monotonic)
-
-    def with_total(self) -> dict[str, float]:
-        return {**self.seconds, "total": round(time.monotonic() - self.begun, 4)}
-
-    @contextlib.contextmanager
-    def phase(self, name: str, limit: TrialLimit | None = None) -> Iterator[None]:
-        if limit is not None:
-            limit.enter(_TOLD[name])
-        begun = time.monotonic()
-        try:
-            yield
-        finally:
-            self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - begun, 4)
-
-
 class _Live:
     """One live trial under way: what it has learnt so far, also if its time is up in the middle."""
 
-    def __init__(self, plan: TrialPlan, trial: int, folder: Path, server: Server, clock: _Clock) -> None:
+    def __init__(self, plan: TrialPlan, trial: int, folder: Path, server: Server, clock: Clock) -> None:
         self.plan = plan
         self.trial = trial
         self.folder = folder
@@ -95,11 +74,11 @@ class _Live:
     def go(self, limit: TrialLimit, before_recovery: BeforeRecovery | None) -> None:
         """Start the server, run the workload, inject the faults, recover, read. Raises TimeUp."""
         try:
-            with self.clock.phase("start", limit):
+            with self._phase("start", limit):
                 self.server.start()
             self.facts = server_facts(self.server)
             log_position = self.server.log_position()
-            with self.clock.phase("workload", limit):
+            with self._phase("workload", limit):
                 workload = self._crash(limit)
         finally:
             self.ledger.close()
@@ -108,6 +87,12 @@ class _Live:
             before_recovery(self.server)
         self._read(limit, workload, log_position, look_at_wal=before_recovery is None)
         limit.check()
+
+    @contextlib.contextmanager
+    def _phase(self, name: str, limit: TrialLimit) -> Iterator[None]:
+        limit.enter(_TOLD[name])
+        with self.clock.phase(name):
+            yield
 
     def _crash(self, limit: TrialLimit) -> Workload:
         workload = self._workload = make_workload(self.plan.profile, self.server, self.ledger, self.seed)
@@ -118,18 +103,19 @@ class _Live:
         return workload
 
     def _read(self, limit: TrialLimit, workload: Workload, log_position: int, *, look_at_wal: bool) -> None:
-        with self.clock.phase("read ledger", limit):
+        with self._phase("read ledger", limit):
             history = read_ledger(self.ledger.path)
-        wal = wal_of(self.server, self.injections) if look_at_wal else None
-        with self.clock.phase("recovery", limit):
+        with self._phase("wal", limit):
+            wal = wal_of(self.server, self.injections) if look_at_wal else None
+        with self._phase("recovery", limit):
             recovery = recover(self.server, restart=not self.server.running(), log_position=log_position)
-        with self.clock.phase("observe", limit):
+        with self._phase("observe", limit):
             observation = observe(
                 lambda name: self.server.connect(autocommit=True, dbname=name),
                 reading_of(self.plan.profile, history, workload.tables),
                 recovery,
             )
-        with self.clock.phase("checksums", limit):
+        with self._phase("checksums", limit):
             observation = add_checksums(self.server, observation)
         before = invariants_before(workload.violations)
         self.observation = msgspec.structs.replace(observation, wal=wal, invariants_before=before)
@@ -166,7 +152,7 @@ class _Live:
             run_seed=self.plan.run_seed,
             server=self.facts,
             injections=self.injections,
-            seconds=self.clock.with_total(),
+            seconds=self.clock.seconds(),
             workload_errors=self.errors + (self._workload.errors if self._workload else []),
             timed_out=timed_out,
         )
@@ -190,7 +176,7 @@ def run_trial(
     Raises:
         CrashlabError: the environment does not allow it: no server, no such role, folder not writable.
     """
-    clock = _Clock()
+    clock = Clock()
     with clock.phase("prepare"):
         server = create_server(server_spec(plan.profile, plan.server), spares=spares)
     keep = False

@@ -4,6 +4,7 @@ The run is one of an earlier release (see tests/oracle/test_stored.py), with the
 today writes, and its one trial three times.
 """
 
+import dataclasses
 import json
 import os
 import shutil
@@ -238,6 +239,35 @@ def test_a_run_on_a_full_disk_tells_what_it_has_and_how_to_go_on(size, code, tmp
     assert ("No space left on device" in done.stderr) == (code == 4)
     assert f"(exit code {code})" in done.stdout
     assert left_behind(home) == []
+
+
+@pytest.mark.parametrize(
+    ("stopped_by", "complete", "fail_fast", "more"),
+    [
+        ("time limit, 3 of 10 trials", False, False, True),
+        ("interrupt, 3 of 10 trials", False, False, True),
+        ("the rule 95%<10%, which needs trials for which something was promised", True, False, False),
+        ("first broken promise", False, True, False),
+    ],
+)
+def test_going_on_is_offered_where_it_brings_something(stopped_by, complete, fail_fast, more, out, capfd):
+    """By the run itself and by each later judgement of it, in the same words; nobody comes back for nothing."""
+    asked = dataclasses.replace(plan(10), fail_fast=fail_fast)
+    run = judge_run(out)
+    (result,) = run.profiles
+    result.stopped_by, result.complete, result.interrupted = stopped_by, complete, stopped_by.startswith("interrupt")
+    if fail_fast:
+        verdict = msgspec.structs.replace(result.trials[0].verdict, promise=PromiseStatus.BROKEN)
+        result.trials[0] = dataclasses.replace(result.trials[0], verdict=verdict)
+    Reports(Telling()).finish(run, out, asked)
+    told = f"Not finished, {TRIALS} of 10 trials so far. Go on: crashlab run --resume {out}\n"
+    said = capfd.readouterr().out
+    assert (told in said, "Go on" in said) == (more, more)
+    report = json.loads((out / "report.json").read_bytes())
+    assert (report["unfinished"] is not None) == more
+    if not fail_fast:  # judged again, no promise is broken in it
+        _, again, said, _ = judged(out, capfd)
+        assert (told in said, again["unfinished"]) == (more, report["unfinished"])
 
 
 def test_a_run_whose_record_cannot_be_written_is_told_all_the_same(out, capsys):

@@ -56,6 +56,10 @@ def test_what_the_wal_says_is_what_recovery_brings(tmp_path: Path, disk: str) ->
                 assert result.verdict.outcome in (Outcome.INTACT, Outcome.LOSS), result.verdict.findings
                 assert result.verdict.promise is PromiseStatus.KEPT
                 observation = evidence.load_observation(result.folder)
+                seconds = dict(result.seconds)
+                assert seconds.keys() >= {"materialise", "read ledger", "wal", "recovery", "observe"}
+                assert seconds.pop("total") == pytest.approx(sum(seconds.values()))
+                assert all(read.size_bytes for read in observation.relations if read.rows)
                 fates |= check(observation, recorded.ledger, explorer.walk.io_bytes)
                 flushes += observation.wal_at_cut is not None and observation.wal_at_cut.last_flush is not None
         if flushes and len(fates) >= min(2, len(possible)):

@@ -435,6 +435,12 @@ def amcheck_rejects_index(world, observation, rng):
 
 
 @must_give("CORRUPT-INDEX-AMCHECK")
+def index_lacks_an_entry(world, observation, rng):
+    message = 'heap tuple (0,3) from table "account" lacks matching index tuple within index "x"'
+    return _complains(observation, "amcheck_index", "XX001", message)
+
+
+@must_give("CORRUPT-INDEX-AMCHECK")
 def amcheck_rejects_gin(world, observation, rng):
     return _complains(observation, "amcheck_gin", "XX002", 'index "x" has wrong tuple order on entry tree page')
 

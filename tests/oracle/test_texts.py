@@ -17,11 +17,13 @@ from crashlab.contract import contract_for
 from crashlab.history import fold
 from crashlab.ledger import Intent, Prepared
 from crashlab.model import (
+    CheckRun,
     Complaint,
     CrashClass,
     Family,
     Finding,
     LostRecord,
+    Recovery,
     SequenceRead,
     TornPage,
     WalAtCut,
@@ -136,6 +138,24 @@ def page_that_cannot_be_read() -> list[Finding]:
     return story.judge(story.left(story.commit(1, "a", 1), complaints=[complaint])).findings
 
 
+def index_that_lacks_an_entry() -> list[Finding]:
+    story = Story()
+    message = 'heap tuple (0,3) from table "register" lacks matching index tuple within index "register_pkey"'
+    complaint = Complaint(
+        check="amcheck_index", object="crashlab.register_pkey", file="base/5/201", sqlstate="XX001", message=message
+    )
+    return story.judge(story.left(story.commit(1, "a", 1), complaints=[complaint])).findings
+
+
+def no_start_from_a_recording() -> list[Finding]:
+    story = Story()
+    story.commit(1, "a", 1)
+    fatal = ["PANIC:  could not locate a valid checkpoint record at 0/1000"]
+    down = Recovery(started=False, ran=False, seconds=0.1, fatal=fatal)
+    left = story.left(recovery=down, marker=None, wal=replace(WAL, records=[]), wal_at_cut=replace(AT_CUT, lost=[]))
+    return story.judge(left, crash_class=CrashClass.POWER_LOSS, injections=(CUT,)).findings
+
+
 def sequence_that_went_back() -> list[Finding]:
     story = Story()
     a = story.commit(1, "a", 1, ticket=34)
@@ -153,6 +173,8 @@ TYPICAL = (
     table_cut_to_nothing,
     prepared_transaction_lost,
     page_that_cannot_be_read,
+    index_that_lacks_an_entry,
+    no_start_from_a_recording,
     sequence_that_went_back,
 )
 
@@ -203,8 +225,45 @@ def check_texts(finding: Finding, *, zero_is_an_lsn: bool) -> None:
     assert len(finding.explanation) < 1500
     for text in lengths:
         assert "None" not in text
+        assert not re.search(r"\b0(\.0)? to 0(\.0)? ms|between (\S+) and \3 ms|\b0\.0 ms (before|after)", text), text
         assert not re.search(r"[{}]|\b(True|False)\b|(?<!\.)\.\.(?!\.)| \.(?!\.\.)", text), text
         assert zero_is_an_lsn or not re.search(r"\b0/0\b", text), text
     if finding.family in (Family.LOSS, Family.CORRUPTION, Family.NO_START):
         assert any(line.startswith("fault") for line in finding.timeline)
         assert "Promised for a " in finding.explanation
+
+
+@pytest.mark.parametrize("end", ["", "."])
+def test_a_message_that_ends_with_a_full_stop_gets_no_second_one(end):
+    """Whoever quotes a server, a driver or the operating system does not know how their message ends."""
+    story = Story()
+    a = story.commit(1, "a", 1)
+    words = f"could not read from socket{end}"
+    complaint = Complaint(check="full_read", object="t", file=None, sqlstate="XX001", message=words)
+    silent = replace(complaint, sqlstate=None)
+    failed = {"full_read": CheckRun(status="failed", count=0, seconds=0.0, detail=words)}
+    down = Recovery(started=False, ran=False, seconds=0.1, fatal=[f"FATAL:  {words}"])
+    whole = story.left(a)
+    verdicts = [
+        story.judge(replace(whole, complaints=[complaint])),
+        story.judge(replace(whole, complaints=[silent])),
+        story.judge(replace(whole, checks=whole.checks | failed)),
+        story.judge(replace(whole, died=words)),
+        story.judge(replace(whole, recovery=down)),
+        story.judge(replace(whole, recovery=replace(down, fatal=[], tool_fault=words))),
+        story.judge(whole, workload_errors=[words]),
+        story.judge(whole, timed_out=f"after 5 s{end}"),
+    ]
+    for verdict in verdicts:
+        assert verdict.findings
+        for finding in verdict.findings:
+            assert words.rstrip(".") in finding.explanation or "after 5 s" in finding.explanation
+            assert not re.search(r"(?<!\.)\.\.(?!\.)", finding.explanation), finding.explanation
+
+
+def test_three_dots_are_left_as_they_are():
+    """What was shortened stays so."""
+    story = Story()
+    down = Recovery(started=False, ran=False, seconds=0.1, fatal=["PANIC:  could not open ... and more ..."])
+    (finding,) = story.judge(story.left(recovery=down)).findings
+    assert "could not open ... and more ..." in finding.explanation

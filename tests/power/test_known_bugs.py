@@ -5,6 +5,7 @@ tests are skipped, unless CRASHLAB_REQUIRE names "builds".
 """
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,9 @@ def test_where_such_a_file_has_its_right_name_nothing_is_found(tmp_path: Path) -
 def test_the_known_limit_with_unlogged_tables_is_shown(tmp_path: Path) -> None:
     """On a disk that keeps names in no order, recovery finds a file where it wants to make one."""
     result = run(tmp_path, "unsynced-names-power-loss", None, "power_loss.states_per_point=1")
-    assert "File exists" in findings(result).get("NO-START", ""), findings(result)
+    told = findings(result).get("NO-START", "")
+    assert "File exists" in told, findings(result)
+    assert "an unlogged table whose transaction did not end can do that" in told
+    assert re.search(r"the WAL was valid from \S+ to \S+; when the fault came, it was written up to \S+", told), told
     assert {trial.verdict.outcome for trial in result.trials} == {Outcome.INTACT, Outcome.NO_START}
     assert all(trial.verdict.promise is not PromiseStatus.BROKEN for trial in result.trials)

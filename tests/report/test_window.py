@@ -27,6 +27,18 @@ def lost(*ages_ms: float, bound_ms: float | None = 600.0):
             "async window: oldest lost commit 188 ms before the fault in 1 of 2 trials, no bound",
         ),
         (
+            lost(0.0, 0.0, bound_ms=None),
+            "async window: oldest lost commit right before the fault in 2 of 3 trials, no bound",
+        ),
+        (
+            lost(0.0, 0.3, bound_ms=None),
+            "async window: oldest lost commit 0.0 to 0.3 ms before the fault in 2 of 3 trials, median 0.1, no bound",
+        ),
+        (
+            lost(80.0, 80.2),
+            "async window: oldest lost commit 80 ms before the fault in 2 of 3 trials, bound 600 ms",
+        ),
+        (
             lost(12.0, 187.0, 80.0),
             "async window: oldest lost commit 12 to 187 ms before the fault in 3 of 4 trials, median 80, bound 600 ms",
         ),

@@ -65,6 +65,10 @@ def test_process_crashes_lose_nothing(profile: str, tmp_path: Path) -> None:
     verdicts = [trial.verdict for trial in result.trials]
     assert [verdict.outcome for verdict in verdicts] == [Outcome.INTACT] * 2, verdicts
     assert all(verdict.promise is PromiseStatus.KEPT for verdict in verdicts)
+    for trial in result.trials:
+        phases = dict(trial.seconds)
+        assert phases.keys() >= {"prepare", "start", "workload", "read ledger", "wal", "recovery", "observe"}
+        assert phases.pop("total") == pytest.approx(sum(phases.values()))
     assert all(verdict.counts.acked_sync >= 20 for verdict in verdicts)
 
 
