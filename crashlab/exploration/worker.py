@@ -30,6 +30,7 @@ class Worker(registry.Disposable):
         self.folder = folder
         self.images = images
         self.server = server
+        server.keep_session = True  # a connection costs what a small check does
         registry.add(self)
         try:
             self._relations = BaseRelations(images)

@@ -24,11 +24,10 @@ from crashlab.recovery import checksums, contents, physical, sweeps
 from crashlab.recovery.patience import Patience
 from crashlab.recovery.session import Facts, Looked, Reading, Skipped, complaint
 from crashlab.recovery.sweeps import Sweep, Sweeps
+from crashlab.server.base import DATABASE
 from crashlab.workload.relations import TEXT_SETTINGS
 
 __all__ = ["CHECKS", "Reading", "observe"]
-
-DATABASE = "postgres"
 
 ConnectTo = Callable[[str], "psycopg.Connection[Any]"]
 

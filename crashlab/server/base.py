@@ -25,6 +25,8 @@ from crashlab.server.settings import MANAGED_SETTINGS, read_settings, require_in
 if TYPE_CHECKING:
     import psycopg
 
+DATABASE = "postgres"
+"""The one that every cluster has."""
 EARLY_CONNECTION = re.compile(r"FATAL:  the database system is (starting|shutting|not yet|in recovery)")
 TEMPORARY_REFUSALS = ("the database system is", "too many clients", "remaining connection slots")
 STOP_SIGNALS = {"smart": signals.SIGTERM, "fast": signals.SIGINT, "immediate": signals.SIGQUIT}
@@ -106,6 +108,7 @@ class Restartable(registry.Disposable):
     machine = ""  # architecture of its processes; empty: this machine's
     ready_poll_s = 0.005
     life_poll_s = 0.0  # between two questions whether it is still alive, where that costs something
+    keep_session = False  # whether the session that found it ready is the first that `connect` returns
 
     @property
     @abstractmethod
@@ -123,6 +126,7 @@ class Restartable(registry.Disposable):
         self.environment: dict[str, str] = {}  # more variables for the server's processes, from the next start on
         self._in_force = self.settings
         self._started = False
+        self._kept: psycopg.Connection | None = None
         registry.add(self)
 
     # Life cycle
@@ -141,6 +145,7 @@ class Restartable(registry.Disposable):
         deadline = time.monotonic() + timeout_s
         if self.running():
             raise ServerError("could not start the server: it is running")
+        self._kept = None
         self._in_force = {**self.settings, **(overrides or {})}
         position = self.log_position() if self._started else 0
         self._started = True
@@ -174,7 +179,11 @@ class Restartable(registry.Disposable):
             try:
                 if self._may_be_ready() or left_s <= 0:
                     # libpq's own minimum is 2 s.
-                    self.connect(connect_timeout=max(2, int(left_s) + 1)).close()
+                    session = self.connect(connect_timeout=max(2, int(left_s) + 1), autocommit=True)
+                    if self.keep_session:
+                        self._kept = session
+                    else:
+                        session.close()
                     return
             except OperationalError as error:
                 refusal = str(error).strip()
@@ -261,12 +270,17 @@ class Restartable(registry.Disposable):
         """Return a libpq connection string of the superuser, free of the environment's PG* variables."""
         from psycopg.conninfo import make_conninfo
 
-        return make_conninfo("", dbname="postgres", user="postgres", **CLIENT_DEFAULTS, **self._address())
+        return make_conninfo("", dbname=DATABASE, user="postgres", **CLIENT_DEFAULTS, **self._address())
 
     def connect(self, **kwargs: Any) -> "psycopg.Connection":
         """Connect as the superuser; keyword arguments are those of psycopg.connect."""
         import psycopg
 
+        kept, self._kept = self._kept, None
+        if kept is not None and kwargs == {"autocommit": True, "dbname": DATABASE}:
+            return kept
+        if kept is not None:
+            kept.close()
         return psycopg.connect(self.conninfo(), **kwargs)
 
     def read_settings(self) -> dict[str, str]:
