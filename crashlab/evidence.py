@@ -78,7 +78,6 @@ class TrialRecord(msgspec.Struct, frozen=True, kw_only=True):
     recording: str | None = None  # a recorded trial: the recording's folder, as seen from the trial's
     crash_io: int | None = None  # ... and the crash point, in bytes of its I/O log
     disk_contract: DiskContract | None = None  # ... and the rules by which its state came about; None: older ones
-    ledger_bytes: int | None = None  # of the trial's own ledger when it was judged first; None: a recorded or older one
     workload_errors: list[str] = []  # what the clients met that was not a consequence of the fault
     timed_out: str | None = None  # the trial's time was up: when, in words; nothing that it left can be judged
     reproduce: str | None = None  # the command that runs it again; None: a replay of this folder, wherever it is

@@ -212,8 +212,8 @@ _TABLE = (
     _note(
         "NOTE-LEDGER-TRUNCATED",
         "the ledger's last line is cut short",
-        "The writer of the ledger was stopped in the middle of a line. The rest is judged; the event of that line "
-        "counts as never written down.",
+        "The writer of the ledger was stopped in the middle of a line, and the ledger is one of 0.1.0, which had no "
+        "end mark. The rest is judged; the event of that line counts as never written down.",
         RELIABILITY,
         "Nothing needs to be done: a client that was killed leaves such a line.",
     ),

@@ -68,14 +68,8 @@ def verdict_of(folder: Path, *, history: History | None = None) -> Verdict:
 
 
 def _read_ledger(folder: Path, record: evidence.TrialRecord) -> History:
-    path = ledger_of(folder, record)
     try:
-        if record.ledger_bytes is not None and path.is_file() and path.stat().st_size < record.ledger_bytes:
-            raise LedgerError(
-                f"{path}: damaged ledger: {path.stat().st_size} bytes of {record.ledger_bytes}",
-                detail="Transactions that it no longer tells of would look like ones that nobody has made.",
-            )
-        return read_ledger(path, until_io=None if record.recording is None else record.crash_io)
+        return read_ledger(ledger_of(folder, record), until_io=None if record.recording is None else record.crash_io)
     except LedgerError as error:
         if record.recording is not None:  # of many trials: none of them alone can be made again
             raise

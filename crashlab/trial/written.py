@@ -11,8 +11,6 @@ Choices:
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 import crashlab
 from crashlab import evidence
 from crashlab.disk.contract import DiskContract
@@ -92,8 +90,5 @@ def write_trial(
     if state is not None:
         evidence.save(folder, evidence.STATE, state)
     evidence.save(folder, evidence.OBSERVATION, observation)
-    ledger = folder / evidence.LEDGER
-    if ledger.exists():
-        record = msgspec.structs.replace(record, ledger_bytes=ledger.stat().st_size)
     evidence.save(folder, evidence.TRIAL, record)
     return judge_trial(folder, history=history)

@@ -205,7 +205,6 @@ def test_live_trials_go_on_with_the_same_seeds(tmp_path, home):
     assert invoke(["run", "--resume", str(out), "-j", "2"]) in (0, 3)  # a busy machine may acknowledge too little
     folders = [file.parent for file in out.rglob(evidence.TRIAL)]
     trials = [evidence.load_trial(folder) for folder in folders]
-    assert [one.ledger_bytes for one in trials] == [(one / evidence.LEDGER).stat().st_size for one in folders]
     assert sorted((one.profile, one.trial, one.seed) for one in trials) == [
         (name, number, trial_seed(int(SEED), name, number))
         for name in ("kill9-all", "kill9-backend")
