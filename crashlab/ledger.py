@@ -155,6 +155,8 @@ class LedgerWriter:
         """
         self.path = path
         self.acked = 0
+        self.acked_writes = 0  # of the workload, and committed: what a verdict rests on
+        self._writing: set[int] = set()  # transactions of the workload that have sent what they wrote
         self.lines = 0
         self._begun = 0
         self._io_position = io_position
@@ -210,8 +212,14 @@ class LedgerWriter:
         self._put(line)
         self._digest.update(line)
         self.lines += 1
-        if type(event) is Ack:
+        if type(event) is Intent:
+            if event.client != SETUP_CLIENT and (event.xid or event.writes):
+                self._writing.add(event.tx)
+        elif type(event) is Ack:
             self.acked += 1
+            if event.tx in self._writing:
+                self._writing.remove(event.tx)
+                self.acked_writes += event.tag != "ROLLBACK PREPARED"
         return self.lines
 
     def _put(self, line: bytes) -> None:

@@ -194,7 +194,7 @@ class Workload(_Table):
     checkpoint_every_ms: Duration | None = Field(default=None, alias="checkpoint_every")
     vacuum_every_ms: Duration | None = Field(default=None, alias="vacuum_every")
     databases: list[DatabaseStrategy] = []  # make and drop databases in these ways meanwhile, and tablespaces
-    acked_min: int = Field(default=20, ge=0)  # fewer acknowledged writes before the crash: inconclusive
+    acked_min: int = Field(default=20, ge=0)  # faults wait for so many acknowledged writes; fewer: inconclusive
     sql: SqlApplication | None = None  # what the kind "sql" runs
 
     @model_validator(mode="after")
@@ -205,7 +205,10 @@ class Workload(_Table):
 
 
 class When(_Table):
-    """The moment of a fault, counted from the fault before it or from the start of the workload: exactly one is set."""
+    """The moment of a fault, counted from the fault before it or from the start of the workload: exactly one is set.
+
+    A time of the first fault is counted from when `workload.acked_min` writes were acknowledged.
+    """
 
     acks: int | None = Field(default=None, ge=0)  # after that many more acknowledged writes
     after_ms: Duration | None = Field(default=None, alias="after")

@@ -123,9 +123,15 @@ class _Live:
     def _inject_all(self, workload: Workload, limit: TrialLimit) -> None:
         rng = stream(self.seed, "faults")
         for fault in self.plan.profile.faults:
-            timeout_s = min(FAULT_TIMEOUT_S, limit.left_s())
             try:
-                wait_until_due(fault.when, self.ledger, rng, running=lambda: workload.running, timeout_s=timeout_s)
+                wait_until_due(
+                    fault.when,
+                    self.ledger,
+                    rng,
+                    running=lambda: workload.running,
+                    timeout_s=min(FAULT_TIMEOUT_S, limit.left_s()),
+                    writes_min=self.plan.profile.workload.acked_min,
+                )
             except (
                 FaultError
             ) as error:  # nothing was injected: not a mistake of the user's, but nothing to judge either
