@@ -138,6 +138,7 @@ class Invariant(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     expected: str
     observed: str
+    reads_volatile: list[str] = []  # asked only where it does not hold: what it read that a crash empties, in words
 
 
 class CheckRun(msgspec.Struct, frozen=True, kw_only=True):

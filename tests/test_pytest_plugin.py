@@ -254,3 +254,28 @@ def test_it(crash_server):
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*kill9-all*"])
+
+
+@pytest.mark.parametrize(("least", "told"), [(20, "failed"), (0, "passed")])
+def test_a_lower_bound_that_a_permitted_loss_breaks_accuses_nobody(
+    pytester: pytest.Pytester, least: int, told: str
+) -> None:
+    """It held before the crash, and does not for every prefix: inconclusive. Another one is judged."""
+    pytester.makepyfile(
+        APPLICATION
+        + f"""
+@pytest.mark.crashlab("async-commit")
+def test_orders(crash_server, crash_ledger):
+    fill(crash_server, crash_ledger, "SET synchronous_commit = off")
+    crash_ledger.invariant("most are there", "SELECT 1 WHERE (SELECT count(*) FROM orders) < {least} - 1")
+    crash_ledger.crash()
+    verdict = crash_ledger.trial.verdict()
+    assert verdict.counts.lost > 1
+    crash_ledger.check()
+"""
+    )
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    result.assert_outcomes(**{told: 1})
+    if told == "failed":
+        result.stdout.fnmatch_lines(["*inconclusive*", "*INCONCLUSIVE-INVARIANT-PREFIX*", "*LOSS-ASYNC-WINDOW*"])
+    assert "CORRUPT" not in result.stdout.str()

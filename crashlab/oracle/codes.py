@@ -196,6 +196,22 @@ _TABLE = (
         "Correct the query ([[invariants]]), or the workload, until it holds at every moment without a crash.",
     ),
     _inconclusive(
+        "INCONCLUSIVE-INVARIANT-EMPTIED",
+        "an invariant reads what a crash empties",
+        "The query reads an unlogged or temporary table, or what the server counts. A crash empties these, as "
+        "documented, so nothing follows from what the query returns afterwards.",
+        "Write the invariant over logged tables alone.",
+    ),
+    _inconclusive(
+        "INCONCLUSIVE-INVARIANT-PREFIX",
+        "an invariant does not hold for what a loss has left",
+        "The query held before the crash. Since then transactions were lost, and no other damage was seen: what is "
+        "left is a prefix of them, for which nobody had looked at it. An invariant must hold after every single "
+        "transaction, whatever follows, and one that asks for a least number of rows, say, does not.",
+        "Write the query so that it holds for every prefix of the transactions, or have them commit synchronously: "
+        "where nothing is lost, it is judged.",
+    ),
+    _inconclusive(
         "INCONCLUSIVE-WORKLOAD-ERROR",
         "the workload failed before the fault",
         "A client met an error that the fault does not explain, so the ledger may not mean what it says.",

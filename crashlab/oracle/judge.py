@@ -29,7 +29,8 @@ from crashlab.oracle.assumptions import check_crash, check_looked, check_run
 from crashlab.oracle.case import Case
 from crashlab.oracle.commit_status import CommitLog
 from crashlab.oracle.findings import Findings
-from crashlab.oracle.objects import check_invariants, check_prepared, check_sequences, check_statistics
+from crashlab.oracle.invariants import check_invariants
+from crashlab.oracle.objects import check_prepared, check_sequences, check_statistics
 from crashlab.oracle.order import Losses, check_order
 from crashlab.oracle.physical import check_physical
 from crashlab.oracle.rows import UNREAD, check_rows
@@ -76,7 +77,6 @@ def judge(
         check_crash(findings, injections, observation)
         check_looked(findings, observation)
         check_physical(findings, observation)
-        check_invariants(findings, observation)
         check_statistics(findings, observation)
         if observation.marker is not None:
             presence = read_markers(findings, history, observation.marker)
@@ -93,6 +93,7 @@ def judge(
         elif not findings.has(Family.CORRUPTION):
             says = "The marker table was not read, so nobody knows who survived."
             findings.add("INCONCLUSIVE-CHECK-NOT-RUN", "heap_read", says, remedy=UNREAD)
+        check_invariants(findings, case)
     found = findings.finish(Timeline(case, presence, wal).tell)
     outcome = _outcome(found)
     return Verdict(

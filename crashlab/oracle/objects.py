@@ -1,7 +1,7 @@
-"""Do the things beside tables agree with the survivors: sequences, prepared transactions, invariants?
+"""Do the things beside tables agree with the survivors: sequences, prepared transactions, statistics?
 
 Checks: the ledgered sequence against every value that a survivor received; pg_prepared_xacts against the ledger's
-    two-phase transactions; statements that hold after every transaction.
+    two-phase transactions; the statistics after a clean stop.
 Does not check: sequence gaps, which are normal after a crash. Prepared transactions of an application's own.
 Choices: a decision that lies behind the end of the WAL is lost like any other commit; its transaction is prepared
     again, as it was before. Where the WAL was not read, that cannot be told from a file that came back.
@@ -13,7 +13,7 @@ from operator import mul
 from typing import Any
 
 from crashlab.history import ACKED, COMMITTING_PREPARED, PREPARE_ACKNOWLEDGED, PREPARED, REFUSED, STATES, History
-from crashlab.model import Invariant, Observation
+from crashlab.model import Observation
 from crashlab.oracle.case import Case
 from crashlab.oracle.findings import Findings
 from crashlab.oracle.survivors import Presence
@@ -106,18 +106,3 @@ def check_statistics(findings: Findings, observation: Observation) -> None:
     if rows and not observation.recovery.ran and observation.rows_counted == 0:
         says = f"The marker table holds {rows} rows, and the statistics know of none that was ever inserted."
         findings.add("NOTE-STATISTICS-LOST", "statistics", says, files=["pg_stat/pgstat.stat"], rows=rows)
-
-
-def check_invariants(findings: Findings, observation: Observation) -> None:
-    """Report statements about the data that do not hold; one that did not hold before proves nothing."""
-    before = {invariant.name for invariant in observation.invariants_before}
-    for invariant in observation.invariants_before:
-        _add_invariant(findings, "INCONCLUSIVE-INVARIANT-BEFORE", invariant, "before the crash")
-    for invariant in observation.invariants:
-        if invariant.observed != invariant.expected and invariant.name not in before:
-            _add_invariant(findings, "CORRUPT-INVARIANT", invariant, "after the recovery")
-
-
-def _add_invariant(findings: Findings, code: str, invariant: Invariant, when: str) -> None:
-    says = f'Invariant "{invariant.name}": expected {invariant.expected}, found {invariant.observed} {when}.'
-    findings.add(code, invariant.name, says, expected=invariant.expected, observed=invariant.observed)

@@ -25,8 +25,8 @@ from crashlab.recovery.session import (
     relation_file,
     results,
 )
-from crashlab.workload.invariants import look, question, seen
-from crashlab.workload.relations import TEXT_SETTINGS
+from crashlab.workload.invariants import look, question, reads_volatile, seen
+from crashlab.workload.relations import TEXT_SETTINGS, InvariantQuery
 
 
 def xact_status(connection: psycopg.Connection[Any], reading: Reading, facts: Facts) -> int:
@@ -142,16 +142,20 @@ def invariants(connection: psycopg.Connection[Any], reading: Reading, facts: Fac
     answers = at_once(connection, lambda: results(connection, [*before, *asked]), names)
     if answers is not None and len(answers) == len(asked):
         for invariant, rows in zip(reading.invariants, answers, strict=True):
-            held = seen(invariant, rows)
-            facts.invariants.append(Invariant(name=invariant.name, expected=invariant.wanted, observed=held))
+            facts.invariants.append(_looked_at(connection, invariant, seen(invariant, rows)))
         return len(reading.invariants)
     connection.execute("; ".join(before))
     read = partial(read_named, "invariants", connection, facts.complaints)
     for invariant in reading.invariants:
         observed = read(invariant.name, partial(look, connection, invariant))
         if observed is not None:
-            facts.invariants.append(Invariant(name=invariant.name, expected=invariant.wanted, observed=observed))
+            facts.invariants.append(_looked_at(connection, invariant, observed))
     return len(reading.invariants)
+
+
+def _looked_at(connection: psycopg.Connection[Any], query: InvariantQuery, observed: str) -> Invariant:
+    volatile = reads_volatile(connection, query) if query.expected is None and observed != query.wanted else []
+    return Invariant(name=query.name, expected=query.wanted, observed=observed, reads_volatile=volatile)
 
 
 def unlogged(connection: psycopg.Connection[Any], reading: Reading, facts: Facts) -> int:

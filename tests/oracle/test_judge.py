@@ -1,5 +1,7 @@
 """Does a verdict say no more and no less than was looked at?"""
 
+from typing import Any
+
 import pytest
 from msgspec.structs import replace
 
@@ -16,6 +18,7 @@ from crashlab.model import (
     PromiseStatus,
     Recovery,
     Row,
+    Verdict,
 )
 from crashlab.oracle import judge
 from crashlab.oracle.codes import CODES, SEVERITIES
@@ -61,6 +64,9 @@ INCONCLUSIVE = {
     "INCONCLUSIVE-INVARIANT-BEFORE": lambda story, a: story.judge(
         story.left(a, invariants=[SOLD], invariants_before=[SOLD])
     ),
+    "INCONCLUSIVE-INVARIANT-EMPTIED": lambda story, a: story.judge(
+        story.left(a, invariants=[replace(SOLD, reads_volatile=["unlogged table cache"])])
+    ),
 }
 
 
@@ -97,6 +103,46 @@ def test_an_invariant_is_corruption_only_if_it_held_before():
         assert '{"id": 3}' in verdict.findings[0].explanation
     held = replace(SOLD, observed="no rows")
     assert codes(story.judge(story.left(a, invariants=[held]))) == []
+
+
+def test_an_invariant_over_what_is_emptied_is_judged_where_nothing_was():
+    """An unlogged table outlives a clean stop; the statistics may not, if the power fails soon after it."""
+    story, a = story_of_one()
+    up = Recovery(started=True, ran=False, seconds=0.0)
+    for reads, code in (("unlogged table cache", "CORRUPT-INVARIANT"), ("the cumulative statistics", "INCONCLUSIVE")):
+        left = story.left(a, invariants=[replace(SOLD, reads_volatile=[reads])], recovery=up)
+        verdict = story.judge(left, injections=(replace(KILL, crashes_server=False),))
+        assert codes(verdict)[0].startswith(code)
+
+
+LOWER_BOUND = replace(SOLD, name="at least two orders")
+
+
+def lost_and_broken(invariant: Invariant, **more: Any) -> Verdict:
+    """The last of two asynchronous commits is lost, and an invariant does not hold for what is left."""
+    story, a = story_of_one()
+    story.commit(1, "b", 1, sync="off")
+    return story.judge(story.left(a, invariants=[invariant], **more))
+
+
+def test_an_invariant_that_fails_for_what_a_loss_left_accuses_nobody():
+    """It may ask for more than a prefix has. The loss stays told as it is; an invariant that holds is judged."""
+    verdict = lost_and_broken(LOWER_BOUND)
+    assert sorted(codes(verdict)) == ["INCONCLUSIVE-INVARIANT-PREFIX", "LOSS-ASYNC-WINDOW"]
+    assert (verdict.outcome, verdict.promise) == (Outcome.INCONCLUSIVE, None)
+    assert '{"id": 3}' in next(one.explanation for one in verdict.findings if "INVARIANT" in one.code)
+    held = lost_and_broken(replace(LOWER_BOUND, observed="no rows"))
+    assert (codes(held), held.promise) == (["LOSS-ASYNC-WINDOW"], PromiseStatus.KEPT)
+
+
+def test_a_loss_excuses_no_invariant_where_what_is_left_is_no_prefix():
+    """Another damage, or one of crashlab's own statements, which hold for every prefix."""
+    own = replace(SOLD, name="sum of balances", expected="1000", observed="990")
+    assert codes(lost_and_broken(own)) == ["CORRUPT-INVARIANT", "LOSS-ASYNC-WINDOW"]
+    empty = Story().left().relations[0]
+    verdict = lost_and_broken(LOWER_BOUND, relations=[replace(empty, rows=[])])
+    assert "CORRUPT-INVARIANT" in codes(verdict)
+    assert verdict.promise is PromiseStatus.BROKEN
 
 
 @pytest.mark.parametrize("name", REQUIRED_CHECKS)
@@ -251,6 +297,7 @@ LOSSES_AND_NOTES = {
     "LOSS-ASYNC-WINDOW-EXCEEDED",
     "LOSS-NOTHING-PROMISED",
     "NOTE-LEDGER-TRUNCATED",
+    "INCONCLUSIVE-INVARIANT-PREFIX",
     "CORRUPT-SURVIVORS-CHANGED",
     "NOTE-STATISTICS-LOST",
     "NOTE-UNEXPECTED-RECOVERY",
