@@ -109,6 +109,11 @@ class IndexRead(msgspec.Struct, frozen=True, kw_only=True):
     only_in_index: list[str]  # keys, at most 20
     method: str = "btree"  # access method
 
+    @property
+    def agrees(self) -> bool:
+        """Whether both scans gave the same rows."""
+        return not self.only_in_heap and not self.only_in_index and self.heap_rows == self.index_rows
+
 
 class Complaint(msgspec.Struct, frozen=True, kw_only=True):
     """An error that the server raised, or a row that amcheck returned, while something was read."""
@@ -118,6 +123,13 @@ class Complaint(msgspec.Struct, frozen=True, kw_only=True):
     file: str | None
     sqlstate: str | None
     message: str
+
+
+class Broken(msgspec.Struct, frozen=True, kw_only=True):
+    """What the checks of tables and indexes found before the fault."""
+
+    complaints: list[Complaint] = []
+    indexes: list[IndexRead] = []  # those that do not agree with their tables
 
 
 class SequenceRead(msgspec.Struct, frozen=True, kw_only=True):
@@ -248,6 +260,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     prepared: list[str] = []  # gids in pg_prepared_xacts
     invariants: list[Invariant] = []
     invariants_before: list[Invariant] = []  # those that did not hold before the crash
+    broken_before: Broken = Broken()
     rows_counted: int | None = None  # inserted into the marker table, say the statistics; None: not asked
     unlogged_rows: dict[str, int] = {}  # fact only; recovery empties them, nothing is promised
     files: dict[str, str] = {}  # any other relation -> file

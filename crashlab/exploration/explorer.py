@@ -124,6 +124,7 @@ class Explorer:
             wal_at_cut=wal_at_cut,
             torn_pages=self._torn_pages(model, state),
             invariants_before=self.recording.record.invariants_before,
+            broken_before=self.recording.record.broken_before,
             first_survivors=self.recording.record.first_survivors,
         )
         receipt = self._receipt(state, history, clean)
@@ -205,7 +206,10 @@ class Explorer:
         model = DiskModel(self.recording.base.files, disk_contract())
         self._worker.materialise(model, nothing_extra(model))
         observation = self._recover_and_look(History(), Clock(), everything_is_new=True)
-        problems = [*observation.recovery.fatal, *(complaint.message for complaint in observation.complaints)]
+        # What was so while the run was recorded is told with each state
+        known = {(one.check, one.object) for one in self.recording.record.broken_before.complaints}
+        complaints = [one.message for one in observation.complaints if (one.check, one.object) not in known]
+        problems = [*observation.recovery.fatal, *complaints]
         if not observation.recovery.started or observation.died or problems:
             raise RecordingError(
                 f'cannot explore the recording "{self.recording.folder}": its base image is damaged',

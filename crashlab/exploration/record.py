@@ -23,6 +23,7 @@ from crashlab.recording.base import BaseImage
 from crashlab.recording.iolog import LogPosition
 from crashlab.recording.recorder import Recorder
 from crashlab.recording.replay import self_check
+from crashlab.recovery import look_before
 from crashlab.seeds import derive
 from crashlab.server import Restartable, Server, create_server
 from crashlab.trial.setup import TrialPlan, invariants_before, make_workload, server_facts, server_spec
@@ -64,6 +65,7 @@ def make(plan: TrialPlan, folder: Path, *, number: int = 0) -> Recording:
             server.start()
             _require_recording(log)
             first_bytes = _run(profile, workload, ledger, position)
+            broken = look_before(lambda name: server.connect(autocommit=True, dbname=name), workload.tables)
             facts = server_facts(server)
             _end(server, profile.power_loss, position)
             end_bytes = position()
@@ -91,6 +93,7 @@ def make(plan: TrialPlan, folder: Path, *, number: int = 0) -> Recording:
         workload_errors=list(workload.errors),
         tables=workload.tables,
         invariants_before=invariants_before(workload.violations),
+        broken_before=broken,
         seconds=seconds,
     )
     evidence.save(folder, RECORDING, record)

@@ -17,7 +17,7 @@ import msgspec
 
 from crashlab import evidence
 from crashlab.errors import RecordingError
-from crashlab.model import Invariant, Survivors
+from crashlab.model import Broken, Invariant, Survivors
 from crashlab.recording import base
 from crashlab.recording.base import BaseImage
 from crashlab.workload.relations import Relation
@@ -48,6 +48,7 @@ class RecordingRecord(msgspec.Struct, frozen=True, kw_only=True):
     workload_errors: list[str] = []
     tables: list[Relation] = []  # the user's own ledgered tables
     invariants_before: list[Invariant] = []  # those that did not hold while the run was recorded
+    broken_before: Broken = Broken()  # ... and what was broken at its end, although nothing had crashed
     seconds: dict[str, float] = {}
 
 

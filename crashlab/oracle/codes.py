@@ -189,6 +189,14 @@ _TABLE = (
         "Find the cause in server.log and remove it, then run the trial again.",
     ),
     _inconclusive(
+        "INCONCLUSIVE-BROKEN-BEFORE",
+        "something was broken before the fault",
+        "The same check had found it on the running server, so it is no crash's doing, and what is wrong with the same "
+        "table or index after the crash accuses nobody. Everything else is judged.",
+        "Look for what breaks it without a crash, such as a function in an index that is called immutable and is not; "
+        "or for damage that was there before.",
+    ),
+    _inconclusive(
         "INCONCLUSIVE-INVARIANT-BEFORE",
         "an invariant did not hold before the crash",
         "The query returned rows while the server had not crashed yet. So it is no invariant of this workload, or the "

@@ -26,6 +26,7 @@ from crashlab.history import (
 )
 from crashlab.model import Contract, Counts, Family, Finding, Injection, Observation, Outcome, PromiseStatus, Verdict
 from crashlab.oracle.assumptions import check_crash, check_looked, check_run
+from crashlab.oracle.before import tell_broken_before, without_broken_before
 from crashlab.oracle.case import Case
 from crashlab.oracle.commit_status import CommitLog
 from crashlab.oracle.findings import Findings
@@ -64,11 +65,14 @@ def judge(
         workload_errors: what the clients met that no fault explains.
         timed_out: the trial's time was up: when, in words.
     """
+    before = observation.broken_before
+    observation = without_broken_before(observation)
     case = Case(history, contract, injections, observation)
     findings = Findings(case)
     if timed_out is not None:
         return _not_ended(findings, timed_out, history, observation)
     check_run(findings, history, injections, acked_min, workload_errors)
+    tell_broken_before(findings, before)
     presence: Presence | None = None
     commit_log: CommitLog | None = None
     wal: Wal | None = None

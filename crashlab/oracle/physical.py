@@ -13,7 +13,7 @@ Sources: postgres-contract.md 4, 6, 7.4 (unreadable page, index-heap disagreemen
 
 import re
 
-from crashlab.model import Complaint, Observation
+from crashlab.model import Complaint, IndexRead, Observation
 from crashlab.oracle.findings import Findings
 from crashlab.oracle.signs import Sign, sign_of
 
@@ -142,17 +142,12 @@ def code_of(complaint: Complaint) -> str | None:
 
 def _check_indexes(findings: Findings, observation: Observation) -> None:
     for read in observation.indexes:
-        if not read.only_in_heap and not read.only_in_index and read.heap_rows == read.index_rows:
+        if read.agrees:
             continue
-        says = (
-            f"Index {read.index} returns {read.index_rows} rows and a sequential scan of {read.relation} "
-            f"{read.heap_rows}; only in the table: {_keys(read.only_in_heap)}; only in the index: "
-            f"{_keys(read.only_in_index)}."
-        )
         findings.add(
             "CORRUPT-INDEX-MISMATCH",
             read.index,
-            says,
+            mismatch(read),
             files=[read.file, observation.files.get(read.relation)],
             relation=read.relation,
             heap_rows=read.heap_rows,
@@ -160,6 +155,15 @@ def _check_indexes(findings: Findings, observation: Observation) -> None:
             only_in_heap=read.only_in_heap,
             only_in_index=read.only_in_index,
         )
+
+
+def mismatch(read: IndexRead) -> str:
+    """Say how an index differs from its table."""
+    return (
+        f"Index {read.index} returns {read.index_rows} rows and a sequential scan of {read.relation} "
+        f"{read.heap_rows}; only in the table: {_keys(read.only_in_heap)}; only in the index: "
+        f"{_keys(read.only_in_index)}."
+    )
 
 
 def _keys(keys: list[str]) -> str:

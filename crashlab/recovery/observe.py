@@ -51,6 +51,7 @@ def observe(
     recovery: Recovery,
     *,
     unchanged: Collection[str] = (),
+    only: Collection[str] | None = None,
 ) -> Observation:
     """Read everything that the oracle asks for.
 
@@ -59,6 +60,7 @@ def observe(
         recovery: what `recover` said; a server that did not start is not read.
         unchanged: relations, as pg_relation_filepath() names them, whose files are those of a base image that was
             checked; amcheck and the full read leave them out (`physical`).
+        only: the names of the checks to run; None: all.
     """
     facts = Facts()
     if recovery.started:
@@ -67,11 +69,13 @@ def observe(
                 _prepare(connection, unchanged, reading)
                 session = _Session(connection, Sweeps(connection, unchanged), reading, facts)
                 for name, check in CHECKS:
+                    if only is not None and name not in only:
+                        continue
                     _run_check(name, check, session)
-                if reading.statistics and not recovery.ran:  # which throws them away
+                if reading.statistics and not recovery.ran and only is None:  # which throws them away
                     _run_check("statistics", _content(contents.statistics), session)
                 facts.checks["checksums"] = checksums.NOT_STOPPED
-                if reading.databases:
+                if reading.databases and only is None:
                     _run_check("databases", partial(_databases, connect, unchanged), session)
         except psycopg.errors.QueryCanceled as error:
             facts.complaints.append(complaint("full_read", "session", None, error))

@@ -25,9 +25,9 @@ from crashlab.errors import FaultError, UsageProblem
 from crashlab.fault import inject
 from crashlab.history import read_ledger
 from crashlab.ledger import SETUP_CLIENT, Intent, LedgerWriter, Refused, Write
-from crashlab.model import Injection, Recovery, Verdict, WalFacts
+from crashlab.model import Broken, Injection, Recovery, Verdict, WalFacts
 from crashlab.profile import Profile
-from crashlab.recovery import Reading, observe, recover
+from crashlab.recovery import Reading, look_before, observe, recover
 from crashlab.seeds import stream
 from crashlab.server import Server
 from crashlab.trial.live import wal_of
@@ -64,6 +64,8 @@ class ApplicationTrial:
         self._log_position = server.log_position()
         self._recovery: Recovery | None = None
         self._wal: WalFacts | None = None
+        self._broken: Broken | None = None  # None: nobody looked yet
+        self._asynchronous = False  # a commit was
         self._facts = server_facts(server)
         with contextlib.closing(server.connect(autocommit=True)) as connection:
             connection.execute(COMMON_SQL)
@@ -92,6 +94,8 @@ class ApplicationTrial:
             )
         if self._recovery is not None:
             raise UsageProblem("cannot record a transaction: the crash is over", hint="Check first; one crash a test.")
+        if self._broken is None:
+            self._look_before()
         with self._ledgered(connection, self._client_of(connection)) as transaction:
             yield transaction
 
@@ -109,6 +113,7 @@ class ApplicationTrial:
                 connection.execute("ROLLBACK")
                 self.ledger.record(Refused(tx=tx, client=client, at_ns=time.monotonic_ns(), reason=repr(error)))
             raise
+        self._asynchronous |= intent.sync == "off"
         decide(connection, self.ledger, intent)
 
     def watch(self, table: str) -> None:
@@ -147,6 +152,13 @@ class ApplicationTrial:
         watch.check_first(connection)
         self._violations = {**watch.violations, **self._violations}
 
+    def _look_before(self) -> None:
+        """Look for what is broken already: before the first transaction, and where nothing may be lost, at the end.
+
+        While it looks, asynchronous commits would become durable that the crash may lose.
+        """
+        self._broken = look_before(self._connect_to, list(self.tables.relations))
+
     def crash(self) -> list[Injection]:
         """Inject the profile's faults one after the other, now; then restart the server and wait for its recovery.
 
@@ -164,6 +176,8 @@ class ApplicationTrial:
             with connection.cursor() as cursor:
                 self.tables.check(cursor)
             self._look(connection, self._invariants)
+        if not self._asynchronous:
+            self._look_before()
         rng = stream(self.seed, "faults")
         for fault in self.profile.faults:
             self.injections.append(inject(self.server, fault, self.ledger, rng))
@@ -180,9 +194,11 @@ class ApplicationTrial:
         history = read_ledger(self.ledger.path)
         xids = [xid for xid in history.xid if xid]
         reading = Reading(relations=list(self.tables.relations), invariants=self._invariants, xids=xids, sequences=())
-        observation = observe(lambda name: self.server.connect(autocommit=True, dbname=name), reading, recovery)
+        observation = observe(self._connect_to, reading, recovery)
         before = invariants_before(self._violations)
-        observation = msgspec.structs.replace(observation, wal=self._wal, invariants_before=before)
+        observation = msgspec.structs.replace(
+            observation, wal=self._wal, invariants_before=before, broken_before=self._broken or Broken()
+        )
         record = trial_record(
             self.profile,
             "application",
@@ -196,6 +212,9 @@ class ApplicationTrial:
             reproduce=self.reproduce,
         )
         return write_trial(self.folder, record, observation, server_log=self.server.log_since(0))
+
+    def _connect_to(self, database: str) -> "psycopg.Connection[Any]":
+        return self.server.connect(autocommit=True, dbname=database)
 
     def _client_of(self, connection: psycopg.Connection[Any]) -> int:
         with self._lock:

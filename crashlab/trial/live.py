@@ -7,8 +7,10 @@ Assumes: the caller gave an empty folder. Everything the trial learns is in that
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import psycopg
 
 from crashlab import evidence
 from crashlab.errors import FaultError
@@ -16,8 +18,8 @@ from crashlab.fault import FAULTS, inject
 from crashlab.fault.when import wait_until_due
 from crashlab.history import read_ledger
 from crashlab.ledger import LedgerWriter
-from crashlab.model import Injection, Observation, PromiseStatus, Recovery, Verdict, WalFacts
-from crashlab.recovery import observe, recover
+from crashlab.model import Broken, Injection, Observation, PromiseStatus, Recovery, Verdict, WalFacts
+from crashlab.recovery import look_before, observe, recover
 from crashlab.recovery.checksums import add_checksums
 from crashlab.recovery.wal import WAL_FILES, read_wal
 from crashlab.results import TrialResult
@@ -69,6 +71,7 @@ class _Live:
         self.errors: list[str] = []
         self.observation = Observation(recovery=Recovery(started=False, ran=False, seconds=0.0))
         self._workload: Workload | None = None
+        self._broken = Broken()
         self.ledger = LedgerWriter(folder / evidence.LEDGER, seed=self.seed)
 
     def go(self, limit: TrialLimit, before_recovery: BeforeRecovery | None) -> None:
@@ -111,14 +114,16 @@ class _Live:
             recovery = recover(self.server, restart=not self.server.running(), log_position=log_position)
         with self._phase("observe", limit):
             observation = observe(
-                lambda name: self.server.connect(autocommit=True, dbname=name),
+                self._connect_to,
                 reading_of(self.plan.profile, history, workload.tables),
                 recovery,
             )
         with self._phase("checksums", limit):
             observation = add_checksums(self.server, observation)
         before = invariants_before(workload.violations)
-        self.observation = msgspec.structs.replace(observation, wal=wal, invariants_before=before)
+        self.observation = msgspec.structs.replace(
+            observation, wal=wal, invariants_before=before, broken_before=self._broken
+        )
 
     def _inject_all(self, workload: Workload, limit: TrialLimit) -> None:
         rng = stream(self.seed, "faults")
@@ -137,9 +142,23 @@ class _Live:
             ) as error:  # nothing was injected: not a mistake of the user's, but nothing to judge either
                 self.errors.append(error.primary)
                 break
+            if not self.injections:
+                self._look_before(workload)
             if FAULTS[fault.kind].ends_sessions:
                 workload.expect_crash()
             self.injections.append(inject(self.server, fault, self.ledger, rng))
+
+    def _look_before(self, workload: Workload) -> None:
+        """Look for what is broken already; only a user's own SQL can have done that, so nobody else waits for it."""
+        if not workload.tables:
+            return
+        try:
+            self._broken = look_before(self._connect_to, workload.tables)
+        except psycopg.Error as error:
+            self.errors.append(f"the tables could not be looked at right before the fault: {error}")
+
+    def _connect_to(self, database: str) -> "psycopg.Connection[Any]":
+        return self.server.connect(autocommit=True, dbname=database)
 
     def _end_sessions(self, workload: Workload) -> None:
         """After a crash each session ends with its connection; otherwise they are told to stop."""

@@ -9,11 +9,13 @@ from crashlab.contract import contract_for
 from crashlab.history import fold
 from crashlab.model import (
     REQUIRED_CHECKS,
+    Broken,
     CheckRun,
     Complaint,
     CrashClass,
     Invariant,
     MarkerRead,
+    Observation,
     Outcome,
     PromiseStatus,
     Recovery,
@@ -50,6 +52,23 @@ def check_skipped(story, a):
     return story.judge(replace(observation, checks=observation.checks | {"amcheck_heap": skipped}))
 
 
+LACKS = Complaint(
+    check="amcheck_index",
+    object="public.register_pkey",
+    file="base/5/201",
+    sqlstate="XX002",
+    message='heap tuple (0,1) from table "register" lacks matching index tuple within index "register_pkey"',
+)
+
+
+def broken(left: Observation, *, before: bool, name: str = "register_pkey") -> Observation:
+    """An index that leads to nothing, says a reading; amcheck had said so on the running server, or says so now."""
+    leads = replace(left.indexes[0], index=name, index_rows=0, only_in_heap=["setup"])
+    if before:
+        return replace(left, indexes=[leads], broken_before=Broken(complaints=[LACKS]))
+    return replace(left, indexes=[leads], complaints=[LACKS])
+
+
 INCONCLUSIVE = {
     "INCONCLUSIVE-NO-INJECTION": lambda story, a: story.judge(story.left(a), injections=()),
     "INCONCLUSIVE-INJECTION-UNCONFIRMED": lambda story, a: story.judge(
@@ -64,6 +83,7 @@ INCONCLUSIVE = {
     "INCONCLUSIVE-INVARIANT-BEFORE": lambda story, a: story.judge(
         story.left(a, invariants=[SOLD], invariants_before=[SOLD])
     ),
+    "INCONCLUSIVE-BROKEN-BEFORE": lambda story, a: story.judge(broken(story.left(a), before=True)),
     "INCONCLUSIVE-INVARIANT-EMPTIED": lambda story, a: story.judge(
         story.left(a, invariants=[replace(SOLD, reads_volatile=["unlogged table cache"])])
     ),
@@ -113,6 +133,23 @@ def test_an_invariant_over_what_is_emptied_is_judged_where_nothing_was():
         left = story.left(a, invariants=[replace(SOLD, reads_volatile=[reads])], recovery=up)
         verdict = story.judge(left, injections=(replace(KILL, crashes_server=False),))
         assert codes(verdict)[0].startswith(code)
+
+
+def test_what_was_broken_before_the_fault_is_no_crashs_doing():
+    """By its name, or by its file if it was renamed; another index, and what nobody had found before, is accused."""
+    story, a = story_of_one()
+    left = story.left(a)
+    for name in ("register_pkey", "renamed"):
+        verdict = story.judge(broken(left, before=True, name=name))
+        assert codes(verdict) == ["INCONCLUSIVE-BROKEN-BEFORE"]
+        assert "lacks matching index tuple" in verdict.findings[0].explanation
+    assert set(codes(story.judge(broken(left, before=False)))) == {"CORRUPT-INDEX-MISMATCH", "CORRUPT-INDEX-AMCHECK"}
+    other = broken(left, before=True, name="other")
+    other = replace(other, indexes=[replace(other.indexes[0], file="base/5/999")])
+    assert set(codes(story.judge(other))) == {"CORRUPT-INDEX-MISMATCH", "INCONCLUSIVE-BROKEN-BEFORE"}
+    slow = replace(LACKS, sqlstate="57014", message="canceling statement due to statement timeout")
+    never = replace(broken(left, before=False), broken_before=Broken(complaints=[slow]))
+    assert story.judge(never).promise is PromiseStatus.BROKEN
 
 
 LOWER_BOUND = replace(SOLD, name="at least two orders")
