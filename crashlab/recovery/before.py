@@ -15,8 +15,9 @@ import psycopg
 
 from crashlab.model import Broken, Recovery
 from crashlab.recovery import contents
-from crashlab.recovery.observe import DATABASE, ConnectTo, observe
+from crashlab.recovery.observe import ConnectTo, observe
 from crashlab.recovery.session import Facts, Reading
+from crashlab.server.base import DATABASE
 from crashlab.workload.relations import TEXT_SETTINGS, Relation
 
 TIMEOUT_MS = 10_000
