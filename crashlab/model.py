@@ -198,6 +198,7 @@ class WalFacts(msgspec.Struct, frozen=True, kw_only=True):
     end: int  # LSN: the end of the valid WAL, up to which recovery can go
     last: int  # LSN at which the last valid record begins; 0: there is none
     records: list[WalRecord]  # in their order
+    why: str = ""  # what is wrong with what stands at the end, such as "a wrong checksum"
 
 
 class LostRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -237,6 +238,16 @@ class TornPage(msgspec.Struct, frozen=True, array_like=True, gc=False):
     page: int
 
 
+class Leftover(msgspec.Struct, frozen=True, kw_only=True):
+    """What a crash may leave in the data directory beside the data, or what recovery should have removed."""
+
+    kind: Literal["invalid index", "unknown file", "two-phase file", "unlogged index"]
+    name: str  # of the index, quoted, with its schema; of a file: its path
+    file: str  # path below the data directory
+    size_bytes: int
+    detail: str = ""  # of an unlogged index: why it cannot be used; of a two-phase file: the transaction's fate
+
+
 class Survivors(msgspec.Struct, frozen=True, kw_only=True):
     """Who is there after a recovery."""
 
@@ -262,7 +273,8 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     invariants_before: list[Invariant] = []  # those that did not hold before the crash
     broken_before: Broken = Broken()
     rows_counted: int | None = None  # inserted into the marker table, say the statistics; None: not asked
-    unlogged_rows: dict[str, int] = {}  # fact only; recovery empties them, nothing is promised
+    unlogged_rows: dict[str, int] = {}  # by table; a recovery empties them
+    leftovers: list[Leftover] = []
     files: dict[str, str] = {}  # any other relation -> file
     torn_pages: list[TornPage] = []  # of a recorded crash state without full-page images; at most 100
     first_survivors: Survivors | None = None  # of the first crash state, left alone; None: its recovery was not cut

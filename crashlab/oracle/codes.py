@@ -252,6 +252,34 @@ _TABLE = (
         "ANALYZE after such a start gives autovacuum its numbers back; 18 flushes the file.",
     ),
     _note(
+        "NOTE-INVALID-INDEX",
+        "an index is not valid",
+        "CREATE INDEX CONCURRENTLY and REINDEX CONCURRENTLY commit a row of the catalog before the index is built, and "
+        "a crash in between leaves it there, marked as not valid. That is legal, and so is anything that stands in its "
+        "pages: no query uses it. It was not looked at.",
+        "sql-createindex.html#SQL-CREATEINDEX-CONCURRENTLY",
+        "DROP INDEX, or REINDEX INDEX CONCURRENTLY; until then it may cost each write some time.",
+    ),
+    _note(
+        "NOTE-FILES-LEFT",
+        "files are left that no catalog names",
+        "A transaction that makes a table, an index or a new copy of one makes its files at once; if a crash ends it, "
+        "nothing removes them. The file of a prepared transaction that is decided is removed at the next start. "
+        "Neither is damage; the space is lost, and what stands in such files was not judged.",
+        "storage-file-layout.html",
+        "Nothing needs to be done. Dump and restore gives the space back; never remove such a file while the server "
+        "runs.",
+    ),
+    _note(
+        "NOTE-SERVER-WARNING",
+        "the server warned of something while it recovered or was read",
+        "The server's log has a warning that may bear upon the data. Of itself it is no proof of damage: a two-phase "
+        "file that is called stale belongs to a transaction that is decided, one of the future to one whose PREPARE "
+        "is in the log and is replayed after that.",
+        RELIABILITY,
+        "Read the finding beside it, if there is one; the whole log is in the trial's folder.",
+    ),
+    _note(
         "NOTE-UNEXPECTED-RECOVERY",
         "the server recovered although the fault should not crash it",
         "The process that was killed is restarted alone as a rule, yet the log shows a crash recovery.",

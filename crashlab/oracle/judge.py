@@ -31,10 +31,12 @@ from crashlab.oracle.case import Case
 from crashlab.oracle.commit_status import CommitLog
 from crashlab.oracle.findings import Findings
 from crashlab.oracle.invariants import check_invariants
+from crashlab.oracle.leftovers import check_leftovers
 from crashlab.oracle.objects import check_prepared, check_sequences, check_statistics
 from crashlab.oracle.order import Losses, check_order
 from crashlab.oracle.physical import check_physical
 from crashlab.oracle.rows import UNREAD, check_rows
+from crashlab.oracle.serverlog import check_server_log
 from crashlab.oracle.start import check_start
 from crashlab.oracle.survivors import Presence, read_markers
 from crashlab.oracle.survivors_again import check_survivors
@@ -81,6 +83,8 @@ def judge(
         check_crash(findings, injections, observation)
         check_looked(findings, observation)
         check_physical(findings, observation)
+        check_leftovers(findings, observation)
+        check_server_log(findings, observation)
         check_statistics(findings, observation)
         if observation.marker is not None:
             presence = read_markers(findings, history, observation.marker)

@@ -9,6 +9,7 @@ Choices: a decision that lies behind the end of the WAL is lost like any other c
 Sources: postgres-contract.md 4 (sequences, prepared transactions), 7.3 (2PC), 7.4 (sequence regress).
 """
 
+import re
 from operator import mul
 from typing import Any
 
@@ -16,6 +17,7 @@ from crashlab.history import ACKED, COMMITTING_PREPARED, PREPARE_ACKNOWLEDGED, P
 from crashlab.model import Observation
 from crashlab.oracle.case import Case
 from crashlab.oracle.findings import Findings
+from crashlab.oracle.serverlog import warnings
 from crashlab.oracle.survivors import Presence
 from crashlab.oracle.wal import Wal
 
@@ -79,7 +81,7 @@ def check_prepared(findings: Findings, case: Case, presence: Presence | None, wa
             if tx not in presence.explained:
                 cause, known = wal.explain(tx, "prepare") if wal is not None else ("", {})
                 facts |= known
-                says = f"{says} {cause}".rstrip()
+                says = f"{says} {cause}".rstrip() + _warned(observation, history.xid[tx])
                 findings.add("LOSS-PREPARED", "pg_prepared_xacts", says, files=["pg_twophase"], **facts)
 
 
@@ -98,6 +100,12 @@ def _told(case: Case, tx: int, gid: str) -> str:
     when = case.when(at_ns, line)
     age = f", {when}," if when else ""
     return f"On line {line} of the ledger{age} client {h.client[tx]} was told that transaction {tx} ({gid}) is prepared"
+
+
+def _warned(observation: Observation, xid: int) -> str:
+    """Say what the server warned of the state of one prepared transaction."""
+    about = re.compile(rf"two-phase state .*transaction {xid & 0xFFFF_FFFF}\b")
+    return "".join(f" The server warned: {text}." for text in warnings(observation.recovery) if about.search(text))
 
 
 def check_statistics(findings: Findings, observation: Observation) -> None:

@@ -158,15 +158,6 @@ def _looked_at(connection: psycopg.Connection[Any], query: InvariantQuery, obser
     return Invariant(name=query.name, expected=query.wanted, observed=observed, reads_volatile=volatile)
 
 
-def unlogged(connection: psycopg.Connection[Any], reading: Reading, facts: Facts) -> int:
-    """Count the rows that should be none."""
-    for table in reading.unlogged:
-        row = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
-        assert row is not None
-        facts.unlogged_rows[table] = row[0]
-    return len(reading.unlogged)
-
-
 def statistics(connection: psycopg.Connection[Any], reading: Reading, facts: Facts) -> int:
     """Ask how many rows were ever counted."""
     query = "SELECT pg_stat_get_tuples_inserted(%s::regclass)"

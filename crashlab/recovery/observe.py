@@ -20,9 +20,9 @@ import msgspec
 import psycopg
 
 from crashlab.model import CheckRun, Complaint, Observation, Recovery
-from crashlab.recovery import checksums, contents, physical, sweeps
+from crashlab.recovery import checksums, contents, leftovers, physical, sweeps
 from crashlab.recovery.patience import Patience
-from crashlab.recovery.session import Facts, Looked, Reading, Skipped, complaint
+from crashlab.recovery.session import Facts, Looked, Reading, Skipped, complaint, note_zeroed
 from crashlab.recovery.sweeps import Sweep, Sweeps
 from crashlab.server.base import DATABASE
 from crashlab.workload.relations import TEXT_SETTINGS
@@ -65,7 +65,7 @@ def observe(
     facts = Facts()
     if recovery.started:
         try:
-            with _connected(connect, DATABASE, reading) as connection:
+            with _connected(connect, DATABASE, reading, facts) as connection:
                 _prepare(connection, unchanged, reading)
                 session = _Session(connection, Sweeps(connection, unchanged), reading, facts)
                 for name, check in CHECKS:
@@ -87,11 +87,14 @@ def observe(
 
 
 @contextlib.contextmanager
-def _connected(connect: ConnectTo, database: str, reading: Reading) -> "Iterator[psycopg.Connection[Any]]":
+def _connected(
+    connect: ConnectTo, database: str, reading: Reading, facts: Facts
+) -> "Iterator[psycopg.Connection[Any]]":
     with (
         contextlib.closing(connect(database)) as connection,
         Patience(lambda: connect(database), connection, reading.statement_timeout_ms),
     ):
+        connection.add_notice_handler(partial(note_zeroed, facts.complaints))
         yield connection
 
 
@@ -145,7 +148,7 @@ def _run_check(name: str, check: Check, session: _Session) -> None:
     )
 
 
-def _content(check: Callable[["psycopg.Connection[Any]", Reading, Facts], int | Looked]) -> Check:
+def _content(check: Callable[["psycopg.Connection[Any]", Reading, Facts], int | Looked | Skipped]) -> Check:
     return lambda session: check(session.connection, session.reading, session.facts)
 
 
@@ -184,7 +187,7 @@ def _databases(connect: ConnectTo, unchanged: Collection[str], session: _Session
     count = same = 0
     for name, folder in connection.execute(query).fetchall():
         try:
-            with _connected(connect, name, reading) as other:
+            with _connected(connect, name, reading, facts) as other:
                 _prepare(other, unchanged, reading)
                 looked = _read_database(Sweeps(other, unchanged), name, facts.complaints)
         except psycopg.Error as error:
@@ -225,6 +228,6 @@ CHECKS: Iterable[tuple[str, Check]] = (
     ("sequences", _content(contents.sequences)),
     ("prepared", _content(contents.prepared)),
     ("invariants", _content(contents.invariants)),
-    ("unlogged", _content(contents.unlogged)),
+    ("leftovers", _content(leftovers.look)),
 )
 """In the order in which they run; the names are those of model.REQUIRED_CHECKS and some more."""
