@@ -95,7 +95,7 @@ def check_physical(findings: Findings, observation: Observation) -> None:
         code = code_of(complaint)
         if code is None and _ZEROED in complaint.message:
             says = f"While it was read, the server warned: {complaint.message}."
-            findings.add("NOTE-SERVER-WARNING", "server log", says, files=[complaint.file], message=complaint.message)
+            findings.add("NOTE-SERVER-WARNING", "server log", says, files=[complaint.file], warning=complaint.message)
             continue
         if code is None:
             run = observation.checks.get(complaint.check)

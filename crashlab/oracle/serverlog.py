@@ -51,6 +51,6 @@ def check_server_log(findings: Findings, observation: Observation) -> None:
     for text in warnings(observation.recovery):
         says = f"While it recovered, the server warned: {text}."
         if _ZEROED.search(text) and not is_hint(text):
-            findings.add("CORRUPT-UNREADABLE", "recovery", says, files=files_in(text), message=text)
+            findings.add("CORRUPT-UNREADABLE", "recovery", says, files=files_in(text), warning=text)
         else:
-            findings.add("NOTE-SERVER-WARNING", "server log", says, files=files_in(text), message=text)
+            findings.add("NOTE-SERVER-WARNING", "server log", says, files=files_in(text), warning=text)

@@ -338,8 +338,11 @@ LOSSES_AND_NOTES = {
     "CORRUPT-SURVIVORS-CHANGED",
     "NOTE-STATISTICS-LOST",
     "NOTE-UNEXPECTED-RECOVERY",
+    "NOTE-FILES-LEFT",
+    "NOTE-INVALID-INDEX",
+    "NOTE-SERVER-WARNING",
 }
-"""Produced by name in test_order, test_clean_stop and above."""
+"""Produced by name in test_order, test_clean_stop, test_leftovers and above."""
 
 
 def test_every_code_is_produced_by_a_test():
