@@ -6,8 +6,8 @@ Does not check: what an index that is not valid holds, and what a file that nobo
     crash, whatever is in them. Unlogged tables after a clean stop, which keeps them. Unlogged sequences.
 Choices: the two-phase file of a transaction that is decided does no harm, for the next start removes it.
 
-Sources: postgres-contract.md 4 (unlogged relations, orphans, prepared transactions); upstream-2026-11.md "The lost
-    PREPARE"; twophase.c (ProcessTwoPhaseBuffer).
+Sources: postgres-contract.md 4 (unlogged relations, orphans, prepared transactions); twophase.c
+    (ProcessTwoPhaseBuffer).
 """
 
 import re
