@@ -148,7 +148,7 @@ def _run_check(name: str, check: Check, session: _Session) -> None:
     )
 
 
-def _content(check: Callable[["psycopg.Connection[Any]", Reading, Facts], int | Looked | Skipped]) -> Check:
+def _content(check: Callable[["psycopg.Connection[Any]", Reading, Facts], int | Looked]) -> Check:
     return lambda session: check(session.connection, session.reading, session.facts)
 
 
@@ -228,6 +228,6 @@ CHECKS: Iterable[tuple[str, Check]] = (
     ("sequences", _content(contents.sequences)),
     ("prepared", _content(contents.prepared)),
     ("invariants", _content(contents.invariants)),
-    ("leftovers", _content(leftovers.look)),
+    ("leftovers", lambda session: leftovers.look(session.connection, session.facts, session.sweeps.files())),
 )
 """In the order in which they run; the names are those of model.REQUIRED_CHECKS and some more."""

@@ -101,7 +101,7 @@ def test_unlogged_tables_must_be_empty_after_a_crash_and_full_after_a_stop(serve
     server.stop("fast")
     kept = look(server)
     assert not kept.recovery.ran
-    assert kept.unlogged_rows["public.fleeting"] == 50
+    assert kept.unlogged_rows["fleeting"] == 50
     assert "CORRUPT-UNLOGGED" not in {code for code, _ in named(kept)}
 
     server.kill_all()
@@ -119,7 +119,7 @@ def test_unlogged_tables_must_be_empty_after_a_crash_and_full_after_a_stop(serve
     for name in files:
         (data_of(server) / f"{files[name]}_init").unlink()
     found = {place for code, place in named(look(server)) if code == "CORRUPT-UNLOGGED"}
-    assert found == {f"public.{name}" for name in files}
+    assert found == set(files)
 
 
 @contextlib.contextmanager
@@ -166,7 +166,7 @@ def test_an_index_left_invalid_is_named_and_never_judged(server: LocalServer) ->
         with session_of(server) as session:
             session.execute("CHECKPOINT")
         server.kill_all()
-    assert named(look(server)) == {("NOTE-INVALID-INDEX", "public.broken")}
+    assert named(look(server)) == {("NOTE-INVALID-INDEX", "broken")}
     server.stop("fast")
     damage(server, broken)
     observation = add_checksums(server, look(server))
