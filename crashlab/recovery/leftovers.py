@@ -35,7 +35,7 @@ _INVALID = """
 SELECT indexrelid::regclass::text, pg_relation_filepath(indexrelid), pg_relation_size(indexrelid)
 FROM pg_index WHERE NOT indisvalid AND pg_relation_filepath(indexrelid) IS NOT NULL"""
 # pg_class is a mapped relation, and never in another place than the database
-_FOLDER = r"regexp_replace(pg_relation_filepath('pg_class'), '\d+$', '')"
+_FOLDER = "regexp_replace(pg_relation_filepath('pg_class'), '[0-9]+$', '')"
 _FILES = f"SELECT {_FOLDER} || pg_ls_dir({_FOLDER})"
 _STATES = "SELECT pg_ls_dir('pg_twophase')"
 _PREPARED = "SELECT transaction::text::bigint FROM pg_prepared_xact()"
