@@ -34,10 +34,11 @@ def check_start(findings: Findings, observation: Observation) -> bool:
     record, reached = _last_of(_RECORD, recovery), _last_of(_PROGRESS, recovery)
     files = files_in("\n".join(fatal))
     sign = next((found for line in fatal if (found := sign_of(line, files_in(line))).like), sign_of(fatal[0], files))
+    more = _died_on(record, reached) + _log(observation)
     findings.add(
         "NO-START",
         "server",
-        f"After the crash the server does not accept connections: {fatal[0]}.{_died_on(record, reached)}{_log(observation)}",
+        f"After the crash the server does not accept connections: {fatal[0]}.{more}",
         files=files,
         like=sign.like,
         ground=sign.ground,
