@@ -197,6 +197,7 @@ SILENT_CORRUPTION = (
         "the second time.",
         detection="pg_waldump on a copy from before the recovery shows where the log ends; no check of the server "
         "sees it.",
+        ground="order",
     ),
     _corruption(
         "CORRUPT-SURVIVORS-CHANGED",
@@ -264,6 +265,7 @@ SILENT_CORRUPTION = (
         like="That is what it looks like when a start passes over the file, or fails to remove it (PostgreSQL 17 and "
         "18, up to 18.6 at least, for a transaction that is newer than the last checkpoint).",
         detection="A look into pg_twophase beside pg_prepared_xacts shows it.",
+        ground="prepared",
     ),
     _corruption(
         "CORRUPT-UNLOGGED",
@@ -275,6 +277,7 @@ SILENT_CORRUPTION = (
         like="That is what it looks like when an init fork is not there, or was not flushed.",
         detection="count(*) after a crash shows the rows; no check of the server looks at the indexes. TRUNCATE makes "
         "both anew.",
+        ground="unlogged",
     ),
 )
 
@@ -319,6 +322,7 @@ LOUD_CORRUPTION = (
         like="That is what a page or a file of pg_multixact looks like that was not written, or is gone.",
         detection="pg_multixact has no checksums, and amcheck reads only its bounds.",
         rank=LOUD,
+        ground="status",
     ),
     _corruption(
         "CORRUPT-MISSING-RELATION",

@@ -259,7 +259,7 @@ def _trusted(findings: Findings, observation: Observation) -> WalFacts | None:
         return facts
     replayed = _parsed(redo_end)
     says = f"The log was valid up to {lsn(facts.end)}, with a last record at {lsn(facts.last)}"
-    known = {"last": lsn(facts.last), "end": lsn(facts.end), "redo_end": redo_end, "why": facts.why}
+    known: dict[str, Any] = {"last": lsn(facts.last), "end": lsn(facts.end), "redo_end": redo_end, "why": facts.why}
     if any(sign in line for line in recovery.log_lines for sign in _OTHER_RECOVERY) or (
         recovery.redo_start is not None and _parsed(recovery.redo_start) != facts.redo
     ):  # not a recovery from the checkpoint to the end of the log, so the reading is of no use
