@@ -23,6 +23,7 @@ from crashlab.recovery.session import (
     at_once,
     read_named,
     relation_file,
+    relation_size,
     results,
 )
 from crashlab.workload.invariants import look, question, reads_volatile, seen
@@ -61,7 +62,8 @@ def heap_read(connection: psycopg.Connection[Any], reading: Reading, facts: Fact
         rows = read(relation.table, partial(read_rows, connection, query))
         if rows is not None:
             file = relation_file(connection, relation.table)
-            facts.relations.append(RelationRead(relation=relation.name, file=file, rows=rows))
+            size = relation_size(connection, relation.table)
+            facts.relations.append(RelationRead(relation=relation.name, file=file, rows=rows, size_bytes=size))
             count += 1 + len(rows)
     return count
 

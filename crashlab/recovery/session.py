@@ -8,7 +8,7 @@ Choices: many questions go in one message where the server is sound. An error en
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, LiteralString, TypeVar
 
 import psycopg
 from psycopg.errors import Diagnostic
@@ -159,8 +159,19 @@ def read_named(
 
 def relation_file(connection: psycopg.Connection[Any], table: str) -> str | None:
     """Return a relation's path below the data directory; None when even that cannot be read."""
+    path: str | None = _told_of(connection, "pg_relation_filepath", table)
+    return path
+
+
+def relation_size(connection: psycopg.Connection[Any], table: str) -> int | None:
+    """Return how many bytes a relation's main fork has; None when that cannot be read."""
+    size: int | None = _told_of(connection, "pg_relation_size", table)
+    return size
+
+
+def _told_of(connection: psycopg.Connection[Any], function: LiteralString, table: str) -> Any:
     try:
-        row = connection.execute("SELECT pg_relation_filepath(%s::regclass)", (table,)).fetchone()
+        row = connection.execute(f"SELECT {function}(%s::regclass)", (table,)).fetchone()
     except psycopg.Error:
         if connection.broken or connection.closed:
             raise
