@@ -255,6 +255,17 @@ class Survivors(msgspec.Struct, frozen=True, kw_only=True):
     prepared: list[str]  # gids in pg_prepared_xacts
 
 
+class Outside(msgspec.Struct, frozen=True, kw_only=True):
+    """A test of an application: what sessions did of which its ledger does not know, and what was there before."""
+
+    markers: list[int]  # transactions whose marker row was there right before the fault
+    relations: list[RelationRead]  # the rows in the same snapshot; a relation that is missing could not be read
+    before: int  # transactions that committed since the trial began, are not in the ledger, and were seen then
+    since: int  # ... and were not seen then
+    rows_before: list[tuple[str, str]]  # relation and key: the row that is there now was written by one that was seen
+    rows_since: list[tuple[str, str]]  # ... by one that was not
+
+
 class Observation(msgspec.Struct, frozen=True, kw_only=True):
     """Plain facts read from the recovered server. Judged by `oracle`, never here."""
 
@@ -279,6 +290,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     torn_pages: list[TornPage] = []  # of a recorded crash state without full-page images; at most 100
     first_survivors: Survivors | None = None  # of the first crash state, left alone; None: its recovery was not cut
     died: str | None = None  # the server went away while it was read: its last words
+    outside: Outside | None = None  # None: nobody but the ledger's clients had the server
 
 
 REQUIRED_CHECKS = (

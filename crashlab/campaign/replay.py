@@ -8,6 +8,7 @@ from pathlib import Path
 
 from crashlab import evidence
 from crashlab.disk.model import CrashState
+from crashlab.errors import UsageProblem
 from crashlab.exploration import recording
 from crashlab.exploration.explorer import Explorer
 from crashlab.profile import Profile, stored_profile
@@ -22,9 +23,15 @@ def replay(folder: Path, *, out: Path, server: ServerChoice, keep: Keep = "faile
 
     Raises:
         EvidenceError: the folder holds no trial, or its recording is gone.
+        UsageProblem: it is a trial of a pytest test.
         CrashlabError: the environment does not allow it.
     """
     record = evidence.load_trial(folder)
+    if record.kind == "application":
+        raise UsageProblem(
+            f'cannot replay "{folder}": it is a trial of a test, and only the test has its transactions',
+            hint=f"Run the test again: {record.reproduce}" if record.reproduce else None,
+        )
     profile = stored_profile(record.profile_resolved).profile
     if record.recording is None:
         if server.kind == "auto" and not server.image and not server.pg_bindir:

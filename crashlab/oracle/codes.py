@@ -233,6 +233,23 @@ _TABLE = (
         "Give each trial more time (--trial-timeout), or look at server.log for what held it up: a statement that "
         "sleeps or waits for a lock holds up the end of the workload.",
     ),
+    _inconclusive(
+        "INCONCLUSIVE-CHANGED-OUTSIDE",
+        "a row was changed outside the ledger",
+        "A row is not as the ledger has it, and a session that has no ledger changed it or may have: a worker, psql, a "
+        "trigger of another service, the test's own statement. What that session was told is unknown, so the row "
+        "accuses nobody. All others are judged.",
+        "Change the row in a ledgered transaction, name another one, or have the test accept it: "
+        'check(allow=["INCONCLUSIVE-CHANGED-OUTSIDE"]).',
+    ),
+    _note(
+        "NOTE-ENDED-INSIDE",
+        "a ledgered transaction was committed inside its block",
+        "The application sent COMMIT, or COMMIT AND CHAIN, in the middle of a block that crashlab begins and ends. The "
+        "ledger has no intent of it and no rows: it may be there or not.",
+        "sql-commit.html",
+        "Leave BEGIN and COMMIT to the block, and use a block for each transaction.",
+    ),
     _note(
         "NOTE-LEDGER-TRUNCATED",
         "the ledger's last line is cut short",

@@ -34,6 +34,7 @@ from crashlab.oracle.invariants import check_invariants
 from crashlab.oracle.leftovers import check_leftovers
 from crashlab.oracle.objects import check_prepared, check_sequences, check_statistics
 from crashlab.oracle.order import Losses, check_order
+from crashlab.oracle.outside import Outsiders
 from crashlab.oracle.physical import check_physical
 from crashlab.oracle.rows import UNREAD, check_rows
 from crashlab.oracle.serverlog import check_server_log
@@ -56,6 +57,7 @@ def judge(
     acked_min: int,
     workload_errors: Sequence[str] = (),
     timed_out: str | None = None,
+    in_test: bool = False,
 ) -> Verdict:
     """Judge one trial; pure.
 
@@ -66,6 +68,7 @@ def judge(
         acked_min: fewer acknowledged writes of the workload make the trial inconclusive.
         workload_errors: what the clients met that no fault explains.
         timed_out: the trial's time was up: when, in words.
+        in_test: the clients are a test of an application, not a profile's workload.
     """
     before = observation.broken_before
     observation = without_broken_before(observation)
@@ -73,7 +76,7 @@ def judge(
     findings = Findings(case)
     if timed_out is not None:
         return _not_ended(findings, timed_out, history, observation)
-    check_run(findings, history, injections, acked_min, workload_errors)
+    check_run(findings, history, injections, acked_min, workload_errors, in_test=in_test)
     tell_broken_before(findings, before)
     presence: Presence | None = None
     commit_log: CommitLog | None = None
@@ -87,8 +90,10 @@ def judge(
         check_server_log(findings, observation)
         check_statistics(findings, observation)
         if observation.marker is not None:
-            presence = read_markers(findings, history, observation.marker)
-            check_rows(findings, case, presence)
+            outsiders = Outsiders(history, observation)
+            presence = read_markers(findings, history, observation.marker, outsiders.ended_inside)
+            outsiders.note_ended_inside(findings)
+            check_rows(findings, case, presence, outsiders)
             check_survivors(findings, history, observation, presence)
             commit_log = CommitLog(findings, history, observation.xact_status, presence)
             commit_log.check()

@@ -64,6 +64,7 @@ def verdict_of(folder: Path, *, history: History | None = None) -> Verdict:
         acked_min=record.acked_min,
         workload_errors=record.workload_errors,
         timed_out=record.timed_out,
+        in_test=record.kind == "application",
     )
 
 

@@ -333,6 +333,8 @@ LOSSES_AND_NOTES = {
     "LOSS-ASYNC-WINDOW",
     "LOSS-ASYNC-WINDOW-EXCEEDED",
     "LOSS-NOTHING-PROMISED",
+    "INCONCLUSIVE-CHANGED-OUTSIDE",
+    "NOTE-ENDED-INSIDE",
     "NOTE-LEDGER-TRUNCATED",
     "INCONCLUSIVE-INVARIANT-PREFIX",
     "CORRUPT-SURVIVORS-CHANGED",
@@ -342,7 +344,7 @@ LOSSES_AND_NOTES = {
     "NOTE-INVALID-INDEX",
     "NOTE-SERVER-WARNING",
 }
-"""Produced by name in test_order, test_clean_stop, test_leftovers and above."""
+"""Produced by name in test_order, test_clean_stop, test_leftovers, test_outside and above."""
 
 
 def test_every_code_is_produced_by_a_test():
