@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from crashlab import evidence
+from tests.terminal import as_in_a_terminal
 
 PROFILES = ("power-loss-async", "lying-disk")
 TRIALS = 16
@@ -51,7 +52,7 @@ class Command:
                 stdout=out,
                 stderr=out,
                 start_new_session=True,
-                preexec_fn=_as_in_a_terminal,
+                preexec_fn=as_in_a_terminal,
             )
 
     def wait_for_trials(self, out: Path, count: int) -> None:
@@ -103,11 +104,6 @@ class Command:
         """Kill it if it still runs."""
         self.process.kill()
         self.process.wait()
-
-
-def _as_in_a_terminal() -> None:
-    """Let Ctrl-C mean something, also where these tests run in a background that ignores it."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def left_behind(home: Path, within_s: float = 15.0) -> list[str]:
