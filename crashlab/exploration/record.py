@@ -66,7 +66,7 @@ def make(plan: TrialPlan, folder: Path, *, number: int = 0) -> Recording:
             _require_recording(log)
             first_bytes = _run(profile, workload, ledger, position)
             broken = look_before(lambda name: server.connect(autocommit=True, dbname=name), workload.tables)
-            facts = server_facts(server)
+            facts = server_facts(server, plan.server)
             _end(server, profile.power_loss, position)
             end_bytes = position()
         finally:

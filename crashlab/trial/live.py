@@ -66,7 +66,7 @@ class _Live:
         self.server = server
         self.clock = clock
         self.seed = trial_seed(plan.run_seed, plan.profile.name, trial)
-        self.facts = wanted_facts(server)
+        self.facts = wanted_facts(server, plan.server)
         self.injections: list[Injection] = []
         self.errors: list[str] = []
         self.observation = Observation(recovery=Recovery(started=False, ran=False, seconds=0.0))
@@ -79,7 +79,7 @@ class _Live:
         try:
             with self._phase("start", limit):
                 self.server.start()
-            self.facts = server_facts(self.server)
+            self.facts = server_facts(self.server, self.plan.server)
             log_position = self.server.log_position()
             with self._phase("workload", limit):
                 workload = self._crash(limit)

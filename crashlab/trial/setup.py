@@ -17,6 +17,7 @@ from crashlab.recovery import Reading
 from crashlab.results import Keep
 from crashlab.seeds import stream
 from crashlab.server import Server, ServerChoice, ServerSpec
+from crashlab.server.choose import options_of
 from crashlab.server.kinds import AUTO
 from crashlab.workload.companion import Companion, Invariants, Repeated
 from crashlab.workload.databases import Databases
@@ -52,16 +53,16 @@ def server_spec(profile: Profile, choice: ServerChoice) -> ServerSpec:
     )
 
 
-def server_facts(server: Server) -> evidence.ServerFacts:
-    """Return what a running server says about itself.
+def server_facts(server: Server, choice: ServerChoice | None = None) -> evidence.ServerFacts:
+    """Return what a running server says about itself; `choice` is what led to it.
 
     Raises:
         ServerError: a setting that was asked for is not in force.
     """
-    return msgspec.structs.replace(wanted_facts(server), settings=server.read_settings())
+    return msgspec.structs.replace(wanted_facts(server, choice), settings=server.read_settings())
 
 
-def wanted_facts(server: Server) -> evidence.ServerFacts:
+def wanted_facts(server: Server, choice: ServerChoice | None = None) -> evidence.ServerFacts:
     """Return what is known of a server that has not said anything yet: its settings are those that were asked for."""
     return evidence.ServerFacts(
         kind=server.kind,
@@ -71,6 +72,7 @@ def wanted_facts(server: Server) -> evidence.ServerFacts:
         initdb=list(server.initdb),
         requested=dict(server.settings),
         settings=dict(server.settings),
+        chosen=[] if choice is None else options_of(choice),
     )
 
 
