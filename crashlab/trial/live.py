@@ -21,6 +21,7 @@ from crashlab.ledger import LedgerWriter
 from crashlab.model import Broken, Injection, Observation, PromiseStatus, Recovery, Verdict, WalFacts
 from crashlab.recovery import look_before, observe, recover
 from crashlab.recovery.checksums import add_checksums
+from crashlab.recovery.fulldisk import full_disk
 from crashlab.recovery.wal import WAL_FILES, read_wal
 from crashlab.results import TrialResult
 from crashlab.seeds import stream, trial_seed
@@ -181,7 +182,13 @@ class _Live:
             workload_errors=self.errors + (self._workload.errors if self._workload else []),
             timed_out=timed_out,
         )
-        return write_trial(self.folder, record, self.observation, server_log=self.server.log_since(0))
+        place = self.server.data_directory
+        return write_trial(self.folder, record, self.observation, server_log=self.server.log_since(0), place=place)
+
+    def met_full_disk(self) -> bool:
+        """Whether what ended the trial may be that: then it ends inconclusive, and not with an error."""
+        errors = self._workload.errors if self._workload is not None else []
+        return full_disk(self.server.log_since(0), errors, self.server.data_directory) is not None
 
 
 def run_trial(
@@ -211,8 +218,8 @@ def run_trial(
         with TrialLimit(plan.timeout_s, server.kill_all) as limit:
             try:
                 live.go(limit, before_recovery)
-            except Exception:  # TimeUp, or whatever a killed server leads to
-                if limit.reached is None:
+            except Exception:  # TimeUp, or whatever a killed server, or one without room, leads to
+                if limit.reached is None and not live.met_full_disk():
                     raise
         verdict = live.write(limit.reached)
         keep = plan.keep == "all" or (plan.keep == "failed" and verdict.promise is PromiseStatus.BROKEN)
