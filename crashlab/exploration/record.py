@@ -27,7 +27,14 @@ from crashlab.recovery import look_before
 from crashlab.recovery.fulldisk import full_disk
 from crashlab.seeds import derive
 from crashlab.server import Restartable, Server, create_server
-from crashlab.trial.setup import TrialPlan, invariants_before, make_workload, server_facts, server_spec
+from crashlab.trial.setup import (
+    TrialPlan,
+    invariants_before,
+    make_workload,
+    require_amcheck,
+    server_facts,
+    server_spec,
+)
 from crashlab.workload.databases import make_places
 from crashlab.workload.run import Workload
 
@@ -132,6 +139,7 @@ def _set_up(profile: Profile, server: Server, ledger: LedgerWriter, seed: int) -
     assert server.data_directory is not None
     make_places(server.data_directory, server.tablespaces, server.own, server.seen(server.tablespaces))
     server.start()
+    require_amcheck(server)
     workload = make_workload(profile, server, ledger, seed)
     workload.set_up()
     with contextlib.closing(server.connect(autocommit=True)) as connection:

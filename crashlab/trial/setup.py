@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from crashlab import evidence
+from crashlab.errors import ServerError
 from crashlab.history import History
 from crashlab.ledger import LedgerWriter
 from crashlab.model import Invariant
@@ -57,9 +58,21 @@ def server_facts(server: Server, choice: ServerChoice | None = None) -> evidence
     """Return what a running server says about itself; `choice` is what led to it.
 
     Raises:
-        ServerError: a setting that was asked for is not in force.
+        ServerError: a setting that was asked for is not in force; or as `require_amcheck`.
     """
+    require_amcheck(server)
     return msgspec.structs.replace(wanted_facts(server, choice), settings=server.read_settings())
+
+
+def require_amcheck(server: Server) -> None:
+    """Raise ServerError: a running server lacks what a check needs that no trial can do without."""
+    with server.connect(autocommit=True) as connection:
+        if connection.execute("SELECT FROM pg_available_extensions WHERE name = 'amcheck'").fetchone() is None:
+            raise ServerError(
+                f'cannot test the server of "{server.source}": it has no extension amcheck',
+                detail="Without it no index and no table can be checked, so every trial would be inconclusive.",
+                hint="Install PostgreSQL's contrib modules (postgresql-contrib), or choose another server.",
+            )
 
 
 def wanted_facts(server: Server, choice: ServerChoice | None = None) -> evidence.ServerFacts:

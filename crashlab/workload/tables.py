@@ -14,8 +14,9 @@ Choices: versions are counted by the clients. A row's writers hold its lock from
 Sources: manual, sections "CREATE TRIGGER" (transition tables), "SET" (SET LOCAL and savepoints).
 """
 
+import contextlib
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -113,11 +114,12 @@ class Table:
         given = [values[column] for column in self.columns]
         casts = [f"%s::{key_type}" for key_type in self.types]
         condition = " AND ".join(f"{column} = {cast}" for column, cast in zip(self.quoted, casts, strict=True))
-        row = cursor.execute(
-            f"SELECT coalesce((SELECT {_key_of(self.quoted)} FROM ONLY {self.relation.table} WHERE {condition}),"
-            f" jsonb_build_array({', '.join(casts)})::text)",
-            given + given,
-        ).fetchone()
+        with _as_text(f'"{self.relation.name}"'):
+            row = cursor.execute(
+                f"SELECT coalesce((SELECT {_key_of(self.quoted)} FROM ONLY {self.relation.table} WHERE {condition}),"
+                f" jsonb_build_array({', '.join(casts)})::text)",
+                given + given,
+            ).fetchone()
         assert row is not None
         key: str = row[0]
         return key
@@ -130,12 +132,14 @@ class Table:
         condition = " AND ".join(f"t.{column} = k.{name}" for column, name in zip(self.quoted, names, strict=True))
         spelled, own = (_key_of([f"{of}.{name}" for name in those]) for of, those in (("k", names), ("t", self.quoted)))
         # Equal keys may be spelled differently (1.0 and 1.00): a row is that of its own spelling alone
-        return cursor.execute(
-            f"SELECT DISTINCT ON (1) {spelled}, CASE WHEN t.{self.quoted[0]} IS NOT NULL THEN to_jsonb(t.*)::text END"
-            f" FROM (SELECT {given} FROM unnest(%s::text[]) g(key)) k"
-            f" LEFT JOIN ONLY {self.relation.table} t ON {condition} AND {own} = {spelled}",
-            (list(keys),),
-        ).fetchall()
+        with _as_text(f'"{self.relation.name}"'):
+            return cursor.execute(
+                f"SELECT DISTINCT ON (1) {spelled},"
+                f" CASE WHEN t.{self.quoted[0]} IS NOT NULL THEN to_jsonb(t.*)::text END"
+                f" FROM (SELECT {given} FROM unnest(%s::text[]) g(key)) k"
+                f" LEFT JOIN ONLY {self.relation.table} t ON {condition} AND {own} = {spelled}",
+                (list(keys),),
+            ).fetchall()
 
     def watch_sql(self) -> str:
         """Return the statements that install the triggers."""
@@ -191,6 +195,21 @@ END $crashlab$;
 """
 
 
+@contextlib.contextmanager
+def _as_text(name: str) -> Iterator[None]:
+    """Refuse a row that cannot be read as text, as it can be in a database of the encoding SQL_ASCII."""
+    import psycopg
+
+    try:
+        yield
+    except (psycopg.errors.CharacterNotInRepertoire, psycopg.errors.UntranslatableCharacter) as error:
+        raise UsageProblem(
+            f"cannot record a row of {name}: it holds bytes that are no text",
+            detail=f"{error.diag.message_primary}. With the encoding SQL_ASCII nobody checks what is stored.",
+            hint="Use a database with an encoding, such as UTF8 or LATIN1, or the type bytea for such bytes.",
+        ) from error
+
+
 def _key_of(columns: list[str]) -> str:
     return f"pg_catalog.jsonb_build_array({', '.join(columns)})::text"
 
@@ -230,9 +249,10 @@ class Tables:
             )
         cursor.execute(f"{_TEXT_SETTINGS}; {table.watch_sql()}")  # locks out all writers
         table.shape = table.look_at_shape(cursor)
-        rows = cursor.execute(
-            f"SELECT {_key_of(table.quoted)}, to_jsonb(r.*)::text FROM ONLY {table.relation.table} r"
-        ).fetchall()
+        with _as_text(f'"{name}"'):
+            rows = cursor.execute(
+                f"SELECT {_key_of(table.quoted)}, to_jsonb(r.*)::text FROM ONLY {table.relation.table} r"
+            ).fetchall()
         return [self._write(table, key, value) for key, value in rows]
 
     def note(self, cursor: "Cursor[Any]", table: Table, key: str) -> None:
@@ -249,7 +269,8 @@ class Tables:
             UsageProblem: the transaction has forgotten what it wrote.
             psycopg.Error: a deferred constraint is violated.
         """
-        cursor.execute(_CLOSING)
+        with _as_text("a table"):  # its key is on the list
+            cursor.execute(_CLOSING)
         cursor.nextset()
         changed, sync = cursor.fetchone() or (None, "")
         begun, *lines = (changed or "").split("\n")
