@@ -18,6 +18,7 @@ from crashlab.campaign.executor import InlineExecutor
 from crashlab.campaign.runner import Runner
 from crashlab.cli import cli, invoke
 from crashlab.errors import ServerError
+from crashlab.server.builds import find_build
 from tests.made_results import broken, inconclusive, intact, permitted_loss
 from tests.terminal import as_in_a_terminal
 
@@ -246,6 +247,44 @@ def test_validate_shows_all_mistakes_of_all_files_at_once(capfd):
     assert out.count("good.toml: valid") == 2
     assert "bad.toml:1: descriptoin: unknown key; did you mean" in err
     assert "bad.toml:2: trials: " in err
+
+
+def test_validate_holds_values_of_settings_against_servers(capfd):
+    """What no version takes is a mistake, all of them at once; what one of them takes is none."""
+    Path("bad.toml").write_text(
+        'description = "x"\n' + FAULT + "[server.settings]\n"
+        'max_wal_size = "1 parsec"\nwal_sync_method = "magic"\nfsync = "perhaps"\n'
+        'shared_buffers = 1\nwork_mem = "4MB"\n'
+    )
+    assert invoke(["validate", "./bad.toml"]) == 2
+    err = capfd.readouterr().err
+    for expected in (
+        'server.settings.max_wal_size: must be a number, with a unit such as MB, not "1 parsec"',
+        "server.settings.wal_sync_method: must be one of fsync, fdatasync, open_sync, open_datasync",
+        'server.settings.fsync: must be on or off, not "perhaps"',
+        "server.settings.shared_buffers: must be within 128kB and ",
+    ):
+        assert expected in err
+    assert "work_mem" not in err
+    settings = ("vacuum_defer_cleanup_age=7", "io_method=sync", "wal_compression=lz4", "mine.own=x", "max_wal_size=64")
+    assert (
+        invoke(["validate", "kill9-all", *(word for one in settings for word in ("--set", f"server.settings.{one}"))])
+        == 0
+    )
+
+
+@pytest.mark.server
+def test_validate_asks_the_build_that_is_named(capfd):
+    """It knows more than the table, such as its own check of a text; what one refuses that was only found is a note."""
+    build = find_build()
+    assert build is not None
+    wrong = ["--set", "synchronous_standby_names=FIRST ("]
+    assert invoke(["validate", "kill9-all", *wrong]) == 0
+    out = capfd.readouterr().out
+    assert f"note: server.settings.synchronous_standby_names: PostgreSQL {build.version.text}" in out
+    assert invoke(["validate", "kill9-all", *wrong, "--pg-bindir", str(build.bindir)]) == 2
+    assert "invalid value for parameter" in capfd.readouterr().err
+    assert invoke(["validate", "kill9-all", "--set", "work_mem=64MB", "--pg-bindir", str(build.bindir)]) == 0
 
 
 def test_a_printed_profile_can_be_made_ones_own(capfd):

@@ -62,6 +62,16 @@ class Command:
             assert time.monotonic() < deadline, self.text()
             time.sleep(0.02)
 
+    def wait_until_loading(self) -> None:
+        """Wait until Python itself is up, and crashlab's own first lines hold back Ctrl-C while the rest is loaded."""
+        deadline = time.monotonic() + PATIENCE_S
+        while self.process.poll() is None:
+            for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
+                if line.startswith("SigBlk:") and int(line.split()[1], 16) & 1 << (signal.SIGINT - 1):
+                    return
+            assert time.monotonic() < deadline, self.text()
+            time.sleep(0.001)
+
     def wait_until_begun(self) -> None:
         """Wait until it has said what it runs: from then on a signal is its own to answer."""
         deadline = time.monotonic() + PATIENCE_S

@@ -3,7 +3,7 @@
     python tests/power/interrupts.py [--moments 20] [--seed 1] [--keep DIR]
 
 At so many seeded moments of a live run and of a recorded one each: Ctrl-C once, twice and five times in a row, and
-kill -9. A moment lies anywhere between the start of the program and a time that a few trials take. Afterwards:
+kill -9. A moment lies anywhere between crashlab's first line and a time that a few trials take. Afterwards:
 no traceback; what was judged can be judged again, with the same result; an interrupted run ends as such, with its
 report as soon as it had begun; and after `crashlab clean --yes` nothing of it is left.
 """
@@ -38,8 +38,7 @@ LATEST_S = 6.0
 """A run of either kind has some trials behind it then, here."""
 BETWEEN_S = (0.0, 0.3)  # two interrupts of a row
 END_S = 60.0
-OF_INTERRUPT = {130, -signal.SIGINT}
-"""The second one: Python itself has not begun to run yet."""
+INTERRUPTED = 130
 BAD_WORDS = ("Traceback", "KeyboardInterrupt", "this is a bug", "Exception ignored")
 
 
@@ -73,6 +72,7 @@ def problems_of(kind: str, blow: str, rng: Random, work: Path) -> Iterator[str]:
 
 
 def _struck(command: Command, blow: str, moment_s: float, rng: Random, report: Path) -> Iterator[str]:
+    command.wait_until_loading()  # before that it is Python's own to answer
     time.sleep(moment_s)
     if command.process.poll() is not None:
         yield f"ended before it was struck: {command.text()[-500:]}"
@@ -95,7 +95,7 @@ def _struck(command: Command, blow: str, moment_s: float, rng: Random, report: P
         if word in said:
             yield f"says {word}: {said[-1500:]}"
             break
-    if blow != "kill" and code not in OF_INTERRUPT:
+    if blow != "kill" and code != INTERRUPTED:
         yield f"ended with {code}: {said[-500:]}"
     if blow == "ctrl-c" and begun and not (report.exists() and json.loads(report.read_text())["interrupted"]):
         yield f"wrote no report: {said[-500:]}"
