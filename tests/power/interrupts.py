@@ -38,7 +38,9 @@ LATEST_S = 6.0
 """A run of either kind has some trials behind it then, here."""
 BETWEEN_S = (0.0, 0.3)  # two interrupts of a row
 END_S = 60.0
-INTERRUPTED = 130
+INTERRUPTED = {130, -signal.SIGINT}
+"""A shell says 130 to both. Python ends by the signal itself, whatever it is told, if an interrupt has once come out of an
+exec() of a text, as data classes use it (pythonrun.c, run_eval_code_obj)."""
 BAD_WORDS = ("Traceback", "KeyboardInterrupt", "this is a bug", "Exception ignored")
 
 
@@ -95,7 +97,7 @@ def _struck(command: Command, blow: str, moment_s: float, rng: Random, report: P
         if word in said:
             yield f"says {word}: {said[-1500:]}"
             break
-    if blow != "kill" and code != INTERRUPTED:
+    if blow != "kill" and code not in INTERRUPTED:
         yield f"ended with {code}: {said[-500:]}"
     if blow == "ctrl-c" and begun and not (report.exists() and json.loads(report.read_text())["interrupted"]):
         yield f"wrote no report: {said[-500:]}"
