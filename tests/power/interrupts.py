@@ -39,8 +39,8 @@ LATEST_S = 6.0
 BETWEEN_S = (0.0, 0.3)  # two interrupts of a row
 END_S = 60.0
 INTERRUPTED = {130, -signal.SIGINT}
-"""A shell says 130 to both. Python ends by the signal itself, whatever it is told, if an interrupt has once come out of an
-exec() of a text, as data classes use it (pythonrun.c, run_eval_code_obj)."""
+"""A shell says 130 to both. Python ends by the signal itself, whatever it is told, if an interrupt has once come out
+of an exec() of a text, as data classes use it (pythonrun.c, run_eval_code_obj)."""
 BAD_WORDS = ("Traceback", "KeyboardInterrupt", "this is a bug", "Exception ignored")
 
 
