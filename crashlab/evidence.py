@@ -56,6 +56,7 @@ class ServerFacts(msgspec.Struct, frozen=True, kw_only=True):
     initdb: list[str]
     requested: dict[str, str]  # settings that the profile asked for
     settings: dict[str, str]  # read back from pg_settings before the fault; units as SHOW prints them
+    chosen: list[str] = []  # the words of the command line that chose it; none: crashlab's own search found it
 
 
 class TrialRecord(msgspec.Struct, frozen=True, kw_only=True):

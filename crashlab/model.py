@@ -291,6 +291,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     first_survivors: Survivors | None = None  # of the first crash state, left alone; None: its recovery was not cut
     died: str | None = None  # the server went away while it was read: its last words
     outside: Outside | None = None  # None: nobody but the ledger's clients had the server
+    disk_full: str | None = None  # somebody met a full disk, before or after the crash: which disk, and who says so
 
 
 REQUIRED_CHECKS = (

@@ -6,6 +6,7 @@ them is held against what a profile may say today.
 
 import re
 import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any, Literal, Self
@@ -96,7 +97,11 @@ class TrialResult:
     @property
     def reproduce(self) -> str:
         """The command that runs this trial again, from where its folder is now."""
-        return self.again or replay_command(self.folder)
+        return self.again or self.replayed_from(self.folder)
+
+    def replayed_from(self, folder: Path) -> str:
+        """Return the command that runs it again on the server that was chosen for it, from a folder."""
+        return replay_command(folder, self.server.chosen if self.server is not None else ())
 
 
 @dataclass(kw_only=True)
@@ -134,9 +139,15 @@ class RunResult:
     damaged: list[CrashlabError] = field(default_factory=list)  # a trial each that cannot be judged, and why
 
 
-def replay_command(folder: Path) -> str:
-    """Return the command that runs a stored trial again."""
-    return REPLAY + shlex.quote(str(folder))
+def replay_command(folder: Path, options: Iterable[str] = ()) -> str:
+    """Return the command that runs a stored trial again; `options` are those that chose its server."""
+    return REPLAY + shlex.join([str(folder), *options])
+
+
+def replay_moved(command: str, folder: Path) -> str:
+    """Return a replay's command with another folder in it."""
+    _, *options = shlex.split(command.removeprefix(REPLAY))
+    return replay_command(folder, options)
 
 
 def trial_name(trial: int) -> str:

@@ -58,8 +58,11 @@ for command in (
 
 
 def main() -> NoReturn:
-    """Be the console script."""
-    code = invoke(sys.argv[1:])
+    """Run the command line of this process, and end it."""
+    try:
+        code = invoke(sys.argv[1:])
+    except KeyboardInterrupt:  # a second one, while the first was told
+        code = 130
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # what the code says is not taken back while Python ends
     sys.exit(code)
 
@@ -67,6 +70,7 @@ def main() -> NoReturn:
 def invoke(args: Sequence[str]) -> int:
     """Run one command line and return its exit code; errors are told on stderr, in PostgreSQL's form."""
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         return int(cli.main(list(args), prog_name="crashlab", standalone_mode=False) or 0)
     except click.ClickException as error:
         error.show()

@@ -23,6 +23,7 @@ from crashlab.disk.tornpages import torn_pages
 from crashlab.errors import RecordingError
 from crashlab.exploration.addresses import Address, PointStates
 from crashlab.exploration.conditions import Conditions, conditions_of
+from crashlab.exploration.record import refuse_full_disk
 from crashlab.exploration.recording import Recording
 from crashlab.exploration.walcut import RecordedWal
 from crashlab.exploration.walk import Walk
@@ -130,7 +131,8 @@ class Explorer:
         receipt = self._receipt(state, history, clean)
         record = self._record(receipt, trial, folder, clock.seconds(), timed_out)
         log = self._worker.server.log_since(self._log_position)
-        verdict = write_trial(folder, record, observation, server_log=log, state=state, history=history)
+        place = self._worker.images.data_directory
+        verdict = write_trial(folder, record, observation, server_log=log, place=place, state=state, history=history)
         return result_of(folder, verdict=verdict)
 
     def _look_in_time(self, history: History, clock: Clock) -> tuple[Observation, str | None]:
@@ -211,6 +213,8 @@ class Explorer:
         complaints = [one.message for one in observation.complaints if (one.check, one.object) not in known]
         problems = [*observation.recovery.fatal, *complaints]
         if not observation.recovery.started or observation.died or problems:
+            log, place = self._worker.server.log_since(self._log_position), self._worker.images.data_directory
+            refuse_full_disk(f'could not explore the recording "{self.recording.folder}"', log, place, None)
             raise RecordingError(
                 f'cannot explore the recording "{self.recording.folder}": its base image is damaged',
                 detail="; ".join(problems[:3]) or observation.died or observation.recovery.tool_fault,

@@ -84,6 +84,7 @@ def record_recovery(explorer: Explorer, state: CrashState, address: Address, fol
         server.environment.clear()
         shutil.rmtree(away / record.RECORDER_FOLDER)
         evidence.save_text(folder, evidence.SERVER_LOG, server.log_since(log_begin))
+    record.refuse_full_disk("could not record a recovery", server.log_since(log_begin), away, None)
     evidence.move_in(log, folder, LOG)
     recorded = time.monotonic()
     differences = self_check(image, folder / LOG)

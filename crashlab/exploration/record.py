@@ -14,7 +14,7 @@ from pathlib import Path
 
 import crashlab
 from crashlab import evidence
-from crashlab.errors import RecordingError
+from crashlab.errors import NoRoom, RecordingError
 from crashlab.exploration.recording import BASE, LOG, RECORDING, Recording, RecordingRecord
 from crashlab.ledger import LedgerWriter
 from crashlab.profile import PowerLoss, Profile
@@ -24,9 +24,17 @@ from crashlab.recording.iolog import LogPosition
 from crashlab.recording.recorder import Recorder
 from crashlab.recording.replay import self_check
 from crashlab.recovery import look_before
+from crashlab.recovery.fulldisk import full_disk
 from crashlab.seeds import derive
 from crashlab.server import Restartable, Server, create_server
-from crashlab.trial.setup import TrialPlan, invariants_before, make_workload, server_facts, server_spec
+from crashlab.trial.setup import (
+    TrialPlan,
+    invariants_before,
+    make_workload,
+    require_amcheck,
+    server_facts,
+    server_spec,
+)
 from crashlab.workload.databases import make_places
 from crashlab.workload.run import Workload
 
@@ -66,9 +74,12 @@ def make(plan: TrialPlan, folder: Path, *, number: int = 0) -> Recording:
             _require_recording(log)
             first_bytes = _run(profile, workload, ledger, position)
             broken = look_before(lambda name: server.connect(autocommit=True, dbname=name), workload.tables)
-            facts = server_facts(server)
+            facts = server_facts(server, plan.server)
             _end(server, profile.power_loss, position)
             end_bytes = position()
+        except Exception as error:
+            refuse_full_disk("could not record", server.log_since(0), server.data_directory, error)
+            raise
         finally:
             ledger.close()
             position.close()
@@ -128,6 +139,7 @@ def _set_up(profile: Profile, server: Server, ledger: LedgerWriter, seed: int) -
     assert server.data_directory is not None
     make_places(server.data_directory, server.tablespaces, server.own, server.seen(server.tablespaces))
     server.start()
+    require_amcheck(server)
     workload = make_workload(profile, server, ledger, seed)
     workload.set_up()
     with contextlib.closing(server.connect(autocommit=True)) as connection:
@@ -153,6 +165,13 @@ def attach(server: Restartable, roots: Sequence[Path], home: Path, folder: Path)
     recorder = Recorder(server.seen(Path(installed.library)))
     server.environment.update(recorder.environment(server.seen(log), [server.seen(root) for root in roots]))
     return image, log
+
+
+def refuse_full_disk(primary: str, log: str, place: Path | None, error: Exception | None) -> None:
+    """Raise NoRoom: a full disk is at the bottom of it, says a server's log."""
+    said = full_disk(log, (), place)
+    if said is not None:
+        raise NoRoom(f"{primary}: no room is left on the disk", detail=f"{said[:1].upper()}{said[1:]}.") from error
 
 
 def _require_recording(log: Path) -> None:

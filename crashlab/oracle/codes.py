@@ -226,6 +226,13 @@ _TABLE = (
         "Remove the cause of the error, then run the trial again.",
     ),
     _inconclusive(
+        "INCONCLUSIVE-DISK-FULL",
+        "there was no room left on the server's disk",
+        "The disk under the server, or under its recorder, was full: No space left on device. A server may refuse, "
+        "panic or leave its own log and statistics unwritten then, so nothing is said about what came back.",
+        "Make room there, or have the servers somewhere else (TMPDIR), then run the trial again.",
+    ),
+    _inconclusive(
         "INCONCLUSIVE-TRIAL-TIMEOUT",
         "the trial took longer than it was given",
         "The time limit of a single trial was reached, so crashlab killed the server, whatever it was doing. Nothing "

@@ -3,7 +3,8 @@
 Choices:
     Damage that was witnessed stays witnessed, even if another check did not look or the receipt is missing. A clean
     result or a permitted loss counts only if everything was looked at; otherwise the trial is inconclusive.
-    A trial that its time limit cut short is inconclusive whatever it left: the tool itself killed the server.
+    A trial that its time limit cut short is inconclusive whatever it left: the tool itself killed the server. So is one
+    that met a full disk: what the server, or crashlab, could not write there is no proof of anything.
     Promise: broken by anything not permitted; void if something went wrong that is permitted because nothing was
     promised about it; kept otherwise, which includes the loss that asynchronous commit permits.
 
@@ -74,8 +75,8 @@ def judge(
     observation = without_broken_before(observation)
     case = Case(history, contract, injections, observation)
     findings = Findings(case)
-    if timed_out is not None:
-        return _not_ended(findings, timed_out, history, observation)
+    if _is_cut_short(findings, observation, timed_out):
+        return _untold(findings, history, observation)
     check_run(findings, history, injections, acked_min, workload_errors, in_test=in_test)
     tell_broken_before(findings, before)
     presence: Presence | None = None
@@ -118,9 +119,19 @@ def judge(
     )
 
 
-def _not_ended(findings: Findings, timed_out: str, history: History, observation: Observation) -> Verdict:
-    """Say that the trial was cut short, and nothing else: the tool killed its server, so a gap is no proof."""
-    findings.add("INCONCLUSIVE-TRIAL-TIMEOUT", "trial", f"The time for this trial was up {timed_out}.", when=timed_out)
+def _is_cut_short(findings: Findings, observation: Observation, timed_out: str | None) -> bool:
+    """Whether the trial's time was up, or a disk full: the reason is told."""
+    if timed_out is not None:
+        says = f"The time for this trial was up {timed_out}."
+        findings.add("INCONCLUSIVE-TRIAL-TIMEOUT", "trial", says, when=timed_out)
+    elif observation.disk_full is not None:
+        says = f"{observation.disk_full[:1].upper()}{observation.disk_full[1:]}."
+        findings.add("INCONCLUSIVE-DISK-FULL", "disk", says, said=observation.disk_full)
+    return timed_out is not None or observation.disk_full is not None
+
+
+def _untold(findings: Findings, history: History, observation: Observation) -> Verdict:
+    """Say what has been found, and nothing else: what is missing may have gone for that reason, and is no proof."""
     return Verdict(
         outcome=Outcome.INCONCLUSIVE,
         promise=None,

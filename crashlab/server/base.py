@@ -31,6 +31,8 @@ EARLY_CONNECTION = re.compile(r"FATAL:  the database system is (starting|shuttin
 TEMPORARY_REFUSALS = ("the database system is", "too many clients", "remaining connection slots")
 STOP_SIGNALS = {"smart": signals.SIGTERM, "fast": signals.SIGINT, "immediate": signals.SIGQUIT}
 StopMode = Literal["smart", "fast", "immediate"]
+OLDEST_MAJOR = 14
+"""Before it there is no verify_heapam, without which a heap cannot be checked, and settings that a look needs."""
 STATUS_LINE = 8  # of postmaster.pid: "starting", "ready", ... (PostgreSQL pidfile.h)
 
 # Whatever PG* variables the user's shell holds (PGOPTIONS above all) must not reach the sessions under test.
@@ -94,6 +96,20 @@ class Version:
             raise ServerError(f'could not read a PostgreSQL version from "{text.strip()}"')
         major, minor = int(match[1]), int(match[2] or 0)
         return cls(match[0], major * 10000 + minor, major)
+
+    @property
+    def too_old(self) -> bool:
+        """Whether crashlab cannot check what this version recovers."""
+        return self.major < OLDEST_MAJOR
+
+    def refuse_if_too_old(self, source: str) -> None:
+        """Raise ServerError if it is."""
+        if self.too_old:
+            raise ServerError(
+                f'cannot test PostgreSQL {self.text} in "{source}": it is older than {OLDEST_MAJOR}',
+                detail="Its amcheck has no check of tables, so every trial would be inconclusive.",
+                hint=f"Choose a server of PostgreSQL {OLDEST_MAJOR} or newer: --pg-bindir DIR or --image IMAGE.",
+            )
 
 
 class Restartable(registry.Disposable):

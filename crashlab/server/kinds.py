@@ -85,7 +85,10 @@ class LocalKind(ServerKind):
     def create(self, spec: ServerSpec, *, work: Path | None, spares: SpareDirectories | None) -> Server | None:
         """See ServerKind.create."""
         build = find_build(spec.pg_bindir)
-        return None if build is None else LocalServer(spec, build, work=work, spares=spares)
+        if build is None:
+            return None
+        build.version.refuse_if_too_old(str(build.bindir))
+        return LocalServer(spec, build, work=work, spares=spares)
 
     def missing(self, more: str = "") -> ServerError:
         """See ServerKind.missing."""
@@ -107,7 +110,10 @@ class LocalKind(ServerKind):
             for build in find_builds():
                 found = True
                 says = f"PostgreSQL {build.version.text}, {build.bindir} ({build.origin})"
-                yield Check("local server", True, says, runs_servers=True)
+                if build.version.too_old:
+                    yield Check("local server", False, f"{says} is too old", f"{INSTALL}.")
+                else:
+                    yield Check("local server", True, says, runs_servers=True)
         except CrashlabError as error:
             found = True
             yield Check("local server", False, error.primary, error.hint)
@@ -127,7 +133,13 @@ class ContainerKind(ServerKind):
 
     def create(self, spec: ServerSpec, *, work: Path | None, spares: SpareDirectories | None) -> Server:
         """See ServerKind.create."""
-        return ContainerServer(spec, spec.image or DEFAULT_IMAGE)
+        server = ContainerServer(spec, spec.image or DEFAULT_IMAGE)
+        try:
+            server.version.refuse_if_too_old(server.source)
+        except ServerError:
+            server.dispose()
+            raise
+        return server
 
     def missing(self, more: str = "") -> ServerError:
         """See ServerKind.missing."""

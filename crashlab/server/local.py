@@ -7,6 +7,7 @@ Source of the traps: environment.md "Processes".
 """
 
 import contextlib
+import ctypes
 import os
 import shutil
 import signal as signals
@@ -29,6 +30,9 @@ from crashlab.server.template import copy_template, find_template, refuse, serve
 PORT = "5432"  # part of the socket's name only
 SOCKET_ROOT = Path("/tmp")  # a socket's path must stay below 108 bytes, which TMPDIR may not
 KILL_TIMEOUT_S = 10.0
+LOG_RESERVED_BYTES = 512 * 1024
+"""Room that the server's log has on a full disk, which is told nowhere else."""
+FALLOC_FL_KEEP_SIZE = 1  # linux/falloc.h
 COLLECTOR_INTO_LOG = {"log_truncate_on_rotation": "off", "log_rotation_age": "0", "log_rotation_size": "0"}
 
 
@@ -75,6 +79,7 @@ class LocalServer(Server):
             self.data_directory = self._home / "data" if data_directory is None else data_directory.resolve()
             self._log = self._home / "server.log"
             self._log.touch()
+            _reserve(self._log, LOG_RESERVED_BYTES)
             self._user.own(self._log)
             if data_directory is None:
                 self._fill(spares)
@@ -309,6 +314,13 @@ class LocalServer(Server):
                 return log.read().decode(errors="replace")
         except FileNotFoundError:
             return ""
+
+
+def _reserve(log: Path, size_bytes: int) -> None:
+    """Have the file system set room aside behind the end of a file, where it can; the file stays as long as it is."""
+    with log.open("ab") as file:
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.fallocate(file.fileno(), FALLOC_FL_KEEP_SIZE, ctypes.c_long(0), ctypes.c_long(size_bytes))
 
 
 def _keep(data_directory: Path, target: Path) -> None:

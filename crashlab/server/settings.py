@@ -131,7 +131,7 @@ def same_value(wanted: str, setting: Setting) -> bool:
     """Say whether a value as written in postgresql.conf means the value that pg_settings holds."""
     wanted = wanted.strip()
     if setting.vartype in ("integer", "real"):
-        number = _in_unit(wanted, setting.unit)
+        number = in_unit(wanted, setting.unit)
         return number is not None and abs(number - float(setting.value)) <= (0.5 if setting.vartype == "integer" else 0)
     if setting.vartype in ("bool", "enum"):
         return _word(wanted) == _word(setting.value)
@@ -156,7 +156,8 @@ def _word(text: str) -> str:
     return "off" if lowered in FALSE_WORDS else lowered
 
 
-def _in_unit(text: str, unit: str | None) -> float | None:
+def in_unit(text: str, unit: str | None) -> float | None:
+    """Return a number as written in postgresql.conf in a setting's own unit; None: it is none, or in no such unit."""
     match = re.fullmatch(r"([+-]?(?:0[xX][0-9a-fA-F]+|[0-9.]+(?:[eE][+-]?\d+)?))\s*([a-zA-Z]*)", text)
     if match is None:
         return None

@@ -39,7 +39,12 @@ def copy_template(template: Path, target: Path) -> None:
         ["cp", "-a", "--reflink=auto", "--", template, target], capture_output=True, text=True, timeout=INITDB_TIMEOUT_S
     )
     if copied.returncode != 0:
-        raise ServerError(f'could not copy the template data directory to "{target}"', detail=copied.stderr.strip())
+        raise ServerError(f'could not copy the template data directory to "{target}"', detail=last_lines(copied.stderr))
+
+
+def last_lines(said: str) -> str:
+    """Return the end of what a program said: of a full disk cp complains once a file."""
+    return "\n".join(said.strip().splitlines()[-5:])
 
 
 def refuse(options: tuple[str, ...]) -> None:
@@ -99,5 +104,5 @@ def _initdb(build: Build, options: tuple[str, ...], user: ServerUser, target: Pa
     if done.returncode != 0:
         raise ServerError(
             f'could not run initdb of PostgreSQL {build.version.text} with the options "{" ".join(options)}"',
-            detail="\n".join((done.stderr or done.stdout).strip().splitlines()[-5:]),
+            detail=last_lines(done.stderr or done.stdout),
         )

@@ -21,6 +21,7 @@ from crashlab.ledger import LedgerWriter
 from crashlab.model import Broken, Injection, Observation, PromiseStatus, Recovery, Verdict, WalFacts
 from crashlab.recovery import look_before, observe, recover
 from crashlab.recovery.checksums import add_checksums
+from crashlab.recovery.fulldisk import full_disk
 from crashlab.recovery.wal import WAL_FILES, read_wal
 from crashlab.results import TrialResult
 from crashlab.seeds import stream, trial_seed
@@ -66,7 +67,7 @@ class _Live:
         self.server = server
         self.clock = clock
         self.seed = trial_seed(plan.run_seed, plan.profile.name, trial)
-        self.facts = wanted_facts(server)
+        self.facts = wanted_facts(server, plan.server)
         self.injections: list[Injection] = []
         self.errors: list[str] = []
         self.observation = Observation(recovery=Recovery(started=False, ran=False, seconds=0.0))
@@ -79,7 +80,7 @@ class _Live:
         try:
             with self._phase("start", limit):
                 self.server.start()
-            self.facts = server_facts(self.server)
+            self.facts = server_facts(self.server, self.plan.server)
             log_position = self.server.log_position()
             with self._phase("workload", limit):
                 workload = self._crash(limit)
@@ -181,7 +182,13 @@ class _Live:
             workload_errors=self.errors + (self._workload.errors if self._workload else []),
             timed_out=timed_out,
         )
-        return write_trial(self.folder, record, self.observation, server_log=self.server.log_since(0))
+        place = self.server.data_directory
+        return write_trial(self.folder, record, self.observation, server_log=self.server.log_since(0), place=place)
+
+    def met_full_disk(self) -> bool:
+        """Whether what ended the trial may be that: then it ends inconclusive, and not with an error."""
+        errors = self._workload.errors if self._workload is not None else []
+        return full_disk(self.server.log_since(0), errors, self.server.data_directory) is not None
 
 
 def run_trial(
@@ -211,8 +218,8 @@ def run_trial(
         with TrialLimit(plan.timeout_s, server.kill_all) as limit:
             try:
                 live.go(limit, before_recovery)
-            except Exception:  # TimeUp, or whatever a killed server leads to
-                if limit.reached is None:
+            except Exception:  # TimeUp, or whatever a killed server, or one without room, leads to
+                if limit.reached is None and not live.met_full_disk():
                     raise
         verdict = live.write(limit.reached)
         keep = plan.keep == "all" or (plan.keep == "failed" and verdict.promise is PromiseStatus.BROKEN)

@@ -11,12 +11,15 @@ Choices:
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 import crashlab
 from crashlab import evidence
 from crashlab.disk.contract import DiskContract
 from crashlab.history import History
 from crashlab.model import Injection, Observation, Verdict
 from crashlab.profile import Profile
+from crashlab.recovery.fulldisk import full_disk
 from crashlab.trial.judged import judge_trial
 
 
@@ -73,6 +76,7 @@ def write_trial(
     observation: Observation,
     *,
     server_log: str,
+    place: Path | None = None,
     state: Any = None,
     history: History | None = None,
 ) -> Verdict:
@@ -80,6 +84,7 @@ def write_trial(
 
     Args:
         server_log: what the server said, from before the fault on.
+        place: where the server's files are; None: not on this machine.
         state: a recorded trial's crash state.
         history: what the ledger says, if it has been read already.
 
@@ -89,6 +94,7 @@ def write_trial(
     evidence.save_text(folder, evidence.SERVER_LOG, server_log)
     if state is not None:
         evidence.save(folder, evidence.STATE, state)
-    evidence.save(folder, evidence.OBSERVATION, observation)
+    disk_full = full_disk(server_log, record.workload_errors, place)
+    evidence.save(folder, evidence.OBSERVATION, msgspec.structs.replace(observation, disk_full=disk_full))
     evidence.save(folder, evidence.TRIAL, record)
     return judge_trial(folder, history=history)

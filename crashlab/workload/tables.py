@@ -15,8 +15,9 @@ Choices: versions are counted by the clients. A row's writers hold its lock from
 Sources: manual, sections "CREATE TRIGGER" (transition tables), "SET" (SET LOCAL and savepoints).
 """
 
+import contextlib
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -140,11 +141,12 @@ class Table:
         given = [values[column] for column in self.columns]
         casts = [f"%s::{key_type}" for key_type in self.types]
         condition = " AND ".join(f"{column} = {cast}" for column, cast in zip(self.quoted, casts, strict=True))
-        row = cursor.execute(
-            f"SELECT coalesce((SELECT {_key_of(self.quoted)} FROM ONLY {self.relation.table} WHERE {condition}),"
-            f" jsonb_build_array({', '.join(casts)})::text)",
-            given + given,
-        ).fetchone()
+        with _as_text(f'"{self.relation.name}"'):
+            row = cursor.execute(
+                f"SELECT coalesce((SELECT {_key_of(self.quoted)} FROM ONLY {self.relation.table} WHERE {condition}),"
+                f" jsonb_build_array({', '.join(casts)})::text)",
+                given + given,
+            ).fetchone()
         assert row is not None
         key: str = row[0]
         return key
@@ -172,11 +174,12 @@ class Table:
         condition = " AND ".join(f"t.{column} = k.{name}" for column, name in zip(self.quoted, names, strict=True))
         spelled, own = (_key_of([f"{of}.{name}" for name in those]) for of, those in (("k", names), ("t", self.quoted)))
         # Equal keys may be spelled differently (1.0 and 1.00): a row is that of its own spelling alone
-        return cursor.execute(
-            f"SELECT DISTINCT ON (1) {spelled}, {columns} FROM (SELECT {given} FROM unnest(%s::text[]) g(key)) k"
-            f" LEFT JOIN ONLY {self.relation.table} t ON {condition} AND {own} = {spelled}",
-            (list(keys),),
-        ).fetchall()
+        with _as_text(f'"{self.relation.name}"'):
+            return cursor.execute(
+                f"SELECT DISTINCT ON (1) {spelled}, {columns} FROM (SELECT {given} FROM unnest(%s::text[]) g(key)) k"
+                f" LEFT JOIN ONLY {self.relation.table} t ON {condition} AND {own} = {spelled}",
+                (list(keys),),
+            ).fetchall()
 
     def watch_sql(self, *, shared: bool) -> str:
         """Return the statements that install the triggers; on a shared table they let others write."""
@@ -232,6 +235,21 @@ BEGIN
 END $crashlab$;
 """
 _REFUSAL = "RAISE EXCEPTION 'cannot follow a change of % outside of a ledgered transaction', TG_RELID::regclass;"
+
+
+@contextlib.contextmanager
+def _as_text(name: str) -> Iterator[None]:
+    """Refuse a row that cannot be read as text, as it can be in a database of the encoding SQL_ASCII."""
+    import psycopg
+
+    try:
+        yield
+    except (psycopg.errors.CharacterNotInRepertoire, psycopg.errors.UntranslatableCharacter) as error:
+        raise UsageProblem(
+            f"cannot record a row of {name}: it holds bytes that are no text",
+            detail=f"{error.diag.message_primary}. With the encoding SQL_ASCII nobody checks what is stored.",
+            hint="Use a database with an encoding, such as UTF8 or LATIN1, or the type bytea for such bytes.",
+        ) from error
 
 
 def _key_of(columns: list[str]) -> str:
@@ -311,9 +329,10 @@ class Tables:
             )
         cursor.execute(f"{_TEXT_SETTINGS}; {table.watch_sql(shared=self._shared)}")  # locks out all writers
         table.shape = table.look_at_shape(cursor)
-        rows = cursor.execute(
-            f"SELECT {_key_of(table.quoted)}, to_jsonb(r.*)::text FROM ONLY {table.relation.table} r"
-        ).fetchall()
+        with _as_text(f'"{name}"'):
+            rows = cursor.execute(
+                f"SELECT {_key_of(table.quoted)}, to_jsonb(r.*)::text FROM ONLY {table.relation.table} r"
+            ).fetchall()
         return [self._write(table, key, value) for key, value in rows]
 
     def note(self, cursor: "Cursor[Any]", table: Table, key: str) -> None:
@@ -333,7 +352,8 @@ class Tables:
             UsageProblem: the transaction has forgotten what it wrote.
             psycopg.Error: a deferred constraint is violated.
         """
-        cursor.execute(_CLOSING)
+        with _as_text("a table"):  # its key is on the list
+            cursor.execute(_CLOSING)
         cursor.nextset()
         changed, sync = cursor.fetchone() or (None, "")
         begun, *lines = (changed or "").split("\n")

@@ -79,6 +79,7 @@ INCONCLUSIVE = {
     "INCONCLUSIVE-CHECK-NOT-RUN": check_skipped,
     "INCONCLUSIVE-TOOL-FAULT": tool_fault,
     "INCONCLUSIVE-TRIAL-TIMEOUT": lambda story, a: story.judge(story.left(a), timed_out="after 5 s, at work"),
+    "INCONCLUSIVE-DISK-FULL": lambda story, a: story.judge(story.left(a, disk_full="the server's disk was full: x")),
     "INCONCLUSIVE-WORKLOAD-ERROR": lambda story, a: story.judge(story.left(a), workload_errors=["deadlock"]),
     "INCONCLUSIVE-INVARIANT-BEFORE": lambda story, a: story.judge(
         story.left(a, invariants=[SOLD], invariants_before=[SOLD])
@@ -110,6 +111,20 @@ def test_a_trial_that_was_cut_short_accuses_nobody():
         assert codes(verdict) == ["INCONCLUSIVE-TRIAL-TIMEOUT"]
         assert (verdict.outcome, verdict.promise, verdict.counts.lost) == (Outcome.INCONCLUSIVE, None, 0)
         assert "after 5 s, while the server was read" in verdict.findings[0].explanation
+
+
+def test_a_full_disk_accuses_nobody_and_hides_behind_nothing():
+    """Refused, gone, not started, no crash in its log: the verdict is the full disk, and where."""
+    story, _ = story_of_one()
+    empty = replace(story.left().relations[0], rows=[])
+    down = Recovery(started=False, ran=False, seconds=1.0, fatal=["PANIC: could not write to file"])
+    for changes in ({}, {"relations": [empty]}, {"recovery": down}, {"died": "server closed the connection"}):
+        left = story.left(**changes)
+        assert story.judge(left, injections=()).promise is not PromiseStatus.KEPT
+        verdict = story.judge(replace(left, disk_full='the file system of "/x" was full: y'), workload_errors=["z"])
+        assert codes(verdict) == ["INCONCLUSIVE-DISK-FULL"]
+        assert (verdict.outcome, verdict.promise) == (Outcome.INCONCLUSIVE, None)
+        assert 'The file system of "/x" was full: y.' in verdict.findings[0].explanation
 
 
 def test_an_invariant_is_corruption_only_if_it_held_before():
