@@ -159,6 +159,8 @@ _TRIAL_NAME = re.compile(r"(trial-)(\d+)")
 def make_trial_folder(out: Path, trial: int) -> Path:
     """Make the folder that takes a trial's evidence. Raises EvidenceError: it exists, or cannot be made."""
     folder = out / trial_name(trial)
+    if out.is_symlink():
+        raise EvidenceError(f'cannot write evidence to "{out}": it is a symbolic link, and none is followed')
     try:
         folder.mkdir(parents=True)
     except FileExistsError as error:

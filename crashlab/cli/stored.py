@@ -25,7 +25,13 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
 @report_options
-def judge(folder: Path, telling: Telling) -> int:
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write verdicts and report.json here, and nothing to the evidence. [default: beside each trial]",
+)
+def judge(folder: Path, telling: Telling, out: Path | None) -> int:
     """Judge stored evidence again, without a server.
 
     DIR is the folder of one trial, of a profile, or of a whole run, such as .crashlab/latest. The JSON report of a
@@ -41,6 +47,9 @@ def judge(folder: Path, telling: Telling) -> int:
         show_warning(problem)
 
     reports = Reports(telling)
+    if out is not None:
+        with claimed(out):
+            return reports.judged(judge_run(folder, warn=warn, out=out), out)
     judged = judge_run(folder, warn=warn)
     try:
         reindex(folder, judged)

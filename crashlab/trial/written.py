@@ -17,7 +17,7 @@ from crashlab.disk.contract import DiskContract
 from crashlab.history import History
 from crashlab.model import Injection, Observation, Verdict
 from crashlab.profile import Profile
-from crashlab.trial.judged import judge_trial
+from crashlab.trial.judged import judge_trial, ledger_of
 
 
 def trial_record(
@@ -87,8 +87,9 @@ def write_trial(
         EvidenceError: the folder cannot be written.
     """
     evidence.save_text(folder, evidence.SERVER_LOG, server_log)
+    digests = {evidence.OBSERVATION: evidence.save(folder, evidence.OBSERVATION, observation)}
     if state is not None:
-        evidence.save(folder, evidence.STATE, state)
-    evidence.save(folder, evidence.OBSERVATION, observation)
-    evidence.save(folder, evidence.TRIAL, record)
+        digests[evidence.STATE] = evidence.save(folder, evidence.STATE, state)
+    digests[evidence.LEDGER] = evidence.digest_of(ledger_of(folder, record))
+    evidence.save(folder, evidence.TRIAL, msgspec.structs.replace(record, digests=digests))
     return judge_trial(folder, history=history)
