@@ -14,6 +14,7 @@ import msgspec
 
 KEY = "digest"
 _PREFIX = "sha256:"
+_READ_BYTES = 1 << 20
 _WORD_BYTES = len(_PREFIX) + 64
 PROBLEMS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What damaged JSON raises, `check` included; the last of it from thousands of brackets."""
@@ -48,7 +49,10 @@ def check(data: bytes) -> str | None:
 
 def digest_of(file: BinaryIO) -> str:
     """Return the digest of a file that is no JSON table."""
-    return _PREFIX + hashlib.file_digest(file, "sha256").hexdigest()
+    found = hashlib.sha256()
+    while block := file.read(_READ_BYTES):
+        found.update(block)
+    return _PREFIX + found.hexdigest()
 
 
 def _digest(table: dict[str, Any]) -> str:

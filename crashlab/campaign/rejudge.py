@@ -59,7 +59,6 @@ class _Judge:
                 self._warn(_not_kept(self._path, why))
         return result_of(trial, verdict=verdict)
 
-
     def _place_of(self, trial: Path) -> Path:
         if self._out is None:
             return trial

@@ -210,7 +210,7 @@ def opened_to_read(folder: Path, *, warn: Warn = insist) -> Store:
     return store
 
 
-_DAMAGE = (sqlite3.Error, UnicodeDecodeError, OverflowError, TypeError, ValueError)
+_DAMAGE = (sqlite3.Error, MemoryError, UnicodeDecodeError, OverflowError, TypeError, ValueError)
 """What a damaged database raises: itself, or from what stands in it."""
 
 
