@@ -185,6 +185,14 @@ def digest_of(path: Path) -> str:
         raise EvidenceError(f'could not read evidence "{path}": {error.strerror}') from error
 
 
+def is_same(path: Path, digest: str) -> bool:
+    """Say whether a file has the digest that `digest_of` gave; its size is looked at first. Raises as that."""
+    size = digest.rpartition(" ")[2]
+    if files.is_file(path) and str(path.stat().st_size) != size:
+        return False
+    return digest_of(path) == digest
+
+
 @functools.lru_cache(maxsize=64)
 def _digest_of(path: Path, _inode: int, _size: int, _mtime_ns: int) -> str:
     """Read a file once and not for each state of a recording, as long as nobody has written to it."""

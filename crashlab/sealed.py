@@ -48,11 +48,11 @@ def check(data: bytes) -> str | None:
 
 
 def digest_of(file: BinaryIO) -> str:
-    """Return the digest of a file that is no JSON table."""
+    """Return the digest of a file that is no JSON table; it ends with the file's size."""
     found = hashlib.sha256()
     while block := file.read(_READ_BYTES):
         found.update(block)
-    return _PREFIX + found.hexdigest()
+    return f"{_PREFIX}{found.hexdigest()} {file.tell()}"
 
 
 def _digest(table: dict[str, Any]) -> str:

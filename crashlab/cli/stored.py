@@ -11,6 +11,7 @@ from crashlab.cli.options import (
     out_option,
     report_options,
     server_options,
+    trust_option,
 )
 from crashlab.cli.out_folder import BASE, claimed
 from crashlab.cli.reports import Reports, show_warning
@@ -65,14 +66,18 @@ def judge(folder: Path, telling: Telling, out: Path | None) -> int:
 @report_options
 @out_option
 @keep_option
+@trust_option
 def replay(
     trial: str,
     choice: ServerChoice,
     telling: Telling,
     out: Path | None,
     keep: "Keep",
+    trust: bool,
 ) -> int:
     """Run one stored trial again: same profile, seed and kind of server.
+
+    The server is the one asked for, else one of this machine's own of the same version.
 
     DIR-or-ID is a trial's folder, or PROFILE:TRIAL of the latest run, such as async-commit:3.
     """
@@ -84,7 +89,7 @@ def replay(
     reports = Reports(telling)
     with claimed(out) as folder, signals_interrupt():
         sweep()
-        result = campaign.replay(stored, out=folder, server=choice, keep=keep)
+        result = campaign.replay(stored, out=folder, server=choice, keep=keep, trust=trust)
         return reports.finish(RunResult(profiles=[result]), folder)
 
 

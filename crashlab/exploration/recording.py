@@ -95,7 +95,7 @@ def load(folder: Path) -> Recording:
             detail="Its files are not those that were copied before the recorded start.",
         )
     for name, digest in record.digests.items():
-        if evidence.digest_of(folder / name) != digest:
+        if not evidence.is_same(folder / name, digest):
             raise RecordingError(f'the recording "{folder}" is damaged: "{name}" is not what was recorded')
     return Recording(folder, record, image)
 

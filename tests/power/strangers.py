@@ -35,7 +35,6 @@ from crashlab.cli import invoke
 from crashlab.disk.model import CrashState
 from crashlab.exploration.recording import BASE, LOG, RECORDING, RecordingRecord, digests_of
 from crashlab.profile import find_profile, load_profile
-from crashlab.recording.base import load as load_base
 from crashlab.results import trial_name
 from crashlab.server import ServerChoice
 from crashlab.trial.written import write_trial
@@ -69,18 +68,15 @@ class Scene:
         (first,) = _trials(self.live)
         shutil.copytree(first, first.with_name(trial_name(1)))
         for number, trial in enumerate(_trials(self.live)):
-            record = msgspec.structs.replace(evidence.load_trial(trial), trial=number, injections=[])
             if number:
                 shorten(trial / evidence.LEDGER)
-            _seal(trial, evidence.load_trial(trial) if not number else record)
+            _seal(trial, msgspec.structs.replace(evidence.load_trial(trial), trial=number))
         _save_run(self.live)
         for trial in _trials(self.recorded):
             _seal(trial, evidence.load_trial(trial), evidence.load(trial / evidence.STATE, CrashState))
         (self.recording,) = (file.parent for file in self.recorded.rglob(RECORDING))
-        record = evidence.load(self.recording / RECORDING, RecordingRecord)
-        evidence.save(
-            self.recording, RECORDING, msgspec.structs.replace(record, digests=digests_of(self.recording))
-        )
+        recorded = evidence.load(self.recording / RECORDING, RecordingRecord)
+        evidence.save(self.recording, RECORDING, msgspec.structs.replace(recorded, digests=digests_of(self.recording)))
         manifest = self.recording / BASE / "base.json"
         manifest.write_bytes(sealed.sealed(msgspec.json.decode(manifest.read_bytes()))[0])
         self.profile = home / "profile.toml"
@@ -101,9 +97,7 @@ class Scene:
             "verdict": Target(live[0] / evidence.VERDICT, live[1] / evidence.VERDICT, judge_live, derived=True),
             "state": Target(recorded[0] / evidence.STATE, recorded[1] / evidence.STATE, judge_recorded),
             "recorded trial": Target(recorded[0] / evidence.TRIAL, recorded[1] / evidence.TRIAL, judge_recorded),
-            "recorded ledger": Target(
-                self.recording / evidence.LEDGER, live[1] / evidence.LEDGER, judge_recorded
-            ),
+            "recorded ledger": Target(self.recording / evidence.LEDGER, live[1] / evidence.LEDGER, judge_recorded),
             "recording": Target(self.recording / RECORDING, recorded[0] / evidence.TRIAL, show),
             "io.log": Target(self.recording / LOG, base / "global" / "pg_control", show),
             "base": Target(self.recording / BASE / "base.json", recorded[0] / evidence.STATE, show),
