@@ -43,7 +43,7 @@ from crashlab.server.kinds import DEFAULT_IMAGE
 from crashlab.trial.clock import Clock
 from crashlab.trial.judged import result_of
 from crashlab.trial.limit import TrialLimit
-from crashlab.trial.setup import reading_of
+from crashlab.trial.setup import connect_plain, reading_of
 from crashlab.trial.written import trial_record, write_trial
 
 
@@ -187,7 +187,11 @@ class Explorer:
             known = worker.unchanged() if comparable else frozenset()
             with clock.phase("observe"):
                 return observe(
-                    lambda name: worker.server.connect(autocommit=True, dbname=name), reading, recovery, unchanged=known
+                    lambda name: worker.server.connect(autocommit=True, dbname=name),
+                    reading,
+                    recovery,
+                    unchanged=known,
+                    connect_plain=connect_plain(self.profile, worker.server),
                 )
         finally:
             worker.kill()

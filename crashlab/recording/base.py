@@ -5,6 +5,7 @@ every file in them by number and path. All of it counts as durable, so take it f
 Symbolic links keep their content: a tablespace's link still leads to the live directory.
 """
 
+import errno
 import hashlib
 import os
 import shutil
@@ -104,6 +105,8 @@ def digest(base: BaseImage) -> str:
         if entry.kind == "file":
             try:
                 with os.fdopen(open_file(base, entry.path), "rb", 0) as file:
+                    if os.fstat(file.fileno()).st_size != entry.size:
+                        raise OSError(errno.EIO, "its size is another one", entry.path)
                     while block := file.read(_READ_BYTES):
                         found.update(block)
             except OSError as error:
