@@ -52,17 +52,27 @@ class ProfileFacts:
         Args:
             name: where the table has none.
         """
-        expect = resolved.get("expect") or {}
+        expect = resolved.get("expect")
+        expect = expect if isinstance(expect, dict) else {}
         return cls(
-            name=resolved.get("name") or name or "",
-            description=resolved.get("description") or "",
+            name=_text(resolved.get("name")) or name or "",
+            description=_text(resolved.get("description")),
             expect=Expected(
-                outcomes=expect.get("outcomes") or ["intact"],
-                promise=expect.get("promise") or ["kept"],
-                note=expect.get("note") or "",
+                outcomes=_texts(expect.get("outcomes")) or ["intact"],
+                promise=_texts(expect.get("promise")) or ["kept"],
+                note=_text(expect.get("note")),
             ),
             resolved=resolved,
         )
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _texts(value: Any) -> list[str]:
+    """Return what of a list is text: what evidence holds of a profile was never held against a schema."""
+    return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []
 
 
 class CrashPoint(msgspec.Struct, frozen=True):

@@ -51,8 +51,7 @@ def recording_of(folder: Path, record: evidence.TrialRecord) -> Path:
     for part in target.relative_to(common).parts:
         place = place / part
         if not files.is_folder(place):
-            problem = "it is a symbolic link, and none is followed" if place.is_symlink() else "there is no such folder"
-            raise EvidenceError(f'could not read the recording "{target}": "{place}": {problem}')
+            raise EvidenceError(f'could not read the recording "{target}": "{place}" is no folder, or a link to one')
     return target
 
 

@@ -4,9 +4,6 @@
 
 Every kind of damage is done to every kind of file, at places that a seed chooses, and the command that reads the file
 is run in this process, against the clock. `tests/power/test_strangers.py` does it in one round.
-
-`exposed` is about what may be read as such: the same without digests, as an older release or a forger writes it. There
-a changed value is a valid other one, so a verdict is no mistake; a traceback or a hang is.
 """
 
 import argparse

@@ -1,10 +1,13 @@
-"""Is a stranger's folder harmless: neither believed when damaged, nor a way out of itself? See `strangers`; no server."""
+"""Is a stranger's folder harmless: neither believed when damaged, nor a way out of itself? See `strangers`."""
 
+import copy
 import json
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -16,6 +19,7 @@ from crashlab.files import open_below
 from crashlab.recording import base, iolog
 from tests.power.strangers import DAMAGES, Scene, ask, fuzz
 
+VALUES_TRIED = 40
 KINDS = [
     *("ledger", "observation", "trial", "verdict", "state", "recorded trial", "recorded ledger"),
     *("recording", "io.log", "base", "file of the base", "index", "profile"),
@@ -120,7 +124,9 @@ def test_judge_writes_to_another_folder_if_asked(scene, tmp_path):
         assert evidence.load_verdict(again) == evidence.load_verdict(stored)
 
 
-@pytest.mark.parametrize("path", ["pgdata/../../../escaped", "/escaped", "pgdata//x", "pgdata/link/x", "nowhere/x", "."])
+@pytest.mark.parametrize(
+    "path", ["pgdata/../../../escaped", "/escaped", "pgdata//x", "pgdata/link/x", "nowhere/x", "."]
+)
 def test_a_base_image_names_nothing_outside_of_itself(path, scene, tmp_path):
     """A crash state is written where its recording says: only below its own folder, and through no link of its own."""
     folder = scene.recording / BASE
@@ -153,7 +159,7 @@ def test_a_file_below_is_reached_through_no_link(tmp_path):
     (inside / "real" / "name").symlink_to(outside / "file")
     os.close(open_below(inside, "real/file"))
     for path in ("folder/file", "real/name", "real/../real/file", "/etc/passwd", "real"):
-        with pytest.raises(OSError):
+        with pytest.raises(OSError, match=r"link|folder|leads out|directory"):
             open_below(inside, path)
 
 
@@ -161,3 +167,48 @@ def test_an_io_log_is_its_owners_alone(tmp_path: Path) -> None:
     """Whoever could write to it could make up a recording."""
     iolog.create(tmp_path / "io.log")
     assert (tmp_path / "io.log").stat().st_mode & 0o777 == 0o600
+
+
+VALUES: list[Any] = [
+    *(None, True, -1, 0, 10**18, 10**40, 1e308),
+    *("", "x" * 10_000, "0/FFFFFFFF", "../../..", "a\0b"),
+    *([], [[]], {}, {"a": {}}),
+]
+"""What a forger may write, or an older release: there is no digest that tells."""
+
+
+def places_in(table: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield the place of each value in a JSON table."""
+    items = table.items() if isinstance(table, dict) else enumerate(table) if isinstance(table, list) else ()
+    for key, value in items:
+        yield (*path, key)
+        yield from places_in(value, (*path, key))
+
+
+@pytest.mark.parametrize("name", ["observation", "trial", "state", "recorded trial", "recording", "base", "verdict"])
+def test_a_valid_file_of_any_content_leads_to_no_traceback(name, scene):
+    """A verdict is no mistake there, and neither is an error: what was changed may be another valid value."""
+    target, rng = scene.targets()[name], Random(f"values {name}")
+    trial = target.path.parent / evidence.TRIAL
+    kept = {path: path.read_bytes() for path in {trial, target.path} if path.is_file()}
+    try:
+        for path, content in kept.items():
+            table = json.loads(content)
+            del table["digest"]
+            table.pop("digests", None)
+            path.write_text(json.dumps(table))
+        whole = json.loads(target.path.read_bytes())
+        places = list(places_in(whole))
+        for _ in range(VALUES_TRIED):
+            table = copy.deepcopy(whole)
+            *way, last = rng.choice(places) if rng.random() < 0.5 else rng.choice(places[:400])
+            inner = table
+            for key in way:
+                inner = inner[key]
+            inner[last] = rng.choice(VALUES)
+            target.path.write_text(json.dumps(table))
+            answer = ask(target.command)
+            assert answer.clean, ([*way, last], inner[last], answer.said)
+    finally:
+        for path, content in kept.items():
+            path.write_bytes(content)
