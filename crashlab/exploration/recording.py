@@ -11,6 +11,7 @@
 
 import os
 import shutil
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import msgspec
 from crashlab import evidence, files
 from crashlab.errors import RecordingError
 from crashlab.model import Broken, Invariant, Survivors
-from crashlab.recording import base
+from crashlab.recording import base, iolog
 from crashlab.recording.base import BaseImage
 from crashlab.workload.relations import Relation
 
@@ -96,6 +97,8 @@ def load(folder: Path) -> Recording:
         )
     for name, digest in record.digests.items():
         if not evidence.is_same(folder / name, digest):
+            if name == LOG:
+                deque(iolog.records(log), maxlen=0)  # says where, if its own checksums tell
             raise RecordingError(f'the recording "{folder}" is damaged: "{name}" is not what was recorded')
     return Recording(folder, record, image)
 

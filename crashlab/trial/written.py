@@ -11,6 +11,8 @@ Choices:
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 import crashlab
 from crashlab import evidence
 from crashlab.disk.contract import DiskContract
