@@ -23,6 +23,7 @@ PROBLEMS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 def sealed(value: Any) -> tuple[bytes, str]:
     """Return a record as JSON that holds its digest, and that digest."""
     table = msgspec.json.decode(msgspec.json.encode(value))
+    table.pop(KEY, None)
     digest = _digest(table)
     table[KEY] = digest
     return msgspec.json.format(msgspec.json.encode(table), indent=1) + b"\n", digest

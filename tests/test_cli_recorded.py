@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from crashlab import evidence
+from crashlab import evidence, sealed
 from crashlab.cli import invoke
 from crashlab.disk.model import CrashState
 
@@ -221,7 +221,7 @@ def test_a_recording_that_fails_its_self_check_gives_no_verdict(copied, capfd):
     """It is explored, and every trial is inconclusive."""
     record = msgspec.json.decode((copied / "recording.json").read_bytes())
     record["differences"] = ["pgdata/base/5/1259: the bytes differ at offset 0"]
-    (copied / "recording.json").write_bytes(msgspec.json.encode(record))
+    (copied / "recording.json").write_bytes(sealed.sealed(record)[0])
     code, report = explored(capfd, str(copied), "--trials", "1", "--disk", "process")
     assert code == 3
     assert [trial["outcome"] for trial in report["trials"]] == ["inconclusive"]
