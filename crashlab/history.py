@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from crashlab import files
 from crashlab.errors import LedgerError
 from crashlab.ledger import (
     SCHEMA,
@@ -201,7 +202,7 @@ def read_ledger(path: Path, *, until_io: int | None = None) -> History:
     collecting = gc.isenabled()
     gc.disable()  # millions of new records and no cycle among them: the collector would only walk them again and again
     try:
-        with path.open("rb") as file:
+        with files.opened(path) as file:
             blocks = read_blocks(path, file)
             return _fold(path, blocks if until_io is None else _cut(blocks, until_io))
     except OSError as error:

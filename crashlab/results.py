@@ -53,17 +53,27 @@ class ProfileFacts:
         Args:
             name: where the table has none.
         """
-        expect = resolved.get("expect") or {}
+        expect = resolved.get("expect")
+        expect = expect if isinstance(expect, dict) else {}
         return cls(
-            name=resolved.get("name") or name or "",
-            description=resolved.get("description") or "",
+            name=_text(resolved.get("name")) or name or "",
+            description=_text(resolved.get("description")),
             expect=Expected(
-                outcomes=expect.get("outcomes") or ["intact"],
-                promise=expect.get("promise") or ["kept"],
-                note=expect.get("note") or "",
+                outcomes=_texts(expect.get("outcomes")) or ["intact"],
+                promise=_texts(expect.get("promise")) or ["kept"],
+                note=_text(expect.get("note")),
             ),
             resolved=resolved,
         )
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _texts(value: Any) -> list[str]:
+    """Return what of a list is text: what evidence holds of a profile was never held against a schema."""
+    return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []
 
 
 class CrashPoint(msgspec.Struct, frozen=True):
@@ -170,6 +180,8 @@ _TRIAL_NAME = re.compile(r"(trial-)(\d+)")
 def make_trial_folder(out: Path, trial: int) -> Path:
     """Make the folder that takes a trial's evidence. Raises EvidenceError: it exists, or cannot be made."""
     folder = out / trial_name(trial)
+    if out.is_symlink():
+        raise EvidenceError(f'cannot write evidence to "{out}": it is a symbolic link, and none is followed')
     try:
         folder.mkdir(parents=True)
     except FileExistsError as error:

@@ -96,7 +96,14 @@ class Runner:
                 profile = inner_profile(profile)
             opened = recording.load(self._local(task.recording))
             plan = job.plan
-            explorer = Explorer(opened, profile, run_seed=plan.run_seed, timeout_s=plan.timeout_s).__enter__()
+            explorer = Explorer(
+                opened,
+                profile,
+                server=plan.server,
+                run_seed=plan.run_seed,
+                timeout_s=plan.timeout_s,
+                keep=plan.keep,
+            ).__enter__()
         self._explorers[key] = explorer  # the last one is the one used last
         return explorer
 

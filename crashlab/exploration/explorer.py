@@ -20,7 +20,7 @@ from crashlab.disk.contract import DiskContract, disk_contract
 from crashlab.disk.model import CrashState, DiskModel
 from crashlab.disk.states import losses, nothing_extra
 from crashlab.disk.tornpages import torn_pages
-from crashlab.errors import RecordingError
+from crashlab.errors import RecordingError, UsageProblem
 from crashlab.exploration.addresses import Address, PointStates
 from crashlab.exploration.conditions import Conditions, conditions_of
 from crashlab.exploration.record import refuse_full_disk
@@ -35,13 +35,16 @@ from crashlab.profile import PowerLoss, Profile
 from crashlab.recovery import observe, recover
 from crashlab.recovery.restart import copy_settings
 from crashlab.recovery.wal import directory, stopped_cleanly
-from crashlab.results import TrialResult
-from crashlab.server import ServerSpec, owned
+from crashlab.results import Keep, TrialResult
+from crashlab.server import SERVER_KINDS, ServerChoice, ServerSpec, owned
+from crashlab.server.base import Version
 from crashlab.server.builds import find_build
+from crashlab.server.choose import choice_again
+from crashlab.server.kinds import DEFAULT_IMAGE
 from crashlab.trial.clock import Clock
 from crashlab.trial.judged import result_of
 from crashlab.trial.limit import TrialLimit
-from crashlab.trial.setup import reading_of
+from crashlab.trial.setup import connect_plain, reading_of
 from crashlab.trial.written import trial_record, write_trial
 
 
@@ -53,22 +56,28 @@ class Explorer:
         recording: Recording,
         profile: Profile,
         *,
+        server: ServerChoice | None = None,
         run_seed: int | None = None,
         contract: DiskContract | None = None,
         timeout_s: float | None = None,
+        keep: Keep = "none",
     ) -> None:
         """Prepare a worker's directory and server.
 
         Args:
             profile: its table power_loss says how the recording is cut off.
+            server: which one recovers; None: one of this machine's own that is like the recorded one.
+            keep: which states' data directories stay, as they are after recovery.
             run_seed: the one that the states are drawn with; None: that of the recording's own run.
             contract: the disk, as evidence has it; None: as profile and seed say.
             timeout_s: for the recovery and the reading of one state.
 
         Raises:
             RecordingError: the recording is damaged.
+            ServerError: this machine has no such server.
         """
         self.recording = recording
+        self._keep = keep
         self.profile = profile
         self.run_seed = recording.record.run_seed if run_seed is None else run_seed
         self._timeout_s = timeout_s
@@ -82,7 +91,7 @@ class Explorer:
         self._ledger = LedgerCursor(recording.ledger)
         self._states: PointStates | None = None
         try:
-            self._worker = _worker_for(recording, self.walk)
+            self._worker = _worker_for(recording, self.walk, server or ServerChoice())
         except BaseException:
             self.walk.close()
             raise
@@ -133,6 +142,8 @@ class Explorer:
         log = self._worker.server.log_since(self._log_position)
         place = self._worker.images.data_directory
         verdict = write_trial(folder, record, observation, server_log=log, place=place, state=state, history=history)
+        if self._keep == "all":  # a replay makes any other state again
+            self._worker.keep_data(folder / evidence.DATA)
         return result_of(folder, verdict=verdict)
 
     def _look_in_time(self, history: History, clock: Clock) -> tuple[Observation, str | None]:
@@ -178,7 +189,11 @@ class Explorer:
             known = worker.unchanged() if comparable else frozenset()
             with clock.phase("observe"):
                 return observe(
-                    lambda name: worker.server.connect(autocommit=True, dbname=name), reading, recovery, unchanged=known
+                    lambda name: worker.server.connect(autocommit=True, dbname=name),
+                    reading,
+                    recovery,
+                    unchanged=known,
+                    connect_plain=connect_plain(self.profile, worker.server),
                 )
         finally:
             worker.kill()
@@ -283,18 +298,26 @@ class Explorer:
         self.dispose()
 
 
-def _worker_for(recording: Recording, walk: Walk) -> Worker:
+def _worker_for(recording: Recording, walk: Walk, wanted: ServerChoice) -> Worker:
     """Make a folder for the states, and a server of the kind that was recorded."""
     facts = recording.record.server
     settings = dict(facts.requested)
+    choice = choice_again(wanted, facts.kind, facts.source, Version.parse(facts.version))
+    if choice.kind != facts.kind:
+        raise UsageProblem(
+            f'cannot recover the recording "{recording.folder}" with a {choice.kind} server',
+            detail=f"A {facts.kind} server was recorded, and its files are for such a one.",
+        )
     folder = owned.make_folder(prefix="crashlab-states-")
     folder.chmod(0o755)
     if facts.kind == "container":
-        spec = ServerSpec(kind="container", image=facts.source, settings=settings)
+        image = choice.image or DEFAULT_IMAGE
+        spec = ServerSpec(kind="container", image=image, settings=settings)
         roots = [PurePath(root) for root in recording.record.roots]
         return Worker.container(recording.base, walk.log, folder, spec, roots)
-    build = find_build(Path(facts.source))
-    assert build is not None
+    build = find_build(choice.pg_bindir)
+    if build is None:
+        raise SERVER_KINDS[facts.kind].missing()
     return Worker.local(recording.base, walk.log, folder, build, ServerSpec(kind="local", settings=settings))
 
 

@@ -13,6 +13,7 @@ from bisect import bisect_left
 from itertools import accumulate
 from pathlib import Path
 
+from crashlab import files
 from crashlab.errors import LedgerError
 from crashlab.ledger import Begin, Event, Header
 from crashlab.ledgerfile import read_blocks
@@ -24,7 +25,7 @@ class LogClock:
     def __init__(self, ledger: Path) -> None:
         """Read the ledger. Raises LedgerError: it cannot be read."""
         try:
-            with ledger.open("rb") as file:
+            with files.opened(ledger) as file:
                 events = [event for block in read_blocks(ledger, file) for event in block if isinstance(event, Event)]
         except OSError as error:
             raise LedgerError(f'could not read ledger "{ledger}": {error}') from error

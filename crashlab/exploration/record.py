@@ -15,7 +15,7 @@ from pathlib import Path
 import crashlab
 from crashlab import evidence
 from crashlab.errors import NoRoom, RecordingError
-from crashlab.exploration.recording import BASE, LOG, RECORDING, Recording, RecordingRecord
+from crashlab.exploration.recording import BASE, LOG, RECORDING, Recording, RecordingRecord, digests_of
 from crashlab.ledger import LedgerWriter
 from crashlab.profile import PowerLoss, Profile
 from crashlab.recording import base, iolog
@@ -99,6 +99,7 @@ def make(plan: TrialPlan, folder: Path, *, number: int = 0) -> Recording:
         first_bytes=first_bytes,
         end_bytes=end_bytes,
         roots=[str(server.seen(root)) for root in image.roots],
+        digests=digests_of(folder),
         base_digest=base.digest(image),
         differences=[str(difference) for difference in differences[:DIFFERENCES_MAX]],
         workload_errors=list(workload.errors),

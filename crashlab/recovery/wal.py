@@ -16,6 +16,7 @@ from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
 
+from crashlab import files
 from crashlab.model import WalFacts, WalRecord
 from crashlab.recovery.walpages import Cluster, Place, read_page, valid_header, why_it_ends
 
@@ -47,7 +48,7 @@ def directory(data_directory: Path) -> ReadPart:
 
     def read(path: str, offset: int, length: int) -> bytes:
         try:
-            with (data_directory / path).open("rb", buffering=0) as file:
+            with files.opened(data_directory / path, buffering=0) as file:
                 return os.pread(file.fileno(), length, offset)
         except OSError:
             return b""

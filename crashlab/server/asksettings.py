@@ -7,8 +7,8 @@ import functools
 import subprocess
 
 from crashlab.server.builds import Build
-from crashlab.server.privileges import server_user
-from crashlab.server.template import find_template, server_environment
+from crashlab.server.privileges import server_environment, server_user
+from crashlab.server.template import find_template
 
 TIMEOUT_S = 20.0
 

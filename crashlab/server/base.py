@@ -41,6 +41,7 @@ CLIENT_DEFAULTS = {
     "client_encoding": "UTF8",
     "connect_timeout": "10",
     "gssencmode": "disable",
+    "hostaddr": "",  # PGHOSTADDR would lead a session to another server
     "options": "",
     "sslmode": "disable",
     "target_session_attrs": "any",

@@ -8,6 +8,7 @@ Source of the traps: environment.md "Processes".
 
 import contextlib
 import ctypes
+import errno
 import os
 import shutil
 import signal as signals
@@ -21,11 +22,11 @@ from crashlab.errors import ServerError, ServerTimeout
 from crashlab.server import owned, processes, registry, sharedmemory
 from crashlab.server.base import STOP_SIGNALS, Process, Server, ServerSpec, StopMode, Version, describe_exit
 from crashlab.server.builds import Build
-from crashlab.server.privileges import server_user
+from crashlab.server.privileges import server_environment, server_user
 from crashlab.server.roles import POSTMASTER, role_of
 from crashlab.server.settings import collects_log
 from crashlab.server.spares import SpareDirectories
-from crashlab.server.template import copy_template, find_template, refuse, server_environment
+from crashlab.server.template import copy_template, find_template, refuse
 
 PORT = "5432"  # part of the socket's name only
 SOCKET_ROOT = Path("/tmp")  # a socket's path must stay below 108 bytes, which TMPDIR may not
@@ -326,8 +327,14 @@ def _reserve(log: Path, size_bytes: int) -> None:
 def _keep(data_directory: Path, target: Path) -> None:
     try:
         if target.exists():
-            raise FileExistsError(17, "it exists already")
+            raise FileExistsError(errno.EEXIST, "it exists already")
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(data_directory, target)
+        try:
+            data_directory.rename(target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            copy_template(data_directory, target)  # with its owner: no server starts on files of another user
+            shutil.rmtree(data_directory)
     except OSError as error:
         raise ServerError(f'could not keep the data directory as "{target}": {error.strerror}') from error

@@ -29,6 +29,16 @@ MANAGED_SETTINGS = frozenset(
 )
 """crashlab decides these, no profile can: a server must be reachable, alone, and its own."""
 
+PROGRAM_SETTINGS = frozenset(
+    {
+        *("archive_command", "archive_library", "archive_cleanup_command", "recovery_end_command", "restore_command"),
+        *("shared_preload_libraries", "session_preload_libraries", "local_preload_libraries"),
+        *("dynamic_library_path", "extension_control_path", "jit_provider", "oauth_validator_libraries"),
+        "ssl_passphrase_command",
+    }
+)
+"""The server runs a command, or loads a library, because one of these names it."""
+
 ALWAYS = (
     "archive_mode",
     "autovacuum",

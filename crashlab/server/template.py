@@ -5,7 +5,6 @@ initdb runs once per (server binary, options, user) into the cache; each server 
 
 import hashlib
 import json
-import os
 import subprocess
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from crashlab.errors import ServerError, UsageProblem
 from crashlab.server import owned
 from crashlab.server.builds import Build
 from crashlab.server.locks import locked
-from crashlab.server.privileges import ServerUser, cache_root, make_searchable
+from crashlab.server.privileges import ServerUser, cache_root, make_searchable, server_environment
 
 INITDB_TIMEOUT_S = 120.0
 BASE_OPTIONS = ("--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync")
@@ -53,12 +52,6 @@ def refuse(options: tuple[str, ...]) -> None:
         long = option.split("=")[0]
         if long in REFUSED_OPTIONS or (not option.startswith("--") and option[:2] in REFUSED_OPTIONS):
             raise UsageProblem(f'cannot use the initdb option "{option}"', detail="crashlab chooses it itself.")
-
-
-def server_environment() -> dict[str, str]:
-    """Return this process's environment without PG* variables, in the C locale, for programs of a build."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LANG"))}
-    return {**kept, "LC_ALL": "C"}
 
 
 def find_template(build: Build, options: tuple[str, ...], user: ServerUser) -> Path:

@@ -40,7 +40,7 @@ from crashlab.trial.setup import invariants_before, server_facts
 from crashlab.trial.written import trial_record, write_trial
 from crashlab.workload.commit import decide
 from crashlab.workload.invariants import InvariantWatch
-from crashlab.workload.relations import COMMON_SQL, MARKER_TABLE, TEXT_SETTINGS, InvariantQuery
+from crashlab.workload.relations import COMMON_SQL, EXTENSIONS_SQL, MARKER_TABLE, TEXT_SETTINGS, InvariantQuery
 from crashlab.workload.session import WAL_POSITIONS
 from crashlab.workload.tables import OPENING as CHANGES_OPENING
 from crashlab.workload.tables import FoundBeside, Naming, Table, Tables
@@ -76,7 +76,7 @@ class ApplicationTrial:
         self._asynchronous = False  # a commit was
         self._facts = server_facts(server)
         with contextlib.closing(server.connect(autocommit=True)) as connection:
-            connection.execute(COMMON_SQL)
+            connection.execute(EXTENSIONS_SQL + COMMON_SQL)
             self.outsiders = Outsiders(connection)
         self.ledger = LedgerWriter(folder / evidence.LEDGER, seed=seed)
         self._lock = threading.Lock()

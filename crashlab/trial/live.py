@@ -31,6 +31,7 @@ from crashlab.trial.judged import result_of
 from crashlab.trial.limit import TrialLimit
 from crashlab.trial.setup import (
     TrialPlan,
+    connect_plain,
     invariants_before,
     make_workload,
     reading_of,
@@ -118,6 +119,7 @@ class _Live:
                 self._connect_to,
                 reading_of(self.plan.profile, history, workload.tables),
                 recovery,
+                connect_plain=connect_plain(self.plan.profile, self.server),
             )
         with self._phase("checksums", limit):
             observation = add_checksums(self.server, observation)

@@ -17,13 +17,14 @@ from crashlab.profile import Profile
 from crashlab.recovery import Reading
 from crashlab.results import Keep
 from crashlab.seeds import stream
-from crashlab.server import Server, ServerChoice, ServerSpec
+from crashlab.server import Restartable, Server, ServerChoice, ServerSpec
 from crashlab.server.choose import options_of
 from crashlab.server.kinds import AUTO
-from crashlab.workload.companion import Companion, Invariants, Repeated
+from crashlab.workload.companion import Companion, Connect, Invariants, Repeated
 from crashlab.workload.databases import Databases
 from crashlab.workload.kinds.sql import Application, Variable
 from crashlab.workload.relations import NO_ROWS, InvariantQuery, Relation
+from crashlab.workload.roles import ROLE
 from crashlab.workload.run import Workload, invariants_of, make_kinds, relations_of
 from crashlab.workload.session import Mix
 
@@ -107,7 +108,15 @@ def make_workload(profile: Profile, server: Server, ledger: LedgerWriter, seed: 
         ),
         seed=seed,
         companions=list(_companions(profile, server, seed)),
+        connect_plain=connect_plain(profile, server),
     )
+
+
+def connect_plain(profile: Profile, server: Restartable) -> Connect | None:
+    """Return what opens a session for the profile's own SQL, of a role that is no superuser; None: a superuser's."""
+    if profile.superuser or not (profile.invariants or profile.workload.sql):
+        return None
+    return lambda: server.connect(autocommit=True, user=ROLE)
 
 
 def _companions(profile: Profile, server: Server, seed: int) -> Iterator[Companion]:

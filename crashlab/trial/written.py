@@ -20,7 +20,7 @@ from crashlab.history import History
 from crashlab.model import Injection, Observation, Verdict
 from crashlab.profile import Profile
 from crashlab.recovery.fulldisk import full_disk
-from crashlab.trial.judged import judge_trial
+from crashlab.trial.judged import judge_trial, ledger_of
 
 
 def trial_record(
@@ -92,9 +92,11 @@ def write_trial(
         EvidenceError: the folder cannot be written.
     """
     evidence.save_text(folder, evidence.SERVER_LOG, server_log)
-    if state is not None:
-        evidence.save(folder, evidence.STATE, state)
     disk_full = full_disk(server_log, record.workload_errors, place)
-    evidence.save(folder, evidence.OBSERVATION, msgspec.structs.replace(observation, disk_full=disk_full))
-    evidence.save(folder, evidence.TRIAL, record)
+    observation = msgspec.structs.replace(observation, disk_full=disk_full)
+    digests = {evidence.OBSERVATION: evidence.save(folder, evidence.OBSERVATION, observation)}
+    if state is not None:
+        digests[evidence.STATE] = evidence.save(folder, evidence.STATE, state)
+    digests[evidence.LEDGER] = evidence.digest_of(ledger_of(folder, record))
+    evidence.save(folder, evidence.TRIAL, msgspec.structs.replace(record, digests=digests))
     return judge_trial(folder, history=history)

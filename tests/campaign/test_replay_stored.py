@@ -7,6 +7,7 @@ draws are others: a replay takes state.json as it is.
 """
 
 import json
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -81,3 +82,52 @@ def test_the_recording_can_be_explored_with_todays_states(stored, tmp_path, monk
     report = json.loads(capfd.readouterr().out)
     assert {trial["promise"] for trial in report["trials"]} == {"void"}
     assert len(report["trials"]) == 3
+
+
+def impostor(home: Path) -> tuple[Path, Path]:
+    """A folder with a program in place of a server, and what it leaves behind where it is run."""
+    home.chmod(0o755)
+    mark = home / "was-run" / "mark"
+    mark.parent.mkdir()
+    mark.parent.chmod(0o777)
+    bindir = home / "build" / "bin"
+    for folder in (bindir, home / "build" / "lib", home / "build" / "share"):
+        folder.mkdir(parents=True)
+    for name in ("postgres", "initdb"):
+        program = bindir / name
+        program.write_text(f"#!/bin/sh\ntouch {mark}\necho 'postgres (PostgreSQL) 18.6'\nexit 1\n")
+        program.chmod(0o755)
+    return bindir, mark
+
+
+@pytest.mark.parametrize("command", ["replay", "explore"])
+def test_a_program_that_evidence_names_is_run_only_if_it_is_trusted(command, stored, home, tmp_path, monkeypatch):
+    """Without a word from the user the server is one of this machine's own; the trusted one is the guilty twin."""
+    monkeypatch.chdir(tmp_path)
+    bindir, mark = impostor(home)
+    run = tmp_path / "run"
+    shutil.copytree(stored, run, symlinks=True)
+    for name in (RECORDING, evidence.TRIAL):
+        for file in run.rglob(name):
+            record = msgspec.json.decode(file.read_bytes())
+            record["server"]["source"] = str(bindir)
+            file.write_bytes(msgspec.json.encode(record))
+    (recording,) = (file.parent for file in run.rglob(RECORDING))
+    what = [str(trials(run)[0])] if command == "replay" else [str(recording), "--trials", "1", "-j", "1"]
+    assert invoke([command, *what, "--out", "own"]) == 0
+    assert not mark.exists()
+    assert invoke([command, *what, "--out", "trusted", "--trust"]) == 4
+    assert mark.exists()
+
+
+def test_a_server_of_another_version_is_an_error_that_names_both(stored, tmp_path, monkeypatch, capfd):
+    """Not the server's own complaint about its files."""
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "run"
+    shutil.copytree(stored, run, symlinks=True)
+    (file,) = run.rglob(RECORDING)
+    record = msgspec.json.decode(file.read_bytes())
+    record["server"]["version"] = "9.6"
+    file.write_bytes(msgspec.json.encode(record))
+    assert invoke(["explore", str(file.parent), "--trials", "1", "-j", "1", "--out", "out"]) == 4
+    assert "could not find a build of PostgreSQL 9 to run this again" in capfd.readouterr().err

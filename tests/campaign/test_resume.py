@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from crashlab import evidence
+from crashlab import evidence, sealed
 from crashlab.campaign.runrecord import CAMPAIGN
 from crashlab.campaign.store import INDEX
 from crashlab.cli import invoke
@@ -139,7 +139,7 @@ def test_what_a_killed_run_left_half_made_is_made_again(tmp_path, home):
 def as_if_it_never_ended(out: Path) -> None:
     """Make a run's record that of one that was killed."""
     record = msgspec.json.decode((out / CAMPAIGN).read_bytes())
-    (out / CAMPAIGN).write_bytes(msgspec.json.encode(record | {"profiles": []}))
+    (out / CAMPAIGN).write_bytes(sealed.sealed(record | {"profiles": []})[0])
 
 
 def test_a_profile_that_was_done_when_the_run_was_killed_is_done(tmp_path, capfd):

@@ -193,9 +193,9 @@ def test_a_replay_runs_the_same_trial_elsewhere(tmp_path: Path) -> None:
         replay(folder, out=tmp_path / "second", server=ServerChoice(), keep="none")
 
 
-def test_a_full_disk_is_a_clear_error_and_leaves_no_server(tmp_path: Path) -> None:
-    """What cannot be written is named, and the server is gone all the same."""
-    (tmp_path / evidence.SERVER_LOG).symlink_to("/dev/full")
-    with pytest.raises(EvidenceError, match=r"could not write evidence .*server.log.*No space left on device"):
+def test_what_cannot_be_written_is_a_clear_error_and_leaves_no_server(tmp_path: Path) -> None:
+    """It is named, and the server is gone all the same; here a folder is in the way."""
+    (tmp_path / evidence.SERVER_LOG).mkdir()
+    with pytest.raises(EvidenceError, match=r"could not write evidence .*server.log.*Is a directory"):
         run_trial(plan_of(request(tmp_path, "kill9-all")), 0, tmp_path)
     assert not registry._alive
