@@ -49,8 +49,8 @@ MEMORY = Path("/dev/shm")
 MEMORY_MIN_BYTES = 4 << 30
 """Two workers had at most 0.8 GB in use at a time, measured over all tests with servers."""
 
-hypothesis.settings.register_profile("crashlab", deadline=None)  # a busy machine is no fault of the code
-hypothesis.settings.load_profile("crashlab")
+hypothesis.settings.register_profile("crashlab-tests", deadline=None)  # a busy machine is no fault of the code
+hypothesis.settings.load_profile("crashlab-tests")
 
 
 def in_memory() -> Path | None:

@@ -44,6 +44,7 @@ ALLOWED: dict[str, set[str]] = {
     "matrix": DATA | {"results"},
     "trial": DATA | {"server", "disk", "workload", "fault", "recovery", "oracle", "results"},
     "exploration": DATA | {"server", "workload", "recording", "disk", "recovery", "results", "trial"},
+    "strategies": DATA | {"server", "workload", "disk", "recovery", "exploration"},
     "campaign": DATA | {"server", "disk", "recording", "oracle", "results", "trial", "exploration"},
     "report": DATA | {"results", "oracle", "matrix"},
     "doctor": DATA | {"server", "recording"},
