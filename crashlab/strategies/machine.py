@@ -30,7 +30,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from hypothesis import HealthCheck, Phase, note, settings
+from hypothesis import HealthCheck, Phase, currently_in_test_context, note, settings
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from crashlab.errors import UsageProblem
@@ -49,6 +49,7 @@ settings.register_profile(
     stateful_step_count=10,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
     phases=[phase for phase in Phase if phase is not Phase.explain],  # which runs many more examples
+    report_multiple_bugs=False,  # a loss that two rules come upon is one, and to shrink each takes its time
     print_blob=True,
 )
 
@@ -74,6 +75,7 @@ class CrashStateMachine(RuleBasedStateMachine):
         self._spare.fresh()
         self._crashes = 0
         self._told: list[object] = []
+        self._told_since = False  # the last check
 
     # For the application and its rules
 
@@ -96,6 +98,7 @@ class CrashStateMachine(RuleBasedStateMachine):
     def told(self, key: object) -> None:
         """Note what the application has told its user; from now on it has to be in the first column of `there`."""
         self._told.append(key)
+        self._told_since = True
 
     def die(self) -> None:
         """Kill every process of the server; `recover` brings it back. For rules about life without it."""
@@ -129,7 +132,8 @@ class CrashStateMachine(RuleBasedStateMachine):
             moment.end()
             if not moment.died:
                 raise
-            note(f"the application, whose commit got no answer, raised {error!r}")
+            if currently_in_test_context():
+                note(f"the application, whose commit got no answer, raised {error!r}")
         except BaseException:
             moment.give_up()
             self._spare.kill()
@@ -148,19 +152,25 @@ class CrashStateMachine(RuleBasedStateMachine):
         self.die()
         self.recover()
 
+    @precondition(lambda self: self._told_since or self._verifies)
     @rule()
     def check(self) -> None:
         """Whatever was told is there."""
         self._look()
 
+    @property
+    def _verifies(self) -> bool:
+        return type(self).verify is not CrashStateMachine.verify
+
     def _look(self) -> None:
+        self._told_since = False
         if self._told:
             self._require_told()
         self.verify()
 
     def _require_told(self) -> None:
         if self.there is None:
-            if type(self).verify is not CrashStateMachine.verify:
+            if self._verifies:
                 return
             raise UsageProblem(
                 "cannot check what was told: nothing says where it has to be",
