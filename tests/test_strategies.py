@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -415,3 +416,43 @@ def test_one_server_serves_all_states(tmp_path):
     assert notes[1].startswith("nothing that was pending survived")
     with pytest.raises(psycopg.OperationalError):
         psycopg.connect(urls.pop())
+
+
+# The README
+
+
+def readme_examples() -> list[str]:
+    """The programs in the section about Hypothesis."""
+    text = (Path(__file__).parent.parent / "README.md").read_text()
+    section = text.split("\n## With Hypothesis\n")[1].split("\n## ")[0]
+    return re.findall(r"^```python\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+
+
+def run_text(source: str) -> dict[str, Any]:
+    """Run a program of the README; return what it defines."""
+    names: dict[str, Any] = {"__name__": "readme"}
+    exec(compile(source, "README.md", "exec"), names)
+    return names
+
+
+@pytest.mark.server
+def test_the_shop_of_the_readme_is_innocent_unless_it_tells_early():
+    """As it stands it passes; with one line moved it shrinks to what the README says."""
+    shop = readme_examples()[0]
+    early = shop.replace("        self.told(key)", "            self.told(key)")
+    run_state_machine_as_test(run_text(shop)["Orders"], settings=settings(FEW, max_examples=5))
+    with pytest.raises(AssertionError, match="told, but not there") as raised:
+        run_state_machine_as_test(run_text(early)["Orders"], settings=FEW)
+    assert steps_of(raised.value) == ["place_and_crash(done=False)"]
+
+
+@pytest.mark.server
+def test_the_recorded_example_of_the_readme_runs(tmp_path, monkeypatch):
+    """Money adds up in every state; a sum that does not is found."""
+    money = readme_examples()[1].replace('settings.get_profile("crashlab")', "settings(deadline=None, max_examples=5)")
+    monkeypatch.chdir(tmp_path)
+    make("power-loss", tmp_path / "made").rename(tmp_path / "recorded")
+    run_text(money)["test_money_adds_up"]()
+    recorded.dispose_spare()
+    with pytest.raises(AssertionError):
+        run_text(money.replace("1000 *", "999 *"))["test_money_adds_up"]()
