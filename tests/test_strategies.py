@@ -12,7 +12,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, find, given, settings
+from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import NoSuchExample
 from hypothesis.stateful import rule, run_state_machine_as_test
@@ -430,7 +430,8 @@ def readme_examples() -> list[str]:
 
 def run_text(source: str) -> dict[str, Any]:
     """Run a program of the README; return what it defines."""
-    names: dict[str, Any] = {"__name__": "readme"}
+    quick = settings(SAME, max_examples=5, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+    names: dict[str, Any] = {"__name__": "readme", "QUICK": quick}
     exec(compile(source, "README.md", "exec"), names)
     return names
 
@@ -449,7 +450,7 @@ def test_the_shop_of_the_readme_is_innocent_unless_it_tells_early():
 @pytest.mark.server
 def test_the_recorded_example_of_the_readme_runs(tmp_path, monkeypatch):
     """Money adds up in every state; a sum that does not is found."""
-    money = readme_examples()[1].replace('settings.get_profile("crashlab")', "settings(deadline=None, max_examples=5)")
+    money = readme_examples()[1].replace('settings.get_profile("crashlab")', "QUICK")
     monkeypatch.chdir(tmp_path)
     make("power-loss", tmp_path / "made").rename(tmp_path / "recorded")
     run_text(money)["test_money_adds_up"]()

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hypothesis import HealthCheck, Phase, currently_in_test_context, note, settings
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from crashlab.errors import UsageProblem
 from crashlab.server import ServerSpec
@@ -74,6 +74,8 @@ class CrashStateMachine(RuleBasedStateMachine):
         self._spare = _spare_for(type(self))
         self._spare.fresh()
         self._crashes = 0
+        self._disturbed = False  # by a rule of the application, since the last crash: another one has something to meet
+        self._undisturbing = True  # the rule that runs
         self._told: list[object] = []
         self._told_since = False  # the last check
 
@@ -144,18 +146,35 @@ class CrashStateMachine(RuleBasedStateMachine):
 
     # Rules
 
-    @precondition(lambda self: self._crashes < self.crashes_max)
+    def _note_step(self) -> bool:
+        self._disturbed |= not self._undisturbing
+        self._undisturbing = False
+        return False
+
+    # A condition is asked for after each rule, and once before the first; never met, it does not show in a report
+    @precondition(_note_step)
+    @invariant(check_during_init=True)
+    def _after_each_rule(self) -> None:
+        raise AssertionError
+
+    @property
+    def _may_crash(self) -> bool:
+        return self._disturbed and self._crashes < self.crashes_max
+
+    @precondition(lambda self: self._may_crash)
     @rule()
     def crash(self) -> None:
         """Kill every process of the server at one moment, let it recover, and check."""
         self._crashes += 1
+        self._disturbed, self._undisturbing = False, True
         self.die()
         self.recover()
 
-    @precondition(lambda self: self._told_since or self._verifies)
+    @precondition(lambda self: self._told_since or self._verifies or not self._may_crash)
     @rule()
     def check(self) -> None:
         """Whatever was told is there."""
+        self._undisturbing = True
         self._look()
 
     @property
