@@ -60,7 +60,7 @@ class CrashStateMachine(RuleBasedStateMachine):
     there: ClassVar[str | None] = None  # a query; each told key is in its first column
     server_settings: ClassVar[Mapping[str, str]] = {}
     pg_bindir: ClassVar[Path | None] = None  # None: the first build that there is
-    crashes_max: ClassVar[int] = 3  # by the rule `crash`, in one example
+    crashes_max: ClassVar[int] = 3  # after so many in one example, the rule `crash` is left out
     walwriter: ClassVar[bool] = False  # True: it goes on, and asynchronous commits are lost by chance
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -125,6 +125,7 @@ class CrashStateMachine(RuleBasedStateMachine):
             UsageProblem: the server's settings do not allow it, or the application holds a lock.
         """
         moment = MidCommit(self._spare, done=done)
+        self._crashes += 1
         try:
             yield
         except AssertionError:
