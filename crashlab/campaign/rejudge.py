@@ -169,6 +169,8 @@ def done_so_far(folder: Path, *, any_release: bool = False, warn: Warn = insist)
     found = {result.profile.name: result for result in run.profiles} if run is not None else {}
     judge = _Judge(folder, warn)
     for trial in sorted(folders_below(folder), key=trial_order):
+        if not any_release and not files.is_file(trial / evidence.TRIAL):
+            continue  # half of one: it is made again
         record = evidence.load_trial(trial)
         if not any_release:
             _require_files(trial, record)
