@@ -36,6 +36,7 @@ ALLOWED: dict[str, set[str]] = {
     "workload": {"errors", "ledger", "seeds", "sql_text", "declared"},
     "fault": {"errors", "model", "ledger", "declared", "server"},
     "recording": {"errors", "seeds", "server", "disk"},
+    "observer": {"errors", "server"},
     "recovery": DATA | {"server", "workload"},
     "oracle": {"model", "ledger", "history", "contract"},
     "results": DATA | {"server"},
