@@ -40,11 +40,41 @@ CONTROL = {
     "savepoint": "savepoint",
     "release": "savepoint",
 }
-QUIET = frozenset({"set", "reset", "show", "begin", "start", "deallocate", "prepare", "listen", "unlisten", "fetch", "move", "close", "explain"})
+QUIET = frozenset(
+    {
+        "set",
+        "reset",
+        "show",
+        "begin",
+        "start",
+        "deallocate",
+        "prepare",
+        "listen",
+        "unlisten",
+        "fetch",
+        "move",
+        "close",
+        "explain",
+    }
+)
 """First words of what is given no transaction id."""
 READS = frozenset({"select", "values", "table", "with"})
 WRITES = frozenset({"insert", "update", "delete", "merge"})
-RELATIONS = frozenset({"table", "view", "index", "schema", "sequence", "function", "temp", "temporary", "unlogged", "unique", "materialized"})
+RELATIONS = frozenset(
+    {
+        "table",
+        "view",
+        "index",
+        "schema",
+        "sequence",
+        "function",
+        "temp",
+        "temporary",
+        "unlogged",
+        "unique",
+        "materialized",
+    }
+)
 
 
 @dataclass(frozen=True)
