@@ -104,8 +104,8 @@ class Answers:
             if kind == "C":
                 head.tags.append(body[:-1].decode(errors="replace"))
                 machine.copying = False
-            elif kind == "s":
-                head.tags.append("suspended")
+            elif kind in "sI" and head.kind == "E":
+                head.tags.append("suspended" if kind == "s" else "")
             self._finish(head, "")
         return True
 

@@ -258,6 +258,8 @@ class Machine:
 
     def _may_go(self, step: Step) -> bool:
         """Say whether a message may be passed on now; ask the server in front of it what is to be known."""
+        if self.skipping:  # it may not have been when this was looked at
+            step.asks, step.may_commit = "", False
         if step.asks == "ahead" and step.probe is None:
             extended = step.kind != "Q"
             if extended and step.kind == "E" and any(one.ends_ready for one in self.pending if isinstance(one, Step)):

@@ -11,7 +11,7 @@ from crashlab.observer import Conversation, Observer, Upstream
 from crashlab.observer.conversation import conversation_of, read_records
 from crashlab.server import Server, ServerSpec, create_server
 from tests.observer import talks
-from tests.observer.talks import Held, Holder
+from tests.observer.talks import Held, Holder, Talk
 
 SETTINGS = {"max_prepared_transactions": "10", "fsync": "off", "autovacuum": "off"}
 DIRECT, OBSERVED = "direct", "observed"
@@ -39,16 +39,16 @@ class Scene:
         self.upstream = upstream_of(server)
         with server.connect(autocommit=True) as connection:
             self.user = connection.info.user
-            for name in (DIRECT, OBSERVED):
-                connection.execute(f"CREATE DATABASE {name}")
+            connection.execute(f"CREATE DATABASE {DIRECT}")
+            with server.connect(dbname=DIRECT, autocommit=True) as first:
+                first.execute(talks.SETUP)
+            connection.execute(f"CREATE DATABASE {OBSERVED} TEMPLATE {DIRECT}")  # the tables have the same numbers
         self.controls = {name: server.connect(dbname=name, autocommit=True) for name in (DIRECT, OBSERVED)}
-        for control in self.controls.values():
-            control.execute(talks.SETUP)
         self._path = folder / "conversation.jsonl"
         self._read = 0
         self.observer = Observer(self.upstream, self._path, folder=folder)
 
-    def hold(self, drawn: object) -> tuple[Held, Held, Conversation]:
+    def hold(self, drawn: Talk) -> tuple[Held, Held, Conversation]:
         """Hold a conversation with the server, and again through a new observer."""
         self.talks += 1
         for control in self.controls.values():
@@ -82,7 +82,7 @@ class Scene:
         ):
             self.controls[database].execute(f"ROLLBACK PREPARED '{gid}'")
 
-    def examine(self, drawn: object, seen: Counter[str] | None = None) -> list[str]:
+    def examine(self, drawn: Talk, seen: Counter[str] | None = None) -> list[str]:
         """Hold a conversation both ways and say what is wrong; count in `seen` how transactions ended."""
         direct, held, account = self.hold(drawn)
         if seen is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from crashlab.observer.messages import message, read_failure
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 5.0
 PROTOCOL_3_0, PROTOCOL_3_2 = 196608, 196610
 
 
@@ -44,7 +44,7 @@ def copy_data(text: str) -> bytes:
     return message(b"d", text.encode())
 
 
-def startup(user: str, database: str, protocol: int = PROTOCOL_3_0, **more: str) -> bytes:
+def startup(user: str, database: str, more: dict[str, str], protocol: int = PROTOCOL_3_0) -> bytes:
     words = {"user": user, "database": database, **more}
     body = struct.pack("!I", protocol) + b"".join(f"{k}\0{v}\0".encode() for k, v in words.items()) + b"\0"
     return struct.pack("!I", len(body) + 4) + body
@@ -53,13 +53,13 @@ def startup(user: str, database: str, protocol: int = PROTOCOL_3_0, **more: str)
 class Client:
     """A raw connection by Unix socket."""
 
-    def __init__(self, folder: Path, port: int, user: str, database: str, **more: str) -> None:
+    def __init__(self, folder: Path, port: int, user: str, database: str, more: dict[str, str] | None = None) -> None:
         self.path = f"{folder}/.s.PGSQL.{port}"
         self._socket = self._connect()
         self._rest = b""
         self.heard: list[tuple[str, bytes]] = []  # what came, by message
         self.key = b""
-        self.send(startup(user, database, **more))
+        self.send(startup(user, database, more or {}))
         self.until_ready()
 
     def _connect(self) -> socket.socket:

@@ -31,11 +31,11 @@ def main(runs: int, number: int) -> int:
             max_examples=runs,
             deadline=None,
             database=None,
-            phases=[Phase.generate, Phase.shrink],
+            phases=[Phase.generate],
             suppress_health_check=list(HealthCheck),
         )
         @given(talks.talk)
-        def examine(drawn: object) -> None:
+        def examine(drawn: talks.Talk) -> None:
             found = scene.examine(drawn, seen)
             assert not found, "\n".join(found)
 
