@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from crashlab.observer.machine import Machine
 
 ROWS = (ord("D"), ord("d"))
+COPY_IN = ord("G")
 ENDS = {"P": "1", "B": "2", "C": "3", "D": "Tn", "E": "CIs"}
 """Message of the extended protocol -> what ends its answer."""
 SYNTAX_ERROR = "42601"
@@ -45,6 +46,8 @@ class Answers:
                 continue
             out = self._out()
             out += buffer[run:at]
+            if buffer[at] == COPY_IN:  # no answer yet: the client is to send rows
+                out = self.machine.to_client
             body = bytes(buffer[at + 5 : end])
             if self._take(chr(buffer[at]), body, out):
                 out += buffer[at:end]
@@ -165,6 +168,8 @@ class Answers:
             head.again = True
             return False
         head.failure = failure[:3]
+        if self._late:
+            head.tags.pop()  # without our addition, the server would have said the error alone
         self._late, self._cutting, machine.copying = b"", False, False
         if failure.ends_connection:
             self._finish(head, "")
@@ -201,11 +206,10 @@ class Answers:
     def _copy_begins(self, head: Step) -> None:
         """While it reads rows, the server ignores a Sync: those that are on their way get no answer."""
         machine = self.machine
-        if head.kind == "E" and head.riders:
-            return  # all of its rows are on their way
-        machine.copying = True
+        rows_end = head.riders[0].number if head.riders and head.kind == "E" else None
+        machine.copying = rows_end is None
         for one in list(machine.pending)[1:]:
-            if isinstance(one, Step) and one.kind == "S":
+            if isinstance(one, Step) and one.kind == "S" and (rows_end is None or one.number < rows_end):
                 machine.pending.remove(one)
                 machine.event("skipped", step=one.number)
 

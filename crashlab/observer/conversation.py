@@ -81,7 +81,7 @@ def _take(record: dict[str, Any], result: Conversation, accounts: Accounts) -> N
 def _take_answer(record: dict[str, Any], connection: Connection, result: Conversation, accounts: Accounts) -> None:
     kind = record["kind"]
     if kind == "reached" and record["phase"] == "before":  # it was not passed on, so it is not there yet
-        result.reached.append((record["number"], _asked(record | {"message": "", "sql": ""}), "before"))
+        result.reached.append((record["number"], _asked(record), "before"))
         return
     # The one just asked, nearly always.
     step = next((one for one in reversed(connection.steps) if one.step == record["step"]), None)

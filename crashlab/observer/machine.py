@@ -32,6 +32,7 @@ from crashlab.observer.statements import UNSAFE_ENCODINGS, Statement, statements
 from crashlab.observer.steps import NAMES, Session, Step
 
 NO_REPLICATION = ("", "false", "off", "no", "0")
+WORKS = ("read", "write", "call", "other")  # kinds of statements that may leave something to commit
 SQL_CHARACTERS_MAX = 2000
 """Of a message that goes into the conversation."""
 
@@ -214,8 +215,8 @@ class Machine:
             if len(statements) > 1:
                 step.unknown = "COMMIT is one of several statements of a message"
         elif state == "I" and statements:
-            control = [one for one in statements if one.kind not in ("quiet", "read", "write", "other")]
-            writes = [one for one in statements if one.kind in ("write", "other", "read")]
+            control = [one for one in statements if one.kind not in ("quiet", *WORKS)]
+            writes = [one for one in statements if one.kind in WORKS]
             lone = len(statements) == 1 and control and not statements[0].kind.endswith("prepared")
             step.may_commit = bool(writes) or (bool(control) and not lone)
             if statements[0].kind == "rollback prepared" and len(statements) == 1:
@@ -258,9 +259,11 @@ class Machine:
 
     def _may_go(self, step: Step) -> bool:
         """Say whether a message may be passed on now; ask the server in front of it what is to be known."""
-        if self.skipping:  # it may not have been when this was looked at
+        if step.probe is None and step.kind == "E":  # what was foreseen when this was looked at may have come otherwise
             step.asks, step.may_commit = "", False
-        if step.asks == "ahead" and step.probe is None:
+            if not self.skipping:
+                self._look_for_commit(step)
+        if step.asks == "ahead" and step.probe is None and not self.skipping:
             extended = step.kind != "Q"
             if extended and step.kind == "E" and any(one.ends_ready for one in self.pending if isinstance(one, Step)):
                 # Should the transaction have failed, our own statement would fail too, and the server would
@@ -284,7 +287,19 @@ class Machine:
     def reach(self, step: Step, phase: str) -> None:
         """Stop here."""
         self.gate.stop()
-        self.event("reached", step=step.number, phase=phase)
+        self.event("reached", phase=phase, **self._facts(step))
+
+    def _facts(self, step: Step) -> dict[str, object]:
+        return {
+            "step": step.number,
+            "message": NAMES[step.kind],
+            "sql": self._text(step),
+            "statements": [[one.kind, one.gid, one.chain] for one in step.statements],
+            "epoch": self.gate.epoch,
+            "at": [step.place, step.message_number, step.statement_number],
+            "may_commit": step.may_commit,
+            "unknown": step.unknown if not step.asks or len(step.statements) > 1 else "",
+        }
 
     def _send(self, kind: str, body: bytes, step: Step | None) -> None:
         raw = message(kind.encode("latin-1"), body)
@@ -296,23 +311,13 @@ class Machine:
         if step.asks == "appended":
             raw = message(b"Q", body[:-1] + probe.APPENDED + b"\0")
         self.to_server += raw
-        self.event(
-            "asked",
-            step=step.number,
-            message=NAMES[kind],
-            sql=self._text(step),
-            statements=[[one.kind, one.gid, one.chain] for one in step.statements],
-            epoch=self.gate.epoch,
-            at=[step.place, step.message_number, step.statement_number],
-            may_commit=step.may_commit,
-            unknown=step.unknown if not step.asks or len(step.statements) > 1 else "",
-        )
+        self.event("asked", **self._facts(step))
         if self.skipping and kind != "S":
             self.event("skipped", step=step.number)
             return
         self._expect(kind, body, step)
         if step.phase is not None:
-            if kind not in "QSF":
+            if kind not in "QSFcf":
                 self.to_server += message(b"H")  # else the server keeps the answer to itself
             self._hold = step
         elif step.asks == "appended":
@@ -323,12 +328,10 @@ class Machine:
             sql = step.body[:-1]
         elif step.kind == "P":
             sql = c_strings(step.body, 2)[1]
+        elif step.kind == "E":
+            sql = step.statements[0].text.encode("latin-1")
         else:
-            return (
-                step.statements[0].text.encode("latin-1").decode(errors="replace")[:SQL_CHARACTERS_MAX]
-                if (step.kind == "E")
-                else ""
-            )
+            return ""
         return sql[: 4 * SQL_CHARACTERS_MAX].decode(errors="replace")[:SQL_CHARACTERS_MAX]
 
     def _expect(self, kind: str, body: bytes, step: Step) -> None:
@@ -340,6 +343,8 @@ class Machine:
                 if isinstance(one, Step) and one.waits_for_rows:
                     one.riders.append(step)
                     one.phase = one.phase or step.phase
+                    if one.phase is not None:
+                        self.to_server += message(b"H")
                     break
             return
         if kind == "S" and self.copying:

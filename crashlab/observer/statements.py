@@ -83,7 +83,8 @@ class Statement:
 
     kind: str
     """"begin", "commit", "rollback", "rollback to", "savepoint", "prepare transaction", "commit prepared",
-    "rollback prepared", "quiet", "read", "write", or "other": anything else, some of which commits on its own."""
+    "rollback prepared", "quiet", "read", "write", "call" (CALL and DO, which may commit any number of times), or
+    "other": anything else, such as VACUUM, which commits on its own."""
     text: str
     gid: str = ""  # of a two-phase one
     chain: bool = False  # AND CHAIN
@@ -167,6 +168,8 @@ def classify(words: tuple[str, ...], text: str) -> Statement:
     if first in READS or not first:  # "(SELECT ...)" begins with no word
         touches = any(re.search(rf"\b{word}\b", lower) for word in (*WRITES, "into"))
         return replace(plain, kind="write" if touches else "read", company=bool(first))
+    if first in ("call", "do"):
+        return replace(plain, kind="call")
     if first in WRITES or first == "execute":
         return replace(plain, kind="write", company=True)
     if first == "copy":

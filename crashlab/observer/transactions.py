@@ -16,6 +16,7 @@ from crashlab.observer.account import Asked, Connection, Conversation, Transacti
 from crashlab.observer.statements import Statement, changed_setting
 
 NOT_ASKED = "the session was not asked"
+ON_ITS_OWN = "a statement of it may have committed on its own"
 
 
 class _State:
@@ -26,6 +27,7 @@ class _State:
         self.sets: list[tuple[Asked, bool]] = []  # in the open transaction: by whom, and for it alone
         self.set_by: Asked | None = None
         self.waiting: dict[int, dict[str, Any]] = {}  # step -> facts about it that came before the step itself
+        self.loose: set[str] = set()  # kinds of statements in the open transaction outside of BEGIN
         self.closed = False
 
 
@@ -82,6 +84,8 @@ class Accounts:
             self._execute(state, step, answered)
         elif step.message in ("Query", "FunctionCall"):
             self._query(state, step, answered)
+        elif step.failure is not None and answered:  # of Parse or Bind: it ends the transaction as well
+            self._fail(state, step)
 
     def _execute(self, state: _State, step: Asked, answered: bool) -> None:
         if step.failure is not None and answered:
@@ -120,6 +124,8 @@ class Accounts:
         else:
             transaction = self._begin(state, step, explicit=kind == "begin")
             transaction.explicit = transaction.explicit or kind == "begin"
+            if not transaction.explicit:
+                state.loose.add(kind)
             if not transaction.steps or transaction.steps[-1] is not step:
                 transaction.steps.append(step)
             if kind == "rollback to":
@@ -189,12 +195,15 @@ class Accounts:
             transaction.unknown = transaction.unknown or (step.unknown if step is not None else "") or NOT_ASKED
         elif step is not None and step.unknown:
             transaction.unknown = step.unknown
+        kinds = {one.kind for step in transaction.steps for one in step.statements if step.message != "Parse"}
+        if "call" in state.loose or ("other" in state.loose and transaction.xid is None):
+            transaction.unknown = transaction.unknown or ON_ITS_OWN
+        state.loose.clear()
         transaction.sync_set_by = own[-1] if own else state.set_by
         if outcome not in ("rolled back", "open"):
             state.set_by = next((by for by, alone in reversed(state.sets) if not alone), state.set_by)
         state.sets.clear()
-        quiet = all(one.kind == "quiet" for step in transaction.steps for one in step.statements)
-        if transaction.explicit or not quiet:
+        if transaction.explicit or kinds - {"quiet"}:
             self._conversation.transactions.append(transaction)
 
 

@@ -89,8 +89,10 @@ class Scene:
             seen.update(f"{one.outcome}{', id unknown' if one.unknown else ''}" for one in account.transactions)
         found = talks.differences(account, held, self.controls[OBSERVED])
         self.clear(OBSERVED)
-        if direct.heard != held.heard:
-            found.append(f"directly {direct.heard}, through the observer {held.heard}")
+        for number, (one, other) in enumerate(zip(direct.heard, held.heard, strict=True), 1):
+            if one != other:
+                same = next((n for n, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), 0)
+                found.append(f"connection {number}: directly {one[same:]}, through the observer {other[same:]}")
         return found
 
     def close(self) -> None:
