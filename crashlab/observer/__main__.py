@@ -1,6 +1,7 @@
 """The observer's own process; `observer.py` starts it."""
 
 import asyncio
+import gc
 import os
 import socket
 import sys
@@ -14,6 +15,7 @@ def main(words: list[str]) -> int:
     control, parent, host, port, conversation, sockets = words
     if os.getppid() != int(parent):
         return 1
+    gc.freeze()  # what has been imported stays
     with socket.socket(fileno=int(control)) as own:
         asyncio.run(serve(own, Proxy((host, int(port)), Path(conversation)), Path(sockets), int(parent)))
     return 0

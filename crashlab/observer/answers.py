@@ -70,7 +70,7 @@ class Answers:
         if kind in "NAS":
             if kind == "S":
                 name, value, _ = body.split(b"\0", 2)
-                machine.session.parameters[name.decode(errors="replace")] = value.decode(errors="replace")
+                machine.session.report(name.decode(errors="replace"), value.decode(errors="replace"))
             return True
         head = machine.pending[0] if machine.pending else None
         if isinstance(head, Probe):

@@ -29,10 +29,9 @@ from crashlab.observer.messages import (
 from crashlab.observer.moment import Gate, Unit
 from crashlab.observer.probe import Probe
 from crashlab.observer.statements import UNSAFE_ENCODINGS, Statement, statements_of
-from crashlab.observer.steps import NAMES, Session, Step
+from crashlab.observer.steps import NAMES, WORKS, Session, Step
 
 NO_REPLICATION = ("", "false", "off", "no", "0")
-WORKS = ("read", "write", "call", "other")  # kinds of statements that may leave something to commit
 SQL_CHARACTERS_MAX = 2000
 """Of a message that goes into the conversation."""
 
@@ -211,7 +210,7 @@ class Machine:
         commits = any(one.commits for one in statements)
         if state == "T" and commits:
             step.may_commit = True
-            step.asks = "" if self.session.open_segment or not self._can_ask() else "ahead"
+            step.asks = "ahead" if self.session.can_ask else ""
             if len(statements) > 1:
                 step.unknown = "COMMIT is one of several statements of a message"
         elif state == "I" and statements:
@@ -227,13 +226,8 @@ class Machine:
                 step.unknown = "the transaction begins and ends in one message"
             elif not all(one.company for one in statements):
                 step.unknown = "the statement may not share its message with another one"
-            elif self._can_ask() and not self.session.open_segment and not self._odd_encoding():
+            elif self.session.can_ask and not self._odd_encoding():
                 step.asks = "appended"
-
-    def _can_ask(self) -> bool:
-        version = self.session.parameters.get("server_version", "0").split(".")[0]
-        digits = "".join(letter for letter in version if letter.isdigit())
-        return int(digits or 0) >= probe.VERSION_MIN
 
     def _odd_encoding(self) -> bool:
         return self.session.parameters.get("client_encoding", "UTF8").upper() in UNSAFE_ENCODINGS
@@ -241,21 +235,19 @@ class Machine:
     def _look_for_commit(self, step: Step) -> None:
         """Decide about a message of the extended protocol."""
         session = self.session
-        ask = "ahead" if self._can_ask() and not session.copies else ""
+        ask = "ahead" if self.session.can_ask and not session.copies else ""
         if step.kind == "E":
             asked = step.statements[0].kind
             if session.state == "T" or session.implicit:
                 if asked in ("commit", "prepare transaction") and session.state != "E":
-                    step.may_commit, step.asks = True, ask
+                    # Behind what has committed on its own, our statement would be the first of a transaction.
+                    alone = session.state == "I" and session.implicit[-1].kind in ("call", "other")
+                    step.may_commit, step.asks = True, "" if alone else ask
             elif asked == "commit prepared":
                 step.may_commit = True
         elif step.kind == "S" and session.state == "I" and session.implicit and not session.copies:
-            kinds = {one.kind for one in session.implicit}
-            step.may_commit = not kinds <= {"quiet"}
-            if step.may_commit and not kinds <= {"commit prepared", "rollback prepared", "quiet"}:
-                step.asks = ask
-            else:
-                step.may_commit = False
+            step.may_commit = any(one.kind in WORKS for one in session.implicit)
+            step.asks = ask if step.may_commit else ""
 
     def _may_go(self, step: Step) -> bool:
         """Say whether a message may be passed on now; ask the server in front of it what is to be known."""
@@ -264,8 +256,9 @@ class Machine:
             if not self.skipping:
                 self._look_for_commit(step)
         if step.asks == "ahead" and step.probe is None and not self.skipping:
-            extended = step.kind != "Q"
-            if extended and step.kind == "E" and any(one.ends_ready for one in self.pending if isinstance(one, Step)):
+            # Within what waits for its Sync, a Sync of our own would end what the client has not ended.
+            extended = step.kind != "Q" or self.session.open_segment
+            if extended and step.kind != "S" and any(one.ends_ready for one in self.pending if isinstance(one, Step)):
                 # Should the transaction have failed, our own statement would fail too, and the server would
                 # then ignore the client's ROLLBACK.
                 return False

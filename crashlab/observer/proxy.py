@@ -23,6 +23,7 @@ from crashlab.observer.moment import Gate, Moment
 
 REFUSAL = fatal("57P03", "the database system is starting up")  # CANNOT_CONNECT_NOW, which pools wait out
 CONNECT_TIMEOUT_S = 10.0
+SLOW_CLIENT_POLL_S = 0.002
 
 
 class Conversation:
@@ -132,7 +133,15 @@ class Link:
         if machine.ends and self.client.transport is not None:
             self.client.transport.close()
         if stops:
-            proxy.tell({"reached": reached})
+            self._tell_stop(reached)
+
+    def _tell_stop(self, reached: dict[str, Any]) -> None:
+        """Tell the parent once the client has all that it is to have: what it is slow to take would be lost."""
+        client = self.client.transport
+        if client is not None and client.get_write_buffer_size() and not self._over:
+            asyncio.get_running_loop().call_later(SLOW_CLIENT_POLL_S, self._tell_stop, reached)
+        else:
+            self.proxy.tell({"reached": reached})
 
     def _connect(self) -> None:
         if self.proxy.down:

@@ -83,8 +83,8 @@ class Statement:
 
     kind: str
     """"begin", "commit", "rollback", "rollback to", "savepoint", "prepare transaction", "commit prepared",
-    "rollback prepared", "quiet", "read", "write", "call" (CALL and DO, which may commit any number of times), or
-    "other": anything else, such as VACUUM, which commits on its own."""
+    "rollback prepared", "nothing", "quiet", "read", "write", "call" (CALL and DO, which may commit any number of
+    times), or "other": anything else, such as VACUUM, which commits on its own."""
     text: str
     gid: str = ""  # of a two-phase one
     chain: bool = False  # AND CHAIN

@@ -4,10 +4,11 @@ The server says the state of the transaction only with ReadyForQuery. In between
 foreseen from what was sent; whatever the server says then is right.
 """
 
+import re
 from dataclasses import dataclass, field
 
 from crashlab.observer.moment import Phase
-from crashlab.observer.probe import Facts, Probe
+from crashlab.observer.probe import VERSION_MIN, Facts, Probe
 from crashlab.observer.statements import Statement
 
 NAMES = {
@@ -23,6 +24,8 @@ NAMES = {
     "f": "CopyFail",
 }
 """Of the client's messages that are answered."""
+WORKS = ("read", "write", "call", "other")
+"""Kinds of statements that may leave something to commit."""
 READY = ("login", "Q", "F", "S")
 """Whose answer ends with ReadyForQuery."""
 
@@ -84,6 +87,14 @@ class Session:
     prepared: dict[bytes, Statement] = field(default_factory=dict)
     portals: dict[bytes, Statement] = field(default_factory=dict)
     parameters: dict[str, str] = field(default_factory=dict)  # as the server reported them
+    can_ask: bool = False  # its version knows what a probe asks
+
+    def report(self, name: str, value: str) -> None:
+        """Take a ParameterStatus."""
+        self.parameters[name] = value
+        if name == "server_version":
+            digits = re.match(r"\d*", value)
+            self.can_ask = digits is not None and int(digits[0] or 0) >= VERSION_MIN
 
     def apply(self, statement: Statement, *, extended: bool) -> None:
         """Foresee what a statement does, unless it fails."""
@@ -96,7 +107,7 @@ class Session:
             self.implicit.clear()
         elif kind == "rollback to":
             self.state = "T" if before == "E" else before
-        elif extended and before == "I":
+        elif extended and before == "I" and (kind == "quiet" or kind in WORKS):
             self.implicit.append(statement)
 
     def ready(self, state: str, *, last: bool) -> None:

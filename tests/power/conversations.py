@@ -31,7 +31,7 @@ def main(runs: int, number: int) -> int:
             max_examples=runs,
             deadline=None,
             database=None,
-            phases=[Phase.generate],
+            phases=[Phase.generate, Phase.shrink],
             suppress_health_check=list(HealthCheck),
         )
         @given(talks.talk)
