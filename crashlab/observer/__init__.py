@@ -8,8 +8,19 @@ A proxy for PostgreSQL's protocol, in a process of its own:
 """
 
 from crashlab.observer.account import Conversation
-from crashlab.observer.conversation import moments, read_conversation
+from crashlab.observer.conversation import in_words, moments, read_conversation, step_of
 from crashlab.observer.moment import Moment
 from crashlab.observer.observer import Address, Observer, Reached, Upstream
 
-__all__ = ["Address", "Conversation", "Moment", "Observer", "Reached", "Upstream", "moments", "read_conversation"]
+__all__ = [
+    "Address",
+    "Conversation",
+    "Moment",
+    "Observer",
+    "Reached",
+    "Upstream",
+    "in_words",
+    "moments",
+    "read_conversation",
+    "step_of",
+]

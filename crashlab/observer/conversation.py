@@ -18,6 +18,7 @@ from crashlab.observer.transactions import Accounts
 
 Kind = Literal["commits", "statements", "all"]
 """Of a sweep."""
+WORDS_CHARACTERS_MAX = 60
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
@@ -136,6 +137,31 @@ def moments(conversation: Conversation, kind: Kind, epoch: int | None = None) ->
         if named is not None:
             found += [Moment(step.place, *named, phase) for phase in PHASES]
     return found
+
+
+def step_of(conversation: Conversation, moment: Moment, epoch: int | None = None) -> Asked | None:
+    """Return the message that a moment names in a conversation; None: there is none."""
+    wanted = conversation.epoch if epoch is None else epoch
+    for step in conversation.steps:
+        numbers = {
+            "message": step.message_number,
+            "statement": step.statement_number,
+            "commit": step.commit_number,
+        }
+        if (step.epoch, step.place) == (wanted, moment.connection) and numbers[moment.unit] == moment.nth:
+            return step
+    return None
+
+
+def in_words(conversation: Conversation, moment: Moment, epoch: int | None = None) -> str:
+    """Say where a moment is: "connection 2, COMMIT of transaction 768, done but unheard"."""
+    step = step_of(conversation, moment, epoch)
+    if step is None:
+        return moment.words()
+    ended = [one for one in conversation.transactions if one.end is step]
+    what = " ".join(step.sql.split()) or step.message
+    what = what if len(what) <= WORDS_CHARACTERS_MAX else f"{what[:WORDS_CHARACTERS_MAX]} ..."
+    return moment.words(f"{what} of {ended[-1].name}" if ended and ended[-1].xid is not None else what)
 
 
 def _named(step: Asked, kind: Kind, wrote: bool) -> tuple[Unit, int] | None:

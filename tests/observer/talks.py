@@ -8,8 +8,6 @@ and once through the observer. What the client hears must be the same, byte for 
     - of each row who inserted it, by the id that the row itself holds.
 """
 
-import contextlib
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +68,8 @@ talk = st.tuples(st.lists(st.tuples(st.integers(0, 1), turn), min_size=1, max_si
 """Turns, each with the connection that takes it; and whether the connections are closed politely."""
 
 
+Control = psycopg.Connection[tuple[object, ...]]
+"""A connection of our own, in autocommit mode, to the database that is talked about."""
 Talk = tuple[list[tuple[int, tuple[str, object]]], bool]
 
 
@@ -83,8 +83,10 @@ class Held:
 class Holder:
     """Holds a conversation with whoever listens at an address."""
 
-    def __init__(self, folder: Path, port: int, user: str, database: str, value: int, gid: str) -> None:
-        self._value, self._gid = value, gid
+    def __init__(
+        self, folder: Path, port: int, user: str, database: str, value: int, gid: str, control: Control
+    ) -> None:
+        self._value, self._gid, self._control = value, gid, control
         self.clients = [Client(folder, port, user, database) for _ in range(2)]
 
     def hold(self, drawn: Talk) -> Held:
@@ -144,20 +146,17 @@ class Holder:
     def _cancel(self, client: Client, *, extended: bool) -> None:
         sql = self._fill("INSERT INTO t SELECT {v} FROM pg_sleep(10)")
         client.send(self._segment([sql]) if extended else wire.query(sql))
-        time.sleep(0.03)  # it may come too early to be of use, so it is repeated below
-        begin = len(client.heard)
-        client._socket.settimeout(0.1)
-        while True:
-            client.cancel()
-            with contextlib.suppress(TimeoutError):
-                client.until_ready()
+        process = int.from_bytes(client.key[:4], "big")
+        while not client.has_heard():  # in a failed transaction it does not even begin
+            row = self._control.execute("SELECT wait_event FROM pg_stat_activity WHERE pid = %s", [process]).fetchone()
+            if row == ("PgSleep",):
+                client.cancel()
                 break
-        client._socket.settimeout(wire.TIMEOUT_S)
-        assert begin < len(client.heard)
+        client.until_ready()
 
 
-def differences(conversation: Conversation, held: Held, control: psycopg.Connection[tuple[object, ...]]) -> list[str]:
-    """Say where the account is wrong. `control`: a connection of our own, in autocommit mode, to the same database."""
+def differences(conversation: Conversation, held: Held, control: Control) -> list[str]:
+    """Say where the account is wrong."""
     found = []
     for number, heard in zip(sorted(conversation.connections), held.heard, strict=True):
         told = [word for one in conversation.connections[number].steps for word in _told(one)]
@@ -189,7 +188,7 @@ def values_of(one: Transaction) -> list[int]:
     return [int(number) for number in numbers if number.isdigit() and int(number) > 1]
 
 
-def _wrong(one: Transaction, rows: dict[int, int], control: psycopg.Connection[tuple[object, ...]]) -> list[str]:
+def _wrong(one: Transaction, rows: dict[int, int], control: Control) -> list[str]:
     name = f"{one.outcome} {[step.sql for step in one.steps]}"
     found = []
     if one.xid is not None:

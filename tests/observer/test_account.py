@@ -35,6 +35,8 @@ def test_random_conversations(scene: Scene):
         assert not found, "\n".join(found)
 
     examine()
+    assert len(scene.ids) > SHORT / 3
+    assert scene.wal_differences() == []
 
 
 TALK: Talk = (
@@ -73,3 +75,10 @@ def test_a_false_account_is_seen(scene: Scene):
         _, held, account = scene.hold(TALK)
         assert [one.outcome for one in account.transactions] == ["committed", "committed", "rolled back"]
         assert bool(wrong(account, held, way)) == bool(way), way
+    _, _, account = scene.hold(TALK)
+    assert account.transactions[0].xid is not None
+    assert account.transactions[2].xid is None
+    scene.ids = {account.transactions[0].xid: "rolled back"}
+    assert len(scene.wal_differences()) == 1
+    scene.ids = {account.transactions[0].xid: "committed"}
+    assert scene.wal_differences() == []

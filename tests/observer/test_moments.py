@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from crashlab.errors import ServerError, UsageProblem
-from crashlab.observer import Moment, Observer, moments, read_conversation
+from crashlab.observer import Moment, Observer, in_words, moments, read_conversation
 from crashlab.server import Server
 from tests.observer import scene, wire
 from tests.observer.wire import Client
@@ -99,6 +99,10 @@ def test_each_phase_of_a_commit(server: Server, observer: Observer, tmp_path: Pa
     client.close()
     swept = moments(read_conversation(path), "commits")
     assert [one.phase for one in swept] == ["before", "unheard", "answered"], swept
+    if how == "simple COMMIT":
+        xid = read_conversation(path).transactions[-1].xid
+        words = in_words(read_conversation(path), swept[1])
+        assert words == f"connection 1, COMMIT of transaction {xid}, done but unheard"
 
     for moment in swept:
         with server.connect(autocommit=True) as control:

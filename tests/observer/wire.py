@@ -1,13 +1,14 @@
 """A client that says exactly what a test wants it to say, and keeps every byte that it hears."""
 
 import contextlib
+import select
 import socket
 import struct
 from pathlib import Path
 
 from crashlab.observer.messages import message, read_failure
 
-TIMEOUT_S = 5.0
+TIMEOUT_S = 20.0
 PROTOCOL_3_0, PROTOCOL_3_2 = 196608, 196610
 
 
@@ -70,6 +71,10 @@ class Client:
 
     def send(self, data: bytes) -> None:
         self._socket.sendall(data)
+
+    def has_heard(self) -> bool:
+        """Something came that was not read yet."""
+        return bool(self._rest) or bool(select.select([self._socket], [], [], 0)[0])
 
     def next(self) -> tuple[str, bytes]:
         """The next message. Raises EOFError."""

@@ -41,10 +41,12 @@ def main(runs: int, number: int) -> int:
 
         try:
             examine()
+            found = scene.wal_differences()
+            print(*found, sep="\n")
         finally:
             scene.close()
-            print(f"{scene.talks} conversations", dict(sorted(seen.items())))
-    return 0
+            print(f"{scene.talks} conversations, {len(scene.ids)} transaction ids", dict(sorted(seen.items())))
+    return int(bool(found))
 
 
 if __name__ == "__main__":
