@@ -38,6 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     "workload": {"errors", "ledger", "seeds", "sql_text", "declared"},
     "fault": {"errors", "model", "ledger", "declared", "server"},
     "recording": {"errors", "files", "sealed", "seeds", "server", "disk"},
+    "observer": {"errors", "server"},
     "recovery": DATA | {"server", "workload"},
     "oracle": {"model", "ledger", "history", "contract"},
     "results": DATA | {"server"},
