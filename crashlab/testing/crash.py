@@ -1,0 +1,432 @@
+"""What does a test do with a server that dies?
+
+`Crash` is the whole face: `url`, `with crash:`, `told`, `process`, `invariant`, `check`. The fixture `crash` is one
+whose server is up; in a script its outermost `with` is the server's life, and each one inside is a block.
+
+Choices: with nothing else asked for, the moment is a time, drawn on a logarithmic scale, so that short blocks are hit
+    as well as long ones; a block that is over before dies at its end.
+"""
+
+import asyncio
+import contextlib
+import os
+import tempfile
+import time
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from crashlab.errors import UsageProblem
+from crashlab.fault import FAULTS
+from crashlab.model import Injection, Verdict
+from crashlab.observer import Observer, Upstream, read_conversation
+from crashlab.profile import Profile, load_profile
+from crashlab.seeds import new_seed, stream
+from crashlab.server import Server, ServerChoice, create_server
+from crashlab.testing.failure import CrashFailure, is_consequence
+from crashlab.testing.points import Point, Points, check_arguments, points_of, with_words
+from crashlab.testing.process import Kill, Process
+from crashlab.testing.told import ToldNotes, as_keys, first_column
+from crashlab.testing.watch import Outcome, Watch
+from crashlab.trial.acceptance import for_a_test, objection
+from crashlab.trial.observed import ObservedCrash, ObservedServer
+from crashlab.trial.setup import server_spec
+
+BLOCK_TIMEOUT_S = 60.0
+RECOVERY_TIMEOUT_S = 60.0
+END_SLACK_S = 60.0  # reading a recovered server comes on top of its recovery
+RANDOM_S = (0.001, 1.0)
+_WHEN = {"time": "at a time that was drawn", "end": "at the end of its block", "stuck": "when its time was up"}
+ALLOW = "crash.check(allow=[{}])"
+
+
+class Crash:
+    """A server, an observer before it, and its crashes."""
+
+    def __init__(
+        self,
+        profile: str | Profile = "kill9-all",
+        *,
+        server: Server | None = None,
+        choice: ServerChoice | None = None,
+        seed: int | None = None,
+        folder: Path | None = None,
+        point: str | Point | None = None,
+        points: Points = "random",
+        reproduce: str = "",
+        block_timeout_s: float = BLOCK_TIMEOUT_S,
+        recovery_timeout_s: float = RECOVERY_TIMEOUT_S,
+    ) -> None:
+        """Say what is wanted; nothing is started.
+
+        Args:
+            profile: its settings and faults.
+            server: one that is up, with those settings, which somebody else disposes of; None: one of its own.
+            choice: where its own runs.
+            seed: what is drawn comes from it; None: a new one.
+            folder: takes the evidence; None: a temporary one, which stays.
+            point: the one moment at which the server dies, as a failed test named it.
+            points: "random": at a time that is drawn; else, unless there is a point, at the end of each block.
+            reproduce: the command that runs the test again, without the point.
+            block_timeout_s: a block that takes longer fails.
+
+        Raises:
+            ProfileError, UsageProblem: it cannot be.
+        """
+        check_arguments(points, None)
+        self.profile = for_a_test(profile if isinstance(profile, Profile) else load_profile(profile))
+        if not any(_crashes(fault) for fault in self.profile.faults):
+            raise UsageProblem(
+                f'cannot crash a server with profile "{self.profile.name}": it names no fault that crashes one',
+                hint='Choose one that does, such as "kill9-all".',
+            )
+        self.seed = new_seed() if seed is None else seed
+        self.point = Point.parse(point) if isinstance(point, str) else point
+        self.point_reached: str | None = None  # in words
+        self._points = points
+        self._given_server, self._choice = server, choice or ServerChoice()
+        self._folder = folder
+        self._reproduce = reproduce
+        self._block_timeout_s = block_timeout_s
+        self._recovery_timeout_s = recovery_timeout_s
+        self._rng = stream(self.seed, "moment")
+        self._life = contextlib.ExitStack()
+        self._alive = False
+        self._watch: Watch | None = None
+        self._block = 0
+        self._epochs: list[int] = []
+        self._processes: list[Process] = []
+        self._judged: dict[int, Verdict] = {}
+        self._checked = 0  # so many notes had been told when it was checked last
+        self._failed = False
+
+    # --- the server's life
+
+    def start(self) -> Self:
+        """Start server and observer, if they are not up."""
+        if self._alive:
+            return self
+        with contextlib.ExitStack() as stack:
+            self.server = self._given_server or stack.enter_context(
+                create_server(server_spec(self.profile, self._choice))
+            )
+            if self._given_server is None:
+                self.server.start()
+            self.folder = self._folder or Path(tempfile.mkdtemp(prefix="crashlab-test-"))
+            self._address = {name: str(value) for name, value in conninfo_to_dict(self.server.conninfo()).items()}
+            self._conversation = self.folder / "conversation.jsonl"
+            self._observer = stack.enter_context(Observer(self._upstream(), self._conversation, folder=self.folder))
+            self.observed = ObservedServer(
+                self.server, self.profile, seed=self.seed, folder=self.folder, conversation=self._conversation
+            )
+            self._told = ToldNotes(self.folder / "told.txt")
+            stack.callback(self._told.close)
+            stack.callback(self._end_processes)
+            self._life = stack.pop_all()
+        self._alive = True
+        return self
+
+    def close(self) -> None:
+        """End everything: processes, observer, its own server; closing twice is harmless."""
+        watch, self._watch = self._watch, None
+        if watch is not None and not watch.cancel():
+            watch.end(self._end_timeout_s())
+        self._alive = False
+        self._life.close()
+
+    def _end_processes(self) -> None:
+        for process in self._processes:
+            process.kill()
+
+    def _upstream(self) -> Upstream:
+        return Upstream(self._address["host"], int(self._address["port"]))
+
+    @property
+    def url(self) -> str:
+        """The server as the application is to see it: a postgresql:// URL, the same after every restart."""
+        return self._observer.url(self._address["user"], self._address["dbname"], self._address.get("password"))
+
+    @property
+    def direct_url(self) -> str:
+        """The server past the observer, for the test itself."""
+        host, port = self._address["host"], self._address["port"]
+        who = quote(self._address["user"], safe="")
+        who += f":{quote(self._address['password'], safe='')}" if "password" in self._address else ""
+        name = quote(self._address["dbname"], safe="")
+        if host.startswith("/"):
+            return f"postgresql://{who}@/{name}?host={quote(host, safe='')}&port={port}"
+        return f"postgresql://{who}@{host}:{port}/{name}"
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The same for processes: PGHOST and its like, DATABASE_URL, CRASHLAB_TOLD."""
+        self._told.listen()
+        address = self._observer.address
+        env = {
+            "PGHOST": address.host,
+            "PGPORT": str(address.port),
+            "PGUSER": self._address["user"],
+            "PGDATABASE": self._address["dbname"],
+            "DATABASE_URL": self.url,
+            "CRASHLAB_TOLD": str(self._told.path),
+        }
+        return env | ({"PGPASSWORD": self._address["password"]} if "password" in self._address else {})
+
+    def connect(self, **kwargs: Any) -> "psycopg.Connection[Any]":
+        """Connect past the observer, for the test itself; arguments are those of psycopg.connect."""
+        return self.server.connect(**kwargs)
+
+    # --- blocks
+
+    def __enter__(self) -> Self:
+        if not self._alive:
+            return self.start()
+        self._enter_block()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        __tracebackhide__ = True
+        if self._watch is None:
+            self._leave_life(error)
+            return False
+        return self._leave_block(error)
+
+    async def __aenter__(self) -> Self:
+        return await asyncio.to_thread(self.start) if not self._alive else self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        __tracebackhide__ = True
+        return await asyncio.to_thread(self.__exit__, kind, error, trace)
+
+    def _leave_life(self, error: BaseException | None) -> None:
+        try:
+            if error is None:
+                self.require_checked()
+        finally:
+            self.close()
+
+    def _enter_block(self) -> None:
+        if self._watch is not None:
+            raise UsageProblem("cannot enter a block in which the server dies: one is open already")
+        if self._failed:
+            raise UsageProblem("cannot enter another block: the server did not come back from the last one")
+        self._block += 1
+        self.observed.begin()
+        armed = self.point.moment if self.point is not None and self.point.block == self._block else None
+        self._observer.arm(armed)
+        self._epochs.append(len(self._epochs) + 1)
+        after_s = None
+        if self.point is None and self._points == "random":
+            low, high = RANDOM_S
+            after_s = low * (high / low) ** self._rng.random()
+        self._watch = Watch(
+            self._observer,
+            self._die,
+            armed=armed is not None,
+            after_s=after_s,
+            timeout_s=self._block_timeout_s,
+        )
+
+    def _leave_block(self, error: BaseException | None) -> bool:
+        __tracebackhide__ = True
+        watch, self._watch = self._watch, None
+        assert watch is not None
+        if error is not None and watch.cancel():
+            self._observer.arm(None)
+            error.add_note("crashlab: raised before the server was crashed, so it is no consequence of a crash.")
+            return False
+        in_time = watch.end(self._end_timeout_s())
+        if watch.stuck:
+            raise CrashFailure(
+                f"the block was not at its end after {self._block_timeout_s:g} s, with the server up all that time: the "
+                f"application hangs\nThe server was killed for good then.{self._said()}"
+            ) from (error if isinstance(error, Exception) else None)
+        if not in_time:
+            raise CrashFailure(
+                f"the server was not back and read {self._end_timeout_s():g} s after the end of the block"
+            )
+        if watch.error is not None:
+            raise watch.error
+        crash = self.observed.crashes[-1]
+        if not crash.observation.recovery.started:
+            self._failed = True
+            self._fail_of([crash], None)
+        return error is None or is_consequence(error)
+
+    def _end_timeout_s(self) -> float:
+        return self._recovery_timeout_s + END_SLACK_S
+
+    def _die(self, outcome: Outcome) -> None:
+        """Kill, recover, read, let in again: in the watch's thread."""
+        alone = [one for one in self._processes if one.kill_when == "alone" and one.running]
+        self._told.look()
+        killed_ns = time.monotonic_ns()
+        statuses = [
+            (one, one.kill()) for one in self._processes if one.kill_when == ("alone" if alone else "with server")
+        ]
+        if alone and outcome.why != "stuck":
+            injections = [_receipt(one, status, killed_ns) for one, status in statuses]
+            if outcome.reached is not None:
+                self._observer.go()
+        else:
+            injections = self.observed.kill()
+            self._observer.cut()
+        self._told.look()
+        if outcome.why == "stuck":  # nobody is let in again, or it would go on
+            self._failed = True
+            return
+        crash = self.observed.come_back(injections, timeout_s=self._recovery_timeout_s)
+        crash.at_block_end = outcome.why == "end"
+        crash.moment = self._moment_words(outcome)
+        if crash.observation.recovery.started:
+            if not alone:
+                self._observer.resume(self._upstream())
+            for process in self._processes:
+                process.come_back()
+
+    def _moment_words(self, outcome: Outcome) -> str:
+        where = f"block {self._block}, " if self._block > 1 else ""
+        if outcome.reached is None:
+            return f"{where}{_WHEN[outcome.why]}"
+        assert self.point is not None
+        self.point_reached = with_words(read_conversation(self._conversation), self.point, self._epochs[-1]).told
+        return self.point_reached
+
+    def points(self, kind: str) -> list[Point]:
+        """Return the points of all blocks so far, for a sweep."""
+        return points_of(read_conversation(self._conversation), kind, self._epochs)  # type: ignore[arg-type]
+
+    # --- what the application tells, and what must hold
+
+    def told(self, key: Any) -> Any:
+        """Say that the application told its user of this key, now; returns the key. From any thread."""
+        self._told.note(key)
+        return key
+
+    def invariant(self, name: str, sql: str) -> None:
+        """Name a query that returns no rows: now, as each block begins, and after each crash."""
+        self.observed.invariant(name, sql)
+
+    def process(
+        self,
+        args: Sequence[str | os.PathLike[str]],
+        *,
+        restart: bool = True,
+        kill: Kill = "with server",
+        cwd: Path | None = None,
+    ) -> Process:
+        """Start a process of the application, with `env`; it ends with the test at the latest.
+
+        Args:
+            restart: start it again after the recovery.
+            kill: "with server"; "alone": at the moment it dies, and the server does not; "never".
+        """
+        log = self.folder / f"process-{len(self._processes) + 1}.log"
+        process = Process(args, env=self.env, restart=restart, kill=kill, log=log, cwd=cwd)
+        self._processes.append(process)
+        return process
+
+    def check(self, query: str | None = None, allow: Collection[str] = ()) -> list[Verdict]:
+        """Judge all crashes so far, and fail if anything is not as it was told.
+
+        Args:
+            query: its first column holds every key that was told.
+            allow: the codes of findings that the test accepts.
+
+        Raises:
+            CrashFailure: with findings, timeline and the command that runs it again.
+            UsageProblem: there was no crash yet, keys were told and there is no query, or the query cannot be run.
+        """
+        __tracebackhide__ = True
+        if not self.observed.crashes:
+            raise UsageProblem("cannot check: the server has not been crashed", hint="Put the work into `with crash:`.")
+        self._told.look()
+        notes = list(self._told.notes)
+        if notes and query is None:
+            raise UsageProblem(
+                f"cannot check: {len(notes)} keys were told, and there is no query to find them with",
+                hint='Name one: crash.check("SELECT id FROM orders").',
+            )
+        self._checked = len(notes)
+        return self._fail_of(self.observed.crashes, query, allow)
+
+    def _fail_of(
+        self, crashes: Sequence[ObservedCrash], query: str | None, allow: Collection[str] = ()
+    ) -> list[Verdict]:
+        __tracebackhide__ = True
+        found, keys = None, []
+        if query is not None:
+            with contextlib.closing(self.server.connect(autocommit=True)) as connection:
+                keys = as_keys(self._told.notes, connection)
+                found = first_column(query, connection)
+        for crash in crashes:
+            last = crash is crashes[-1]
+            if crash.number not in self._judged or last:
+                asked = (keys, query, found) if last else ([], None, None)
+                self._judged[crash.number] = self.observed.judge(crash, *asked, self.reproduce)
+        for crash in crashes:
+            text = objection(self._judged[crash.number], crash.folder, allow, call=ALLOW)
+            if text:
+                where = f"the server died: {crash.moment}"
+                again = f"\nreproduce: {self.reproduce}" if self.reproduce else ""
+                raise CrashFailure(f"{text}\n{where}{again}{self._said()}")
+        return [self._judged[crash.number] for crash in crashes]
+
+    @property
+    def reproduce(self) -> str:
+        """The command that runs this again."""
+        point = f" --crashlab-point '{self.point}'" if self.point is not None else ""
+        return f"{self._reproduce}{point}" if self._reproduce else ""
+
+    def _said(self) -> str:
+        words = [
+            f"\nprocess {' '.join(one.args)} said:\n{one.last_words()}" for one in self._processes if one.last_words()
+        ]
+        return "".join(words)
+
+    def require_checked(self) -> None:
+        """Raise UsageProblem: keys were told or the server was crashed, and nobody asked what became of it."""
+        if not self._alive:
+            return
+        self._told.look()
+        if len(self._told.notes) > self._checked:
+            untold = len(self._told.notes) - self._checked
+            raise UsageProblem(
+                f"{untold} keys were told, and not checked", hint='End the test with crash.check("SELECT ...").'
+            )
+        if not self.observed.crashes:
+            raise UsageProblem(
+                "the server was never crashed", hint="Put the work into `with crash:`, then crash.check()."
+            )
+        if not self._judged:
+            raise UsageProblem("the server was crashed, and nobody checked what came back", hint="crash.check() does.")
+
+
+def _crashes(fault: Any) -> bool:
+    return FAULTS[fault.kind].crashes_server(fault.target)
+
+
+def _receipt(process: Process, status: int | None, at_ns: int) -> Injection:
+    """The receipt for the death of an application's process."""
+    return Injection(
+        kind="kill",
+        target="application process",
+        pid=process.pid,
+        pids=[process.pid],
+        confirmed=status is not None and status < 0,
+        proof=[f"process {process.pid} exited with status {status}"],
+        crashes_server=False,
+        bounds_window=True,
+        acked_before=0,
+        ledger_position=0,
+        at_ns=at_ns,
+    )
