@@ -158,6 +158,12 @@ class Observer(registry.Disposable):
         """The server is back, here: let clients in."""
         self._ask("resume", host=upstream.host, port=upstream.port)
 
+    def begin(self, upstream: Upstream, conversation: Path) -> None:
+        """Begin anew, with another conversation, for another test: much cheaper than another observer."""
+        with self._changed:
+            self._armed = self._reached = None
+        self._ask("begin", host=upstream.host, port=upstream.port, conversation=str(conversation.resolve()))
+
     def close(self) -> None:
         """End it, and remove what it made; idempotent."""
         with contextlib.suppress(OSError):

@@ -34,6 +34,10 @@ class Conversation:
         self._encode = msgspec.json.Encoder().encode
         self._number = 0
 
+    def close(self) -> None:
+        """Nothing more will be written."""
+        os.close(self._fd)
+
     def write(self, events: list[dict[str, Any]]) -> None:
         """Write down events, and forget them."""
         now_ns = time.monotonic_ns()
@@ -286,6 +290,14 @@ class Proxy:
         """Let clients in again."""
         self.upstream, self.down = (asked["host"], asked["port"]), False
         self.note("resumed")
+
+    def do_begin(self, asked: dict[str, Any]) -> None:
+        """Begin anew: another conversation, with another server."""
+        self.do_cut(asked)
+        self.gate.__init__()  # type: ignore[misc]
+        self.conversation.close()
+        self.conversation = Conversation(Path(asked["conversation"]))
+        self.upstream, self.down = (asked["host"], asked["port"]), False
 
     def do_close(self, asked: dict[str, Any]) -> None:
         """End."""

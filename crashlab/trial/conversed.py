@@ -15,7 +15,7 @@ from pathlib import Path
 
 from crashlab.ledger import Ack, Indeterminate, Intent, LedgerWriter, Prepared, Refused
 from crashlab.observer import Conversation
-from crashlab.observer.conversation import Asked, Transaction
+from crashlab.observer.account import Asked, Transaction
 
 _WRITES = ("write", "other")
 _FAILED = "its COMMIT was answered ROLLBACK, because a statement before it had failed"

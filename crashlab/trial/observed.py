@@ -25,7 +25,7 @@ from crashlab.fault import FAULTS, inject
 from crashlab.ledger import LedgerWriter
 from crashlab.model import Injection, Observation, Recovery, Told, ToldKey, Verdict
 from crashlab.observer import Conversation, read_conversation
-from crashlab.observer.conversation import Transaction
+from crashlab.observer.account import Transaction
 from crashlab.profile import Profile
 from crashlab.recovery import Reading, observe, recover
 from crashlab.seeds import stream
