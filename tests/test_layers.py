@@ -43,7 +43,8 @@ ALLOWED: dict[str, set[str]] = {
     "oracle": {"model", "ledger", "history", "contract"},
     "results": DATA | {"server"},
     "matrix": DATA | {"results"},
-    "trial": DATA | {"server", "disk", "workload", "fault", "recovery", "oracle", "results"},
+    "trial": DATA | {"server", "disk", "workload", "fault", "recovery", "oracle", "results", "observer"},
+    "testing": DATA | {"server", "fault", "observer", "trial"},
     "exploration": DATA | {"server", "workload", "recording", "disk", "recovery", "results", "trial"},
     "campaign": DATA | {"server", "disk", "recording", "oracle", "results", "trial", "exploration"},
     "report": DATA | {"results", "oracle", "matrix"},
@@ -62,7 +63,7 @@ ALLOWED: dict[str, set[str]] = {
         "report",
         "doctor",
     },
-    "pytest_plugin": BASE | {"trial", "profile", "results", "server"},
+    "pytest_plugin": BASE | {"trial", "profile", "results", "server", "observer", "testing"},
     "__main__": {"cli"},
 }
 """A part -> the parts that it may import; a folder is one part."""

@@ -146,6 +146,11 @@ class Observer(registry.Disposable):
                 raise self._ended("wait for a moment")
             return self._reached
 
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return not self._gone
+
     def go(self) -> None:
         """Let everything go on after the moment."""
         self._ask("go")

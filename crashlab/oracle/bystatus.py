@@ -29,6 +29,6 @@ def read_statuses(findings: Findings, history: History, observation: Observation
         if state not in MAY_BE_THERE:
             file = status_file(xid)
             says = f'Transaction {tx} of connection {client} (xid {xid}) is "{STATES[state - 1]}" in the conversation, '
-            says += f'yet pg_xact_status says "committed".'
+            says += 'yet pg_xact_status says "committed".'
             findings.add("CORRUPT-PHANTOM", "transactions", says, files=[file], tx=tx, client=client, xid=xid)
     return presence

@@ -168,25 +168,25 @@ _TABLE = (
     _told(
         "TOLD-BEFORE-COMMIT",
         "the user was told before COMMIT was answered",
-        "The application told its user while the transaction was still open, or while its COMMIT had no answer yet. The "
-        "server had promised nothing then, and the crash took the transaction with it.",
+        "The application told its user before or while the transaction was open, or while its COMMIT had no answer. "
+        "The server had promised nothing then, and the crash took the transaction with it.",
         "Tell the user after COMMIT has returned, and after nothing else.",
         manual="tutorial-transactions.html",
     ),
     _told(
         "TOLD-AFTER-FAILURE",
         "the user was told although the transaction was not committed",
-        "COMMIT failed, or was answered ROLLBACK (which no driver calls an error: the transaction had failed before), or "
-        "the application rolled back; and the user was told all the same.",
-        "Let the error of COMMIT leave the function, and look at the command tag: a COMMIT that is answered ROLLBACK has "
-        "committed nothing.",
+        "COMMIT failed, or was answered ROLLBACK (which no driver calls an error: the transaction had failed before), "
+        "or the application rolled back; and the user was told all the same.",
+        "Let the error of COMMIT leave the function, and look at the command tag: a COMMIT that is answered ROLLBACK "
+        "has committed nothing.",
         manual="sql-commit.html",
     ),
     _told(
         "TOLD-ASYNC-COMMIT",
         "the user was told of an asynchronous commit that is gone",
-        "COMMIT was answered before its record was flushed, because synchronous_commit was off for this transaction. The "
-        "manual permits that the newest such commits are lost in a crash; the user was told of this one.",
+        "COMMIT was answered before its record was flushed, because synchronous_commit was off for this transaction. "
+        "The manual permits that the newest such commits are lost in a crash; the user was told of this one.",
         "Commit what users are told of with synchronous_commit = on; SET LOCAL confines off to what may be lost.",
         manual=WAL_ASYNC,
         application=False,

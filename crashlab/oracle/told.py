@@ -13,8 +13,9 @@ Source: design.md "Applications".
 """
 
 from dataclasses import dataclass
+from typing import Any
 
-from crashlab.history import ACKED, REFUSED, UNSENT
+from crashlab.history import ACKED, REFUSED
 from crashlab.model import Told, ToldKey
 from crashlab.oracle.case import Case
 from crashlab.oracle.findings import Findings
@@ -50,12 +51,16 @@ class _Missing:
         self.suspects = [] if presence is None else sorted(self._suspects(presence), key=lambda one: -one.heard)
 
     def _suspects(self, presence: Presence) -> list[_Suspect]:
+        """Return who is gone, had begun and was last heard of before; else who was the next one to begin."""
         h, line = self.case.history, self.key.line
-        return [
-            _Suspect(tx, max(at for at in (h.begin_position[tx], h.intent_position[tx], h.end_position[tx]) if at <= line))
-            for tx in range(1, h.count + 1)
-            if not presence.visible[tx] and h.begin_position[tx] <= line
-        ]  # fmt: skip
+        gone = [tx for tx in range(1, h.count + 1) if not presence.visible[tx]]
+        found = [_Suspect(tx, self._heard(tx)) for tx in gone if h.begin_position[tx] <= line]
+        return found or [_Suspect(tx, 0) for tx in gone[:1] if h.state[tx] != REFUSED]
+
+    def _heard(self, tx: int) -> int:
+        h = self.case.history
+        lines = (h.begin_position[tx], h.intent_position[tx], h.end_position[tx])
+        return max(line for line in lines if line <= self.key.line)
 
     def report(self) -> None:
         if not self.suspects:
@@ -82,10 +87,11 @@ class _Missing:
         others = len(self.suspects) - 1
         if others > 0:
             says += f" {others} more transactions that are gone were under way then." if others > 1 else ""
-        facts = {"tx": tx, "client": h.client[tx], "xid": h.xid[tx]} if tx else {}
+        facts: dict[str, Any] = {"tx": tx, "client": h.client[tx], "xid": h.xid[tx]} if tx else {}
         if code == "TOLD-ASYNC-COMMIT":
             facts |= {"sync": h.sync[tx], "flushed": False}
-        self.findings.add(code, PLACE, says, told=self.key.text, told_line=self.key.line, by=self.key.by, **facts)
+        facts |= {"told_line": self.key.line, "told_ns": self.key.at_ns, "by": self.key.by}
+        self.findings.add(code, PLACE, says, told=self.key.text, **facts)
 
     def _name(self, tx: int) -> str:
         h = self.case.history
@@ -95,12 +101,11 @@ class _Missing:
     def _too_early(self, tx: int) -> str:
         h, line = self.case.history, self.key.line
         name = self._name(tx)
-        sent, end = h.intent_position[tx], h.end_position[tx]
-        if sent and sent <= line:
-            how = "had been sent then and not been answered"
-        else:
-            how = "had not been sent then"
-        came = "; the answer came later" if end else "; no answer ever came" if h.state[tx] != UNSENT else ""
+        if h.begin_position[tx] > line:
+            return f"Its {name} began only after that. What is not answered may be gone after a crash."
+        sent = 0 < h.intent_position[tx] <= line
+        how = "had reached the server then and not been answered" if sent else "had not reached the server then"
+        came = "; the answer came later" if h.end_position[tx] else ""
         return f"The COMMIT of its {name} {how}{came}. What is not answered may be gone after a crash."
 
     def _refused(self, tx: int) -> str:
@@ -113,17 +118,17 @@ class _Missing:
         whose = (
             f"set by connection {h.client[tx]} itself: {by}"
             if by
-            else "which no statement of its connection set: look at the server's, the database's and the role's settings"
+            else "which no statement of its connection set: look at the settings of server, database and role"
         )
         return (
-            f"Its {self._name(tx)} had been answered, with synchronous_commit = {h.sync[tx]}, {whose}. The manual permits "
-            "that such a commit is lost in a crash, and the user was told of it all the same."
+            f"Its {self._name(tx)} had been answered, with synchronous_commit = {h.sync[tx]}, {whose}. The manual "
+            "permits that such a commit is lost in a crash, and the user was told of it all the same."
         )
 
     def _nothing_missing(self) -> str:
         if not self.told.observed:
-            return "Nobody listened between application and server, so it is not known what became of its transaction."
+            return "Nobody listened between application and server, so nobody knows what became of its transaction."
         return (
-            "Every commit that was answered before it was told is there, so the database has kept its word: it was never "
-            "written, was undone by ROLLBACK TO SAVEPOINT, was deleted, or is not what the query returns."
+            "Every commit that was answered is there, so the database has kept its word: the key was never written, "
+            "was undone by ROLLBACK TO SAVEPOINT, was deleted, or is not what the query returns."
         )

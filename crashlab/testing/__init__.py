@@ -12,7 +12,23 @@
 In pytest the fixture `crash` is such a server that is up.
 """
 
-from crashlab.testing.crash import Crash
-from crashlab.testing.failure import CrashFailure
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from crashlab.testing.crash import Crash
+    from crashlab.testing.failure import CrashFailure
 
 __all__ = ["Crash", "CrashFailure"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs a driver when it is asked for: the pytest plugin is loaded with every run of pytest."""
+    if name == "Crash":
+        from crashlab.testing.crash import Crash
+
+        return Crash
+    if name == "CrashFailure":
+        from crashlab.testing.failure import CrashFailure
+
+        return CrashFailure
+    raise AttributeError(name)

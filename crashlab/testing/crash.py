@@ -53,6 +53,7 @@ class Crash:
         profile: str | Profile = "kill9-all",
         *,
         server: Server | None = None,
+        observer: Observer | None = None,
         choice: ServerChoice | None = None,
         seed: int | None = None,
         folder: Path | None = None,
@@ -67,6 +68,7 @@ class Crash:
         Args:
             profile: its settings and faults.
             server: one that is up, with those settings, which somebody else disposes of; None: one of its own.
+            observer: one that is free, and that somebody else closes; None: one of its own.
             choice: where its own runs.
             seed: what is drawn comes from it; None: a new one.
             folder: takes the evidence; None: a temporary one, which stays.
@@ -90,6 +92,7 @@ class Crash:
         self.point_reached: str | None = None  # in words
         self._points = points
         self._given_server, self._choice = server, choice or ServerChoice()
+        self._given_observer = observer
         self._folder = folder
         self._reproduce = reproduce
         self._block_timeout_s = block_timeout_s
@@ -247,8 +250,8 @@ class Crash:
         in_time = watch.end(self._end_timeout_s())
         if watch.stuck:
             raise CrashFailure(
-                f"the block was not at its end after {self._block_timeout_s:g} s, with the server up all that time: the "
-                f"application hangs\nThe server was killed for good then.{self._said()}"
+                f"the block was not at its end after {self._block_timeout_s:g} s, with the server up all that time: "
+                f"the application hangs\nThe server was killed for good then.{self._said()}"
             ) from (error if isinstance(error, Exception) else None)
         if not in_time:
             raise CrashFailure(

@@ -62,7 +62,7 @@ def write_ledger(
     """
     events = [
         event
-        for transaction in conversation.transactions
+        for transaction in [*conversation.transactions, *_held_back(conversation)]
         if _ended(transaction) > since or there(transaction)
         for event in _events(transaction)
         if event.number < until
@@ -81,6 +81,18 @@ def write_ledger(
             written.acked.append(event.at_ns)
     ledger.close()
     return written
+
+
+def _held_back(conversation: Conversation) -> Iterator[Transaction]:
+    """Yield the statements that would have been a transaction of their own, and that the server never saw."""
+    for number, step, phase in conversation.reached:
+        inside = any(
+            one.connection == step.connection and one.outcome == "open" and one.steps[-1].number < number
+            for one in conversation.transactions
+            if one.steps
+        )
+        if phase == "before" and not inside:
+            yield Transaction(step.connection, explicit=False, steps=[step])
 
 
 def _record(ledger: LedgerWriter, event: _Event, tx: int) -> None:

@@ -6,6 +6,7 @@ is let in again; the application's own ledger is made of the conversation up to 
 Choices: faults that crash nothing (a stopped walwriter) happen as a block begins, all others at its moment.
     Of transactions that an earlier crash has taken nobody is asked again: their ids may be another's by now.
     A server restarts with fsync off, unless the profile sets it: else it would flush every file of its directory first.
+    Of the catalogs only those are swept that were written since initdb.
     Invariants are looked at as a block begins; a look at the moment itself would give asynchronous commits time.
 """
 
@@ -196,7 +197,8 @@ class ObservedServer:
             databases=databases,
             statistics=False,  # a server that goes on has not written them down
         )
-        return observe(self._connect, reading, recovery)
+        found = observe(self._connect, reading, recovery, unchanged=self.server.untouched())
+        return msgspec.structs.replace(found, marker=None)  # nobody writes there
 
     def _connect(self, database: str) -> "psycopg.Connection[Any]":
         return self.server.connect(autocommit=True, dbname=database)
