@@ -53,8 +53,8 @@ SERVER_OPTIONS = {"--crashlab-server": "kind", "--crashlab-image": "image", "--c
 SEED = pytest.StashKey[int]()
 REPRODUCE = pytest.StashKey[str]()
 PASSED = pytest.StashKey[bool]()
-SPARES = pytest.StashKey["SpareDirectories"]()
-OBSERVER = pytest.StashKey["Observer"]()
+SPARES: pytest.StashKey[SpareDirectories] = pytest.StashKey()
+OBSERVER: pytest.StashKey[Observer] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

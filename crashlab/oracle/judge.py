@@ -60,8 +60,7 @@ from crashlab.oracle.told import check_told
 from crashlab.oracle.wal import Wal
 
 _KEPT = (
-    "LOSS-ASYNC-WINDOW",
-    "LOSS-ASYNC-WINDOW-EXCEEDED",
+    *("LOSS-ASYNC-WINDOW", "LOSS-ASYNC-WINDOW-EXCEEDED", "TOLD-ASYNC-COMMIT"),
     *(code for code, entry in CODES.items() if entry.application),
 )
 """What breaks no promise of PostgreSQL's."""
@@ -111,15 +110,7 @@ def judge(
         check_leftovers(findings, observation)
         check_server_log(findings, observation)
         check_statistics(findings, observation)
-        if told is not None:
-            presence = read_statuses(findings, history, observation)
-        elif observation.marker is not None:
-            outsiders = Outsiders(history, observation)
-            presence = read_markers(findings, history, observation.marker, outsiders.ended_inside)
-            outsiders.note_ended_inside(findings)
-            check_rows(findings, case, presence, outsiders)
-            check_survivors(findings, history, observation, presence)
-            check_sequences(findings, case, presence)
+        presence = _presence(findings, case) if told is None else read_statuses(findings, history, observation)
         if presence is not None:
             commit_log = CommitLog(findings, history, observation.xact_status, presence)
             commit_log.check()
@@ -143,6 +134,20 @@ def judge(
         counts=_count(history, observation, presence, losses.forbidden),
         window=losses.window,
     )
+
+
+def _presence(findings: Findings, case: Case) -> Presence | None:
+    """Tell by the marker table who is there, and hold what they wrote against what is; None: it was not read."""
+    history, observation = case.history, case.observation
+    if observation.marker is None:
+        return None
+    outsiders = Outsiders(history, observation)
+    presence = read_markers(findings, history, observation.marker, outsiders.ended_inside)
+    outsiders.note_ended_inside(findings)
+    check_rows(findings, case, presence, outsiders)
+    check_survivors(findings, history, observation, presence)
+    check_sequences(findings, case, presence)
+    return presence
 
 
 def _is_cut_short(findings: Findings, observation: Observation, timed_out: str | None) -> bool:

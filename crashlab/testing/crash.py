@@ -31,7 +31,7 @@ from crashlab.server import Server, ServerChoice, create_server
 from crashlab.testing.failure import CrashFailure, is_consequence
 from crashlab.testing.points import Point, Points, check_arguments, points_of, with_words
 from crashlab.testing.process import Kill, Process
-from crashlab.testing.told import ToldNotes, as_keys, first_column
+from crashlab.testing.told import POLL_S, ToldNotes, as_keys, first_column
 from crashlab.testing.watch import Outcome, Watch
 from crashlab.trial.acceptance import for_a_test, objection
 from crashlab.trial.observed import ObservedCrash, ObservedServer
@@ -104,7 +104,7 @@ class Crash:
         self._block = 0
         self._epochs: list[int] = []
         self._processes: list[Process] = []
-        self._judged: dict[int, Verdict] = {}
+        self.judged: dict[int, Verdict] = {}  # by the crash's number
         self._checked = 0  # so many notes had been told when it was checked last
         self._failed = False
 
@@ -315,6 +315,23 @@ class Crash:
         self._told.note(key)
         return key
 
+    @property
+    def told_keys(self) -> list[Any]:
+        """What has been told so far."""
+        self._told.look()
+        return [note.key for note in self._told.notes]
+
+    def wait_told(self, count: int, *, timeout_s: float = 30.0) -> None:
+        """Wait until so many keys have been told, by whomever. Raises CrashFailure: not in time."""
+        __tracebackhide__ = True
+        deadline = time.monotonic() + timeout_s
+        while len(self.told_keys) < count:
+            if time.monotonic() > deadline:
+                raise CrashFailure(
+                    f"{len(self.told_keys)} of {count} keys were told within {timeout_s:g} s{self._said()}"
+                )
+            time.sleep(POLL_S)
+
     def invariant(self, name: str, sql: str) -> None:
         """Name a query that returns no rows: now, as each block begins, and after each crash."""
         self.observed.invariant(name, sql)
@@ -373,16 +390,16 @@ class Crash:
                 found = first_column(query, connection)
         for crash in crashes:
             last = crash is crashes[-1]
-            if crash.number not in self._judged or last:
+            if crash.number not in self.judged or last:
                 asked = (keys, query, found) if last else ([], None, None)
-                self._judged[crash.number] = self.observed.judge(crash, *asked, self.reproduce)
+                self.judged[crash.number] = self.observed.judge(crash, *asked, self.reproduce)
         for crash in crashes:
-            text = objection(self._judged[crash.number], crash.folder, allow, call=ALLOW)
+            text = objection(self.judged[crash.number], crash.folder, allow, call=ALLOW)
             if text:
                 where = f"the server died: {crash.moment}"
                 again = f"\nreproduce: {self.reproduce}" if self.reproduce else ""
                 raise CrashFailure(f"{text}\n{where}{again}{self._said()}")
-        return [self._judged[crash.number] for crash in crashes]
+        return [self.judged[crash.number] for crash in crashes]
 
     @property
     def reproduce(self) -> str:
@@ -410,7 +427,7 @@ class Crash:
             raise UsageProblem(
                 "the server was never crashed", hint="Put the work into `with crash:`, then crash.check()."
             )
-        if not self._judged:
+        if not self.judged:
             raise UsageProblem("the server was crashed, and nobody checked what came back", hint="crash.check() does.")
 
 

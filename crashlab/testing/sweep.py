@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from crashlab.testing.crash import Crash
     from crashlab.testing.points import Point
 
-POINT = pytest.StashKey["Point"]()
+POINT: pytest.StashKey[Point] = pytest.StashKey()
 """Of a copy: its moment."""
-FOUND = pytest.StashKey["list[Point]"]()
+FOUND: pytest.StashKey[list[Point]] = pytest.StashKey()
 """Of the test that counted: all moments."""
 SHARE = "crashlab_share"
 
