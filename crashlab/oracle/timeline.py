@@ -201,7 +201,8 @@ class Timeline:
             listed = "lists it" if h.gid[tx] in self._observation.prepared else "does not list it"
             found.append(f"pg_prepared_xacts {listed}")
         found += [self._now(write.relation, write.key) for write in h.writes[tx][:WRITES_TOLD_MAX]]
-        return [f"after recovery: {'; '.join(part for part in found if part)}", *self._survivors()]
+        now = "; ".join(part for part in found if part)
+        return [*([f"after recovery: {now}"] if now else []), *self._survivors()]
 
     def _now(self, relation: str, key: str) -> str:
         read = next((one for one in self._observation.relations if one.relation == relation), None)

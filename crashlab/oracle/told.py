@@ -128,7 +128,12 @@ class _Missing:
     def _nothing_missing(self) -> str:
         if not self.told.observed:
             return "Nobody listened between application and server, so nobody knows what became of its transaction."
+        early = (
+            ""
+            if max(self.case.history.begin_position) > self.key.line
+            else ("was told before its transaction had begun (nothing more was asked of the server after that), ")
+        )
         return (
             "Every commit that was answered is there, so the database has kept its word: the key was never written, "
-            "was undone by ROLLBACK TO SAVEPOINT, was deleted, or is not what the query returns."
+            f"{early}was undone by ROLLBACK TO SAVEPOINT, was deleted, or is not what the query returns."
         )

@@ -301,7 +301,7 @@ class Crash:
         if outcome.reached is None:
             return f"{where}{_WHEN[outcome.why]}"
         assert self.point is not None
-        self.point_reached = with_words(read_conversation(self._conversation), self.point, self._epochs[-1]).told
+        self.point_reached = with_words(read_conversation(self._conversation).reached[-1][1], self.point).told
         return self.point_reached
 
     def points(self, kind: str) -> list[Point]:

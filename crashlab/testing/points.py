@@ -12,6 +12,7 @@ from typing import Literal, get_args
 
 from crashlab.errors import UsageProblem, did_you_mean
 from crashlab.observer import Conversation, Moment, moments
+from crashlab.observer.account import Asked
 from crashlab.seeds import stream
 
 Points = Literal["commits", "statements", "all", "random"]
@@ -65,21 +66,23 @@ def points_of(
     found = []
     for block, epoch in enumerate(epochs, 1):
         for moment in moments(conversation, kind, epoch):
-            found.append(with_words(conversation, Point(block, moment), epoch))
+            step = _step(conversation, epoch, moment)
+            found.append(Point(block, moment) if step is None else with_words(step, Point(block, moment)))
     return found
 
 
-def with_words(conversation: Conversation, point: Point, epoch: int) -> Point:
-    """Return a point with what the conversation of its block says about it."""
-    return Point(point.block, point.moment, _words(conversation, epoch, point.moment))
+def with_words(step: Asked, point: Point) -> Point:
+    """Return a point with what the message of its moment asks."""
+    what = f"{point.moment.unit} {point.moment.nth} ({_shown(step.sql) or step.message})"
+    return Point(point.block, point.moment, what)
 
 
-def _words(conversation: Conversation, epoch: int, moment: Moment) -> str:
+def _step(conversation: Conversation, epoch: int, moment: Moment) -> Asked | None:
     number = {"commit": "commit_number", "statement": "statement_number", "message": "message_number"}[moment.unit]
     for step in conversation.steps:
         if step.epoch == epoch and step.place == moment.connection and getattr(step, number) == moment.nth:
-            return f"{moment.unit} {moment.nth} ({_shown(step.sql) or step.message})"
-    return ""
+            return step
+    return None
 
 
 def _shown(sql: str) -> str:

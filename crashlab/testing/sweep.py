@@ -118,11 +118,14 @@ def run_sweep(item: pytest.Function, nextitem: pytest.Item | None, seed: int) ->
     if passed and not points:
         _fail(item, copy)
     copies = [_copy(item, point.told, point) for point in chosen]
-    for one, after in zip(copies, [*copies[1:], None], strict=True):
+    place = item.session.items.index(item)
+    for one in copies:
         if item.session.shouldfail or item.session.shouldstop:
             break
         item.session.testscollected += 1
-        item.config.hook.pytest_runtest_protocol(item=one, nextitem=after or copy)
+        item.session.items[place] = one  # a worker of xdist reports about nothing but the item in this place
+        item.config.hook.pytest_runtest_protocol(item=one, nextitem=copy)
+    item.session.items[place] = item
     # Whatever belongs to module and session lives on until here
     call = pytest.CallInfo.from_call(lambda: item.session._setupstate.teardown_exact(nextitem), when="teardown")
     if call.excinfo is not None:
@@ -144,14 +147,15 @@ def tell_missed(item: pytest.Item, crash: Crash, report: Any) -> None:
 
 
 def _copy(item: pytest.Function, name: str, point: Point | None = None) -> pytest.Function:
-    callspec = getattr(item, "callspec", None)
     copy = type(item).from_parent(
-        item.parent,
-        name=f"{item.name}[{_safe(name)}]",
-        callspec=callspec,
-        fixtureinfo=item._fixtureinfo,
-        originalname=item.originalname,
+        item.parent, name=f"{item.name}[{_safe(name)}]", callobj=item.obj, fixtureinfo=item._fixtureinfo
     )
+    # Not given above: newer releases of pytest make the node's id of them alone, and not of its name.
+    copy.originalname = item.originalname
+    if hasattr(item, "callspec"):
+        copy.callspec = item.callspec
+    if item.cls is not None:  # each has an instance of its own
+        del copy._instance, copy._obj
     copy.own_markers = list(item.own_markers)
     copy.keywords.update(item.keywords)
     copy.stash[ORIGIN] = item.nodeid

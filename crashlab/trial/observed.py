@@ -36,7 +36,7 @@ from crashlab.trial.live import wal_of
 from crashlab.trial.setup import invariants_before, server_facts
 from crashlab.trial.written import trial_record, write_trial
 from crashlab.workload.invariants import InvariantWatch
-from crashlab.workload.relations import COMMON_SQL, InvariantQuery
+from crashlab.workload.relations import COMMON_SQL, MARKER_TABLE, InvariantQuery
 
 OTHER_DATABASES = (
     "SELECT EXISTS (SELECT FROM pg_database WHERE datallowconn AND datname NOT IN ('postgres', 'template1'))"
@@ -86,7 +86,8 @@ class ObservedServer:
         self._prepared: set[str] = set()
         self._last_cut = 0
         with contextlib.closing(server.connect(autocommit=True)) as connection:
-            connection.execute(COMMON_SQL)
+            if connection.execute(f"SELECT to_regclass('{MARKER_TABLE}') IS NULL").fetchone() == (True,):
+                connection.execute(COMMON_SQL)
 
     def invariant(self, name: str, sql: str) -> None:
         """Name a query that returns no rows: now, as each block begins, and after each crash.
