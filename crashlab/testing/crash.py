@@ -24,7 +24,7 @@ from psycopg.conninfo import conninfo_to_dict
 from crashlab.errors import UsageProblem
 from crashlab.fault import FAULTS
 from crashlab.model import Injection, Verdict
-from crashlab.observer import Observer, Upstream, read_conversation
+from crashlab.observer import Moment, Observer, Upstream, read_conversation
 from crashlab.profile import Profile, load_profile
 from crashlab.seeds import new_seed, stream
 from crashlab.server import Server, ServerChoice, create_server
@@ -102,7 +102,8 @@ class Crash:
         self._alive = False
         self._watch: Watch | None = None
         self._block = 0
-        self._epochs: list[int] = []
+        self._epoch = 0
+        self._epochs: list[int] = []  # of each block
         self._processes: list[Process] = []
         self.judged: dict[int, Verdict] = {}  # by the crash's number
         self._checked = 0  # so many notes had been told when it was checked last
@@ -123,7 +124,7 @@ class Crash:
             self.folder = self._folder or Path(tempfile.mkdtemp(prefix="crashlab-test-"))
             self._address = {name: str(value) for name, value in conninfo_to_dict(self.server.conninfo()).items()}
             self._conversation = self.folder / "conversation.jsonl"
-            self._observer = stack.enter_context(Observer(self._upstream(), self._conversation, folder=self.folder))
+            self._observer = self._begin_conversation(stack)
             self.observed = ObservedServer(
                 self.server, self.profile, seed=self.seed, folder=self.folder, conversation=self._conversation
             )
@@ -133,6 +134,13 @@ class Crash:
             self._life = stack.pop_all()
         self._alive = True
         return self
+
+    def _begin_conversation(self, stack: contextlib.ExitStack) -> Observer:
+        if self._given_observer is None:
+            return stack.enter_context(Observer(self._upstream(), self._conversation, folder=self.folder))
+        self._given_observer.begin(self._upstream(), self._conversation)
+        stack.callback(self._given_observer.cut)
+        return self._given_observer
 
     def close(self) -> None:
         """End everything: processes, observer, its own server; closing twice is harmless."""
@@ -225,8 +233,8 @@ class Crash:
         self._block += 1
         self.observed.begin()
         armed = self.point.moment if self.point is not None and self.point.block == self._block else None
-        self._observer.arm(armed)
-        self._epochs.append(len(self._epochs) + 1)
+        self._arm(armed)
+        self._epochs.append(self._epoch)
         after_s = None
         if self.point is None and self._points == "random":
             low, high = RANDOM_S
@@ -239,12 +247,16 @@ class Crash:
             timeout_s=self._block_timeout_s,
         )
 
+    def _arm(self, moment: Moment | None) -> None:
+        self._observer.arm(moment)
+        self._epoch += 1  # as the observer counts
+
     def _leave_block(self, error: BaseException | None) -> bool:
         __tracebackhide__ = True
         watch, self._watch = self._watch, None
         assert watch is not None
         if error is not None and watch.cancel():
-            self._observer.arm(None)
+            self._arm(None)
             error.add_note("crashlab: raised before the server was crashed, so it is no consequence of a crash.")
             return False
         in_time = watch.end(self._end_timeout_s())

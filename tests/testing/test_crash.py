@@ -11,6 +11,7 @@ import pytest
 
 from crashlab.errors import UsageProblem
 from crashlab.model import Outcome
+from crashlab.observer.moment import PHASES
 from crashlab.testing import Crash, CrashFailure
 from crashlab.trial.judged import verdict_of
 from tests.testing.shop import WORKER, Shop
@@ -209,13 +210,17 @@ def test_whatever_is_raised_before_the_crash_is_raised(dying):
     with pytest.raises(UsageProblem, match="has not been crashed"):
         crash.check(ORDERS)
     assert crash.server.running()
+    with crash:  # another block: the moment was for the first one
+        shop.order(1)
+    assert [str(point) for point in crash.points("commits")] == [f"2/1:commit:1:{phase}" for phase in PHASES]
+    crash.check()
     other = dying("1:commit:2:before")
     shop = Shop(other.url)
 
     def work() -> None:
-        shop.order(1)
+        shop.order(2)
         with pytest.raises(psycopg.OperationalError):
-            shop.order(2)
+            shop.order(3)
         raise AssertionError("the application says no")
 
     with pytest.raises(AssertionError, match="the application says no"), other:
