@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from crashlab.errors import UsageProblem, did_you_mean
-from crashlab.observer import Conversation, Moment, moments
+from crashlab.observer import Conversation, Moment, moments, step_of
 from crashlab.observer.account import Asked
 from crashlab.seeds import stream
 
@@ -66,7 +66,7 @@ def points_of(
     found = []
     for block, epoch in enumerate(epochs, 1):
         for moment in moments(conversation, kind, epoch):
-            step = _step(conversation, epoch, moment)
+            step = step_of(conversation, moment, epoch)
             found.append(Point(block, moment) if step is None else with_words(step, Point(block, moment)))
     return found
 
@@ -75,14 +75,6 @@ def with_words(step: Asked, point: Point) -> Point:
     """Return a point with what the message of its moment asks."""
     what = f"{point.moment.unit} {point.moment.nth} ({_shown(step.sql) or step.message})"
     return Point(point.block, point.moment, what)
-
-
-def _step(conversation: Conversation, epoch: int, moment: Moment) -> Asked | None:
-    number = {"commit": "commit_number", "statement": "statement_number", "message": "message_number"}[moment.unit]
-    for step in conversation.steps:
-        if step.epoch == epoch and step.place == moment.connection and getattr(step, number) == moment.nth:
-            return step
-    return None
 
 
 def _shown(sql: str) -> str:

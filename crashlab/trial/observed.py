@@ -36,7 +36,7 @@ from crashlab.trial.live import wal_of
 from crashlab.trial.setup import invariants_before, server_facts
 from crashlab.trial.written import trial_record, write_trial
 from crashlab.workload.invariants import InvariantWatch
-from crashlab.workload.relations import COMMON_SQL, MARKER_TABLE, InvariantQuery
+from crashlab.workload.relations import COMMON_SQL, EXTENSIONS_SQL, MARKER_TABLE, InvariantQuery
 
 OTHER_DATABASES = (
     "SELECT EXISTS (SELECT FROM pg_database WHERE datallowconn AND datname NOT IN ('postgres', 'template1'))"
@@ -87,7 +87,7 @@ class ObservedServer:
         self._last_cut = 0
         with contextlib.closing(server.connect(autocommit=True)) as connection:
             if connection.execute(f"SELECT to_regclass('{MARKER_TABLE}') IS NULL").fetchone() == (True,):
-                connection.execute(COMMON_SQL)
+                connection.execute(EXTENSIONS_SQL + COMMON_SQL)
 
     def invariant(self, name: str, sql: str) -> None:
         """Name a query that returns no rows: now, as each block begins, and after each crash.
