@@ -146,6 +146,10 @@ class Observer(registry.Disposable):
                 raise self._ended("wait for a moment")
             return self._reached
 
+    def settle(self) -> None:
+        """Return when a moment that came before this call is known: a client may have its answer a little earlier."""
+        self._ask("settle")
+
     @property
     def running(self) -> bool:
         """Whether it has not ended."""

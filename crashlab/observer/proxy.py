@@ -291,6 +291,9 @@ class Proxy:
         self.upstream, self.down = (asked["host"], asked["port"]), False
         self.note("resumed")
 
+    def do_settle(self, asked: dict[str, Any]) -> None:
+        """Answer, behind whatever was said before."""
+
     def do_begin(self, asked: dict[str, Any]) -> None:
         """Begin anew: another conversation, with another server."""
         self.do_cut(asked)

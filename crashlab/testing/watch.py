@@ -77,6 +77,8 @@ class Watch:
         while True:
             ended = self._ended.is_set()
             if self._observer is not None:
+                if ended:
+                    self._observer.settle()
                 reached = self._observer.wait_reached(0.0 if ended else POLL_S)
                 if reached is not None:
                     return Outcome(reached, "moment")
