@@ -26,7 +26,7 @@ CONNECT_TIMEOUT_S = 10.0
 SLOW_CLIENT_POLL_S = 0.002
 
 
-class Conversation:
+class Writer:
     """The file to which everything is appended, in one order."""
 
     def __init__(self, path: Path) -> None:
@@ -213,7 +213,7 @@ class Proxy:
     def __init__(self, upstream: tuple[str, int], conversation: Path) -> None:
         self.gate = Gate()
         self.upstream = upstream
-        self.conversation = Conversation(conversation)
+        self.conversation = Writer(conversation)
         self.links: set[Link] = set()
         self.down = False
         self.told_stop = False

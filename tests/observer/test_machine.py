@@ -148,6 +148,9 @@ def test_implicit_commit_of_the_simple_protocol():
     assert heard(machine, tag("INSERT 0 1")) == b""  # it has not committed yet
     assert heard(machine, OURS + ready("I")) == tag("INSERT 0 1") + ready("I")
     assert facts_of(machine) == [789]
+    said(machine, wire.query("INSERT INTO t VALUES (1); INSERT INTO t VALUES (2)"))
+    assert heard(machine, tag("INSERT 0 1")) == tag("INSERT 0 1")  # natively it comes before the commit, too
+    assert heard(machine, tag("INSERT 0 1") + OURS + ready("I")) == tag("INSERT 0 1") + ready("I")
     said(machine, wire.query(sql))
     failed = error("23505") + ready("I")
     assert heard(machine, tag("INSERT 0 1") + OURS + failed) == failed  # a deferred constraint
