@@ -217,6 +217,19 @@ def test_commit_waits_for_the_state_of_a_transaction_that_may_have_failed():
     assert bytes(machine.to_server) == wire.execute() + wire.SYNC
 
 
+def test_what_waits_is_not_asked_if_the_server_ignores_it_by_then():
+    """Our question would get no answer, and all behind it would wait for one."""
+    machine = logged_in()
+    begin = wire.whole("BEGIN") + wire.SYNC + wire.parse("SELEC") + wire.FLUSH
+    assert said(machine, begin + wire.query("COMMIT") + wire.SYNC) == begin
+    machine.to_server.clear()
+    begun = message(b"1") + message(b"2") + message(b"n") + tag("BEGIN") + ready("T")
+    heard(machine, begun + error("42601"))
+    assert bytes(machine.to_server) == wire.query("COMMIT") + wire.SYNC
+    assert heard(machine, ready("E")) == ready("E")
+    assert not machine.pending
+
+
 def test_the_sync_that_copy_ignores():
     """libpq sends one with the statement: once the server copies, only that behind the rows is answered."""
     machine = logged_in()
