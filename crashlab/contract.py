@@ -35,9 +35,13 @@ WEAK_DISKS = {
 }
 """The disk contracts of recorded runs under which nothing is promised, and why."""
 
-Ground = Literal["pages", "redo", "indexes", "order", "isolation", "prepared", "status", "files"]
+Ground = Literal["pages", "redo", "indexes", "order", "isolation", "prepared", "status", "files", "unlogged"]
 """What corruption is excluded by: each kind of thing that a crash may damage has its own protection."""
 _SOUND: dict[Ground, tuple[str, str]] = {
+    "unlogged": (
+        "an unlogged table is emptied by a recovery, and its indexes with it",
+        "CREATE TABLE, sql-createtable.html#SQL-CREATETABLE-UNLOGGED",
+    ),
     "redo": (
         "a change is in the log before it is in its file, and recovery makes it again from there",
         "Write-Ahead Logging, wal-intro.html",

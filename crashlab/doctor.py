@@ -5,10 +5,10 @@ No image is pulled and no server started. What each kind of server needs is look
 
 import os
 import platform
-import shutil
 from pathlib import Path
 
 from crashlab.errors import CrashlabError
+from crashlab.recording.build import library
 from crashlab.server.kinds import SERVER_KINDS, Check
 from crashlab.server.privileges import cache_root, server_user
 
@@ -16,7 +16,7 @@ from crashlab.server.privileges import cache_root, server_user
 def examine() -> list[Check]:
     """Look at everything that a run may need."""
     servers = [check for kind in SERVER_KINDS.values() for check in kind.examine()]
-    return [_platform(), *servers, _compiler(), _user(), _cache()]
+    return [_platform(), *servers, _recorder(), _user(), _cache()]
 
 
 def _platform() -> Check:
@@ -25,11 +25,11 @@ def _platform() -> Check:
     return Check("platform", ok, says, None if ok else "Local servers need Linux; containers may work elsewhere.")
 
 
-def _compiler() -> Check:
-    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if compiler:
-        return Check("C compiler", True, compiler)
-    return Check("C compiler", False, "none; only recordings need one", "apt install gcc")
+def _recorder() -> Check:
+    try:
+        return Check("recorder", True, str(library()))
+    except CrashlabError as error:
+        return Check("recorder", False, f"{error.primary}; only recorded runs need it", error.hint)
 
 
 def _user() -> Check:

@@ -67,6 +67,15 @@ class RecordingError(EvidenceError):
     """A recording is cut short, damaged, void, or of another base image; or the recorder cannot be built."""
 
 
+class NoRoom(CrashlabError):
+    """A disk is full: what was to be made there could not be made, so there is nothing to judge."""
+
+    exit_code = 3
+
+    def __init__(self, primary: str, *, detail: str | None = None, hint: str | None = None) -> None:
+        super().__init__(primary, detail=detail, hint=hint or "Make room there, or work elsewhere (TMPDIR, --out).")
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return 'Did you mean "x"?' for the nearest known word, or an empty string."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.7)

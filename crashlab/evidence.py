@@ -14,17 +14,19 @@ Every file but the ledger and the log is written whole or not at all. Of the evi
 without it holds no trial.
 
 Choices: what the judge needs of the profile stands in the record by itself, so that no key of a profile, new, renamed
-or gone, decides whether an old trial can be judged.
+or gone, decides whether an old trial can be judged. Each JSON file bears a digest of its content (`sealed`), and
+trial.json those of the files beside it, so that neither a flipped bit nor another trial's file is judged.
 """
 
-import contextlib
+import functools
+import os
 import shlex
-import shutil
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import msgspec
 
+from crashlab import files, sealed
 from crashlab.disk.contract import DiskContract
 from crashlab.errors import EvidenceError
 from crashlab.evidence_upgrade import upgraded
@@ -56,6 +58,7 @@ class ServerFacts(msgspec.Struct, frozen=True, kw_only=True):
     initdb: list[str]
     requested: dict[str, str]  # settings that the profile asked for
     settings: dict[str, str]  # read back from pg_settings before the fault; units as SHOW prints them
+    chosen: list[str] = []  # the words of the command line that chose it; none: crashlab's own search found it
 
 
 class TrialRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,41 +81,39 @@ class TrialRecord(msgspec.Struct, frozen=True, kw_only=True):
     recording: str | None = None  # a recorded trial: the recording's folder, as seen from the trial's
     crash_io: int | None = None  # ... and the crash point, in bytes of its I/O log
     disk_contract: DiskContract | None = None  # ... and the rules by which its state came about; None: older ones
-    ledger_bytes: int | None = None  # of the trial's own ledger when it was judged first; None: a recorded or older one
+    digests: dict[str, str] = {}  # file -> digest, of those that the verdict is made from; empty: an older trial
     workload_errors: list[str] = []  # what the clients met that was not a consequence of the fault
     timed_out: str | None = None  # the trial's time was up: when, in words; nothing that it left can be judged
     reproduce: str | None = None  # the command that runs it again; None: a replay of this folder, wherever it is
 
 
-def save(folder: Path, name: str, value: Any) -> None:
-    """Write one evidence file whole.
+def save(folder: Path, name: str, value: Any) -> str:
+    """Write one evidence file whole, and return the digest of its content.
 
     Raises:
         EvidenceError: the folder cannot be written.
     """
-    target = folder / name
-    partial = folder / f".{name}.partial"
-    try:
-        partial.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n")
-        partial.replace(target)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise EvidenceError(f'could not write evidence "{target}": {error.strerror}') from error
+    content, digest = sealed.sealed(value)
+    _write(folder / name, content)
+    return digest
 
 
 def save_text(folder: Path, name: str, text: str) -> None:
     """Write a text, such as the server's log. Raises EvidenceError: the folder cannot be written."""
+    _write(folder / name, text.encode(errors="replace"))
+
+
+def _write(target: Path, content: bytes) -> None:
     try:
-        (folder / name).write_text(text, errors="replace")
+        files.write_whole(target, content)
     except OSError as error:
-        raise EvidenceError(f'could not write evidence "{folder / name}": {error.strerror}') from error
+        raise EvidenceError(f'could not write evidence "{target}": {error.strerror}') from error
 
 
 def move_in(file: Path, folder: Path, name: str) -> None:
     """Move a file that was written elsewhere into the evidence. Raises EvidenceError: the folder cannot be written."""
     try:
-        shutil.move(file, folder / name)
+        files.move_in(file, folder / name)
     except OSError as error:
         raise EvidenceError(f'could not write evidence "{folder / name}": {error.strerror}') from error
 
@@ -130,9 +131,9 @@ def _with_disk(injection: Injection) -> Injection:
     return msgspec.structs.replace(injection, disk=injection.target.removesuffix(" disk"))
 
 
-def load_observation(folder: Path) -> Observation:
-    """Read what the recovered server held. Raises EvidenceError as `load_trial`."""
-    return load(folder / OBSERVATION, Observation)
+def load_observation(folder: Path, *, digest: str | None = None) -> Observation:
+    """Read what the recovered server held. Raises EvidenceError as `load`."""
+    return load(folder / OBSERVATION, Observation, digest=digest)
 
 
 def load_verdict(folder: Path) -> Verdict:
@@ -140,10 +141,17 @@ def load_verdict(folder: Path) -> Verdict:
     return load(folder / VERDICT, Verdict)
 
 
-def load(path: Path, kind: type[T]) -> T:
-    """Read one evidence file. Raises EvidenceError: missing, damaged, or of another schema."""
+def load(path: Path, kind: type[T], *, digest: str | None = None) -> T:
+    """Read one evidence file.
+
+    Args:
+        digest: what its content must have, as another file says; None: that says nothing.
+
+    Raises:
+        EvidenceError: missing, damaged, of another schema, or another trial's.
+    """
     try:
-        data = path.read_bytes()
+        data = files.read_whole(path)
     except OSError as error:
         raise EvidenceError(
             f'could not read evidence "{path}": {error.strerror}',
@@ -151,18 +159,46 @@ def load(path: Path, kind: type[T]) -> T:
         ) from error
     wanted = _schema_of(kind)
     try:
+        found = sealed.check(data)
+        if digest not in (None, found):
+            raise msgspec.ValidationError("it is not the one that the trial was judged by")
         schema = msgspec.json.decode(data, type=_Versioned).schema or wanted  # first: another may look like damage
         if schema == wanted:
             return msgspec.json.decode(data, type=kind)
         if 0 < schema < wanted:
             return _older(data, schema, kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except sealed.PROBLEMS as error:
         hint = again_hint(path.parent) if path.name in _OF_A_TRIAL else None
         raise EvidenceError(f'damaged evidence "{path}": {error}', hint=hint) from error
     raise EvidenceError(
         f'cannot read evidence "{path}": schema {schema} is not {wanted}',
         hint="A newer crashlab wrote it: judge it with that one." if schema > wanted else None,
     )
+
+
+def digest_of(path: Path) -> str:
+    """Return the digest of a file that is no JSON table, such as a ledger. Raises EvidenceError: it cannot be read."""
+    try:
+        with files.opened(path, buffering=0) as file:
+            status = os.fstat(file.fileno())
+            return _digest_of(path, status.st_ino, status.st_size, status.st_mtime_ns)
+    except OSError as error:
+        raise EvidenceError(f'could not read evidence "{path}": {error.strerror}') from error
+
+
+def is_same(path: Path, digest: str) -> bool:
+    """Say whether a file has the digest that `digest_of` gave; its size is looked at first. Raises as that."""
+    size = digest.rpartition(" ")[2]
+    if files.is_file(path) and str(path.stat().st_size) != size:
+        return False
+    return digest_of(path) == digest
+
+
+@functools.lru_cache(maxsize=64)
+def _digest_of(path: Path, _inode: int, _size: int, _mtime_ns: int) -> str:
+    """Read a file once and not for each state of a recording, as long as nobody has written to it."""
+    with files.opened(path, buffering=0) as file:
+        return sealed.digest_of(file)
 
 
 _OF_A_TRIAL = (TRIAL, OBSERVATION, STATE)
@@ -172,7 +208,7 @@ _NO_TRIAL = "Give the folder of one trial, or of a whole run; it holds trial.jso
 def again_hint(trial: Path) -> str:
     """Say how a trial whose evidence cannot be used is had again, if it is one of a run that can be resumed."""
     run = trial.resolve().parent.parent
-    if not (run / CAMPAIGN).is_file():
+    if not files.is_file(run / CAMPAIGN):
         return f"Delete the trial's folder, {shlex.quote(str(trial))}: without it the others can be judged."
     return (
         f"Delete the trial's folder, {shlex.quote(str(trial))}, and run "

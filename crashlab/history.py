@@ -1,7 +1,7 @@
 """What does a ledger say about each transaction, once it is read back?
 
 Choices:
-    A last line cut short is what a killed writer leaves: tolerated and reported. Any other damage is an error.
+    Schema 1 may end anywhere, also in the middle of a line, which is reported; any other damage is an error.
     A history is held in columns, indexed by the transactions' numbers, which is what lets a million transactions be
     judged in a few seconds and in less than a gigabyte.
 
@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from crashlab import files
 from crashlab.errors import LedgerError
 from crashlab.ledger import (
     SCHEMA,
@@ -196,12 +197,12 @@ def read_ledger(path: Path, *, until_io: int | None = None) -> History:
         until_io: a crash point of a recorded run, in bytes of its I/O log. Events noted later never happened.
 
     Raises:
-        LedgerError: unreadable, or damaged anywhere but in a cut last line; names line and reason.
+        LedgerError: unreadable or damaged, see `ledgerfile`; names line and reason.
     """
     collecting = gc.isenabled()
     gc.disable()  # millions of new records and no cycle among them: the collector would only walk them again and again
     try:
-        with path.open("rb") as file:
+        with files.opened(path) as file:
             blocks = read_blocks(path, file)
             return _fold(path, blocks if until_io is None else _cut(blocks, until_io))
     except OSError as error:
@@ -345,8 +346,8 @@ def _apply_header(history: History, event: Event, position: int) -> str | None:
         return "the header line is missing"
     if position != 1:
         return "a second header line"
-    if event.schema != SCHEMA:
-        return f"schema {event.schema} is not {SCHEMA}, the one that this version reads"
+    if not 0 < event.schema <= SCHEMA:
+        return f"schema {event.schema} is not one that this version reads, 1 to {SCHEMA}"
     history.seed = event.seed
     return None
 

@@ -6,6 +6,8 @@ ack only after the answer arrived, so `ack of A above intent of B` proves that A
 `history` reads it back.
 
 Choices:
+    The last line is a mark with a digest of all before it. A ledger without one has lost its end, and transactions that
+    it no longer tells of would look like ones that nobody made: damaged evidence, never a verdict.
     An ack is a received COMMIT (or COMMIT PREPARED) and nothing else; psycopg's own transaction status is not one.
     A cut or an error during COMMIT is indeterminate. A COMMIT that is answered ROLLBACK is refused.
     Transactions are numbered 1, 2, 3 ... in the order of their begin lines, so a number is an index.
@@ -13,6 +15,7 @@ Choices:
 Source: postgres-contract.md 7.1, 7.2 (O1).
 """
 
+import hashlib
 import os
 import threading
 import time
@@ -24,7 +27,8 @@ import msgspec
 
 from crashlab.errors import LedgerError
 
-SCHEMA = 1
+SCHEMA = 2
+"""Schema 1 had no end mark."""
 SETUP_CLIENT = 0
 """Its transactions are the baseline, not the workload."""
 
@@ -122,6 +126,18 @@ class Indeterminate(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="
     io: int = 0
 
 
+class End(msgspec.Struct, frozen=True, tag_field="event", tag="end"):
+    """Last line: the writer came to an end of its own. `ledgerfile` reads it, and no one else."""
+
+    lines: int  # above this one
+    digest: str  # of their bytes: ledger_digest(), in hex
+
+
+def ledger_digest() -> "hashlib.blake2b":
+    """Return what digests a ledger's bytes, fed with none yet."""
+    return hashlib.blake2b(digest_size=16)
+
+
 Event = Header | Begin | Intent | Prepared | Ack | Refused | Indeterminate
 
 
@@ -139,10 +155,14 @@ class LedgerWriter:
         """
         self.path = path
         self.acked = 0
+        self.acked_writes = 0  # of the workload, and committed: what a verdict rests on
+        self._writing: set[int] = set()  # transactions of the workload that have sent what they wrote
         self.lines = 0
         self._begun = 0
         self._io_position = io_position
         self._lock = threading.Lock()
+        self._digest = ledger_digest()
+        self._whole = True  # nothing was written in part
         self._encoder = msgspec.json.Encoder()
         try:
             self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
@@ -166,9 +186,18 @@ class LedgerWriter:
         return self._append(event)
 
     def close(self) -> None:
-        """Close the file; closing twice is harmless."""
+        """Write the end mark and close the file; closing twice is harmless.
+
+        Raises:
+            LedgerError: the mark could not be written. After an earlier error of that kind there is none.
+        """
         with self._lock:
-            if self._fd >= 0:
+            if self._fd < 0:
+                return
+            try:
+                if self._whole:
+                    self._put(self._encoder.encode(End(self.lines, self._digest.hexdigest())) + b"\n")
+            finally:
                 os.close(self._fd)
                 self._fd = -1
 
@@ -180,15 +209,27 @@ class LedgerWriter:
         if self._fd < 0:
             raise LedgerError(f'cannot append to ledger "{self.path}": it is closed')
         line = self._encoder.encode(event) + b"\n"
+        self._put(line)
+        self._digest.update(line)
+        self.lines += 1
+        if type(event) is Intent:
+            if event.client != SETUP_CLIENT and (event.xid or event.writes):
+                self._writing.add(event.tx)
+        elif type(event) is Ack:
+            self.acked += 1
+            if event.tx in self._writing:
+                self._writing.remove(event.tx)
+                self.acked_writes += event.tag != "ROLLBACK PREPARED"
+        return self.lines
+
+    def _put(self, line: bytes) -> None:
         try:
             written = os.write(self._fd, line)
         except OSError as error:
+            self._whole = False
             raise LedgerError(f'could not write ledger "{self.path}": {error.strerror}') from error
         if written != len(line):
+            self._whole = False
             raise LedgerError(
                 f'could not write ledger "{self.path}": wrote {written} of {len(line)} bytes', hint="Is the disk full?"
             )
-        self.lines += 1
-        if type(event) is Ack:
-            self.acked += 1
-        return self.lines

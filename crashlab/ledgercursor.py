@@ -15,6 +15,7 @@ from bisect import bisect_right
 from itertools import accumulate
 from pathlib import Path
 
+from crashlab import files
 from crashlab.errors import LedgerError
 from crashlab.history import History, events_until, fold_on, read_ledger
 from crashlab.ledger import Event
@@ -69,7 +70,7 @@ class LedgerCursor:
             collecting = gc.isenabled()
             gc.disable()
             try:
-                with self.path.open("rb") as file:
+                with files.opened(self.path) as file:
                     for block in read_blocks(self.path, file):
                         if isinstance(block, str):
                             self._truncated = block

@@ -109,6 +109,11 @@ class IndexRead(msgspec.Struct, frozen=True, kw_only=True):
     only_in_index: list[str]  # keys, at most 20
     method: str = "btree"  # access method
 
+    @property
+    def agrees(self) -> bool:
+        """Whether both scans gave the same rows."""
+        return not self.only_in_heap and not self.only_in_index and self.heap_rows == self.index_rows
+
 
 class Complaint(msgspec.Struct, frozen=True, kw_only=True):
     """An error that the server raised, or a row that amcheck returned, while something was read."""
@@ -118,6 +123,13 @@ class Complaint(msgspec.Struct, frozen=True, kw_only=True):
     file: str | None
     sqlstate: str | None
     message: str
+
+
+class Broken(msgspec.Struct, frozen=True, kw_only=True):
+    """What the checks of tables and indexes found before the fault."""
+
+    complaints: list[Complaint] = []
+    indexes: list[IndexRead] = []  # those that do not agree with their tables
 
 
 class SequenceRead(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,6 +150,7 @@ class Invariant(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     expected: str
     observed: str
+    reads_volatile: list[str] = []  # asked only where it does not hold: what it read that a crash empties, in words
 
 
 class CheckRun(msgspec.Struct, frozen=True, kw_only=True):
@@ -185,6 +198,7 @@ class WalFacts(msgspec.Struct, frozen=True, kw_only=True):
     end: int  # LSN: the end of the valid WAL, up to which recovery can go
     last: int  # LSN at which the last valid record begins; 0: there is none
     records: list[WalRecord]  # in their order
+    why: str = ""  # what is wrong with what stands at the end, such as "a wrong checksum"
 
 
 class LostRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -224,11 +238,32 @@ class TornPage(msgspec.Struct, frozen=True, array_like=True, gc=False):
     page: int
 
 
+class Leftover(msgspec.Struct, frozen=True, kw_only=True):
+    """What a crash may leave in the data directory beside the data, or what recovery should have removed."""
+
+    kind: Literal["invalid index", "unknown file", "two-phase file", "unlogged index"]
+    name: str  # of the index, quoted, with its schema; of a file: its path
+    file: str  # path below the data directory
+    size_bytes: int
+    detail: str = ""  # of an unlogged index: why it cannot be used; of a two-phase file: the transaction's fate
+
+
 class Survivors(msgspec.Struct, frozen=True, kw_only=True):
     """Who is there after a recovery."""
 
     transactions: list[int]  # those with a marker row, ascending
     prepared: list[str]  # gids in pg_prepared_xacts
+
+
+class Outside(msgspec.Struct, frozen=True, kw_only=True):
+    """A test of an application: what sessions did of which its ledger does not know, and what was there before."""
+
+    markers: list[int]  # transactions whose marker row was there right before the fault
+    relations: list[RelationRead]  # the rows in the same snapshot; a relation that is missing could not be read
+    before: int  # transactions that committed since the trial began, are not in the ledger, and were seen then
+    since: int  # ... and were not seen then
+    rows_before: list[tuple[str, str]]  # relation and key: the row that is there now was written by one that was seen
+    rows_since: list[tuple[str, str]]  # ... by one that was not
 
 
 class Observation(msgspec.Struct, frozen=True, kw_only=True):
@@ -247,12 +282,16 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     prepared: list[str] = []  # gids in pg_prepared_xacts
     invariants: list[Invariant] = []
     invariants_before: list[Invariant] = []  # those that did not hold before the crash
+    broken_before: Broken = Broken()
     rows_counted: int | None = None  # inserted into the marker table, say the statistics; None: not asked
-    unlogged_rows: dict[str, int] = {}  # fact only; recovery empties them, nothing is promised
+    unlogged_rows: dict[str, int] = {}  # by table; a recovery empties them
+    leftovers: list[Leftover] = []
     files: dict[str, str] = {}  # any other relation -> file
     torn_pages: list[TornPage] = []  # of a recorded crash state without full-page images; at most 100
     first_survivors: Survivors | None = None  # of the first crash state, left alone; None: its recovery was not cut
     died: str | None = None  # the server went away while it was read: its last words
+    outside: Outside | None = None  # None: nobody but the ledger's clients had the server
+    disk_full: str | None = None  # somebody met a full disk, before or after the crash: which disk, and who says so
 
 
 REQUIRED_CHECKS = (

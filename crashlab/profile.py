@@ -13,6 +13,7 @@ Source: design.md "Profiles", "Bad input".
 """
 
 import copy
+import errno
 import re
 import tomllib
 from collections.abc import Sequence
@@ -58,6 +59,7 @@ __all__ = [
 ]
 
 SET = "--set"
+TEXT_BYTES_MAX = 64 << 20
 _SECTIONS: dict[tuple[str, ...], type[BaseModel]] = {
     (): Profile,
     ("server",): ServerSettings,
@@ -208,6 +210,8 @@ def _read(name_or_path: str, chain: tuple[Path, ...]) -> Layers:
     text = _text(path)
     try:
         table = tomllib.loads(text)
+    except RecursionError:
+        raise _unusable(path, f"{path}: nested too deep") from None
     except tomllib.TOMLDecodeError as error:
         message = str(error)
         at = re.search(r" \(at line (\d+), column \d+\)$", message)
@@ -232,7 +236,7 @@ def _read_setup(table: dict[str, Any], profile: Path, *, replaces: bool) -> None
         raise _unusable(profile, f"{profile}: workload.sql: only one of setup and setup_file may be there")
     file = profile.parent / sql.pop("setup_file")
     try:
-        sql["setup"] = file.read_text(encoding="utf-8")
+        sql["setup"] = _read_text(file)
     except (OSError, UnicodeDecodeError) as error:
         reason = "not UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror
         raise _unusable(profile, f'{profile}: workload.sql.setup_file: could not read "{file}": {reason}') from error
@@ -252,9 +256,18 @@ def _unusable(profile: str | Path, detail: str) -> ProfileError:
     return ProfileError(f'cannot use profile "{profile}"', detail=detail)
 
 
+def _read_text(path: Path) -> str:
+    """Read a text that somebody wrote. Raises OSError, UnicodeDecodeError: nobody did, such as of a pipe."""
+    if not path.is_file():
+        raise OSError(errno.EINVAL, "it is no file" if path.exists() else "there is no such file", str(path))
+    if path.stat().st_size > TEXT_BYTES_MAX:
+        raise OSError(errno.EFBIG, f"it has more than {TEXT_BYTES_MAX >> 20} MB", str(path))
+    return path.read_text(encoding="utf-8")
+
+
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return _read_text(path)
     except OSError as error:
         raise ProfileError(f'could not read profile "{path}": {error.strerror}') from error
     except UnicodeDecodeError as error:

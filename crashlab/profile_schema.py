@@ -32,7 +32,7 @@ from crashlab.errors import did_you_mean
 from crashlab.fault import FAULTS, TARGETS
 from crashlab.model import CrashClass, Outcome, PromiseStatus
 from crashlab.server import SERVER_KINDS
-from crashlab.server.settings import MANAGED_SETTINGS
+from crashlab.server.settings import MANAGED_SETTINGS, PROGRAM_SETTINGS
 from crashlab.sql_text import variables_in
 from crashlab.workload.kinds import KINDS
 from crashlab.workload.kinds.sql import Sql
@@ -194,7 +194,7 @@ class Workload(_Table):
     checkpoint_every_ms: Duration | None = Field(default=None, alias="checkpoint_every")
     vacuum_every_ms: Duration | None = Field(default=None, alias="vacuum_every")
     databases: list[DatabaseStrategy] = []  # make and drop databases in these ways meanwhile, and tablespaces
-    acked_min: int = Field(default=20, ge=0)  # fewer acknowledged writes before the crash: inconclusive
+    acked_min: int = Field(default=20, ge=0)  # faults wait for so many acknowledged writes; fewer: inconclusive
     sql: SqlApplication | None = None  # what the kind "sql" runs
 
     @model_validator(mode="after")
@@ -205,7 +205,10 @@ class Workload(_Table):
 
 
 class When(_Table):
-    """The moment of a fault, counted from the fault before it or from the start of the workload: exactly one is set."""
+    """The moment of a fault, counted from the fault before it or from the start of the workload: exactly one is set.
+
+    A time of the first fault is counted from when `workload.acked_min` writes were acknowledged.
+    """
 
     acks: int | None = Field(default=None, ge=0)  # after that many more acknowledged writes
     after_ms: Duration | None = Field(default=None, alias="after")
@@ -286,6 +289,7 @@ class Profile(_Table):
     faults: list[Fault] = []
     power_loss: PowerLoss | None = None  # a recorded run instead of a live one
     invariants: list[UserInvariant] = []
+    superuser: bool = False  # the SQL above may do what a superuser may, and settings may name programs
     expect: Expect = Field(default_factory=Expect)
     tour: list[str] = []
 
@@ -315,10 +319,18 @@ class Profile(_Table):
             if fault.target is not None:
                 for name, value in TARGETS[fault.target].settings.items():
                     settings.setdefault(name, value)
+        self._refuse_programs()
         settings.setdefault("autovacuum", "off")
         if self.workload.two_phase:
             settings.setdefault("max_prepared_transactions", PREPARED_DEFAULT)
         return self
+
+    def _refuse_programs(self) -> None:
+        """Refuse what would run as the server's user, outside of all SQL, but what faults themselves set."""
+        own = {item for target in TARGETS.values() for item in target.settings.items()}
+        for name in sorted(PROGRAM_SETTINGS.intersection(self.server.settings)):
+            if not self.superuser and (name, self.server.settings[name]) not in own:
+                raise ValueError(f"server.settings.{name} names a program or a library, which needs superuser = true")
 
     def _complete_recorded(self, power_loss: PowerLoss) -> None:
         if self.faults:

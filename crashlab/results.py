@@ -6,6 +6,7 @@ them is held against what a profile may say today.
 
 import re
 import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any, Literal, Self
@@ -52,17 +53,27 @@ class ProfileFacts:
         Args:
             name: where the table has none.
         """
-        expect = resolved.get("expect") or {}
+        expect = resolved.get("expect")
+        expect = expect if isinstance(expect, dict) else {}
         return cls(
-            name=resolved.get("name") or name or "",
-            description=resolved.get("description") or "",
+            name=_text(resolved.get("name")) or name or "",
+            description=_text(resolved.get("description")),
             expect=Expected(
-                outcomes=expect.get("outcomes") or ["intact"],
-                promise=expect.get("promise") or ["kept"],
-                note=expect.get("note") or "",
+                outcomes=_texts(expect.get("outcomes")) or ["intact"],
+                promise=_texts(expect.get("promise")) or ["kept"],
+                note=_text(expect.get("note")),
             ),
             resolved=resolved,
         )
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _texts(value: Any) -> list[str]:
+    """Return what of a list is text: what evidence holds of a profile was never held against a schema."""
+    return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []
 
 
 class CrashPoint(msgspec.Struct, frozen=True):
@@ -96,7 +107,11 @@ class TrialResult:
     @property
     def reproduce(self) -> str:
         """The command that runs this trial again, from where its folder is now."""
-        return self.again or replay_command(self.folder)
+        return self.again or self.replayed_from(self.folder)
+
+    def replayed_from(self, folder: Path) -> str:
+        """Return the command that runs it again on the server that was chosen for it, from a folder."""
+        return replay_command(folder, self.server.chosen if self.server is not None else ())
 
 
 @dataclass(kw_only=True)
@@ -134,9 +149,15 @@ class RunResult:
     damaged: list[CrashlabError] = field(default_factory=list)  # a trial each that cannot be judged, and why
 
 
-def replay_command(folder: Path) -> str:
-    """Return the command that runs a stored trial again."""
-    return REPLAY + shlex.quote(str(folder))
+def replay_command(folder: Path, options: Iterable[str] = ()) -> str:
+    """Return the command that runs a stored trial again; `options` are those that chose its server."""
+    return REPLAY + shlex.join([str(folder), *options])
+
+
+def replay_moved(command: str, folder: Path) -> str:
+    """Return a replay's command with another folder in it."""
+    _, *options = shlex.split(command.removeprefix(REPLAY))
+    return replay_command(folder, options)
 
 
 def trial_name(trial: int) -> str:
@@ -159,6 +180,8 @@ _TRIAL_NAME = re.compile(r"(trial-)(\d+)")
 def make_trial_folder(out: Path, trial: int) -> Path:
     """Make the folder that takes a trial's evidence. Raises EvidenceError: it exists, or cannot be made."""
     folder = out / trial_name(trial)
+    if out.is_symlink():
+        raise EvidenceError(f'cannot write evidence to "{out}": it is a symbolic link, and none is followed')
     try:
         folder.mkdir(parents=True)
     except FileExistsError as error:

@@ -36,6 +36,7 @@ GROUPS = {
     "tests/recording/test_container_recording.py": "container",
     "tests/server/test_container.py": "container",
     "tests/server/test_leftovers.py": "container",
+    "tests/power/test_interrupts.py": "container",  # both clean up after dead runs
     "tests/test_cli_clean.py": "container",
     "tests/test_pytest_plugin.py": "container",
     "tests/recording/test_real_kernel.py": "kernel",

@@ -18,7 +18,9 @@ from crashlab.campaign.executor import InlineExecutor
 from crashlab.campaign.runner import Runner
 from crashlab.cli import cli, invoke
 from crashlab.errors import ServerError
+from crashlab.server.builds import find_build
 from tests.made_results import broken, inconclusive, intact, permitted_loss
+from tests.terminal import as_in_a_terminal
 
 FAULT = '[[faults]]\nkind = "kill"\ntarget = "all"\nwhen = { acks = 5 }\n'
 
@@ -247,6 +249,44 @@ def test_validate_shows_all_mistakes_of_all_files_at_once(capfd):
     assert "bad.toml:2: trials: " in err
 
 
+def test_validate_holds_values_of_settings_against_servers(capfd):
+    """What no version takes is a mistake, all of them at once; what one of them takes is none."""
+    Path("bad.toml").write_text(
+        'description = "x"\n' + FAULT + "[server.settings]\n"
+        'max_wal_size = "1 parsec"\nwal_sync_method = "magic"\nfsync = "perhaps"\n'
+        'shared_buffers = 1\nwork_mem = "4MB"\n'
+    )
+    assert invoke(["validate", "./bad.toml"]) == 2
+    err = capfd.readouterr().err
+    for expected in (
+        'server.settings.max_wal_size: must be a number, with a unit such as MB, not "1 parsec"',
+        "server.settings.wal_sync_method: must be one of fsync, fdatasync, open_sync, open_datasync",
+        'server.settings.fsync: must be on or off, not "perhaps"',
+        "server.settings.shared_buffers: must be within 128kB and ",
+    ):
+        assert expected in err
+    assert "work_mem" not in err
+    settings = ("vacuum_defer_cleanup_age=7", "io_method=sync", "wal_compression=lz4", "mine.own=x", "max_wal_size=64")
+    assert (
+        invoke(["validate", "kill9-all", *(word for one in settings for word in ("--set", f"server.settings.{one}"))])
+        == 0
+    )
+
+
+@pytest.mark.server
+def test_validate_asks_the_build_that_is_named(capfd):
+    """It knows more than the table, such as its own check of a text; what one refuses that was only found is a note."""
+    build = find_build()
+    assert build is not None
+    wrong = ["--set", "synchronous_standby_names=FIRST ("]
+    assert invoke(["validate", "kill9-all", *wrong]) == 0
+    out = capfd.readouterr().out
+    assert f"note: server.settings.synchronous_standby_names: PostgreSQL {build.version.text}" in out
+    assert invoke(["validate", "kill9-all", *wrong, "--pg-bindir", str(build.bindir)]) == 2
+    assert "invalid value for parameter" in capfd.readouterr().err
+    assert invoke(["validate", "kill9-all", "--set", "work_mem=64MB", "--pg-bindir", str(build.bindir)]) == 0
+
+
 def test_a_printed_profile_can_be_made_ones_own(capfd):
     """`crashlab profiles NAME` prints the file, comments and all."""
     assert invoke(["profiles", "async-commit"]) == 0
@@ -296,14 +336,14 @@ def test_help_is_fast_and_complete(flag):
 def test_signals_end_a_run_with_a_report(number, tmp_path):
     """SIGTERM and SIGHUP are treated as Ctrl-C."""
     code = (
-        "import signal, sys, time\nfrom crashlab.campaign.runner import Runner\nfrom crashlab.cli import invoke\n"
-        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # under nohup it would stay ignored, as it should
+        "import sys, time\nfrom crashlab.campaign.runner import Runner\nfrom crashlab.cli import invoke\n"
         "def run(self, task):\n    out = self._jobs[task.job].out\n    out.mkdir()\n"
         "    (out / 'begun').touch()\n    time.sleep(60)\n"
         "Runner.run = run\nargs = ['run', 'kill9-all', '-j', '1', '--out', 'o', '--json', 'r.json']\n"
         "sys.exit(invoke(args))"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.DEVNULL)
+    command = [sys.executable, "-c", code]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, preexec_fn=as_in_a_terminal)
     try:
         deadline = time.monotonic() + 30
         while not (tmp_path / "o/kill9-all/begun").exists():

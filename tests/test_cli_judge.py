@@ -18,6 +18,7 @@ from crashlab.cli import invoke
 from crashlab.errors import ServerError
 from crashlab.trial import live as live_trial
 from crashlab.trial.judged import result_of
+from tests.terminal import as_in_a_terminal
 
 pytestmark = pytest.mark.server
 
@@ -96,7 +97,9 @@ def test_an_interrupted_run_is_judged_alike_by_what_it_has():
     """The report says that it was interrupted; the judge's own exit code is about the evidence."""
     command = [sys.executable, "-m", "crashlab", "run", "kill9-all", "kill9-backend", "--trials", "99", "--seed", "5"]
     command += ["--out", "o"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=as_in_a_terminal
+    )
     try:
         assert process.stderr is not None
         assert ", 1 of 99 done: " in process.stderr.readline()

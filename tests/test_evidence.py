@@ -5,7 +5,7 @@ from dataclasses import asdict
 import msgspec
 import pytest
 
-from crashlab import evidence
+from crashlab import evidence, sealed
 from crashlab.disk.contract import CONTRACT_NAMES, disk_contract
 from crashlab.disk.fileclass import FileClass
 from crashlab.errors import EvidenceError
@@ -42,7 +42,7 @@ def test_a_disk_contract_needs_no_profile_to_come_back(tmp_path, name):
     assert table["disk_contract"].keys() == asdict(contract).keys()
     table["disk_contract"]["made_of"] = "glass"
     del table["disk_contract"]["durable_symlinks"]
-    (tmp_path / evidence.TRIAL).write_bytes(msgspec.json.encode(table))
+    (tmp_path / evidence.TRIAL).write_bytes(sealed.sealed(table)[0])
     assert evidence.load_trial(tmp_path) == written
 
 
@@ -53,9 +53,9 @@ def test_a_record_of_an_old_schema_that_lacks_a_part_is_damaged(tmp_path):
     for gone in ("kind", "disk", "reproduce"):
         del table[gone]
     old = table | {"schema": 1}
-    (tmp_path / evidence.TRIAL).write_bytes(msgspec.json.encode(old | {"reproduce": "crashlab replay there"}))
+    (tmp_path / evidence.TRIAL).write_bytes(sealed.sealed(old | {"reproduce": "crashlab replay there"})[0])
     assert evidence.load_trial(tmp_path).kind == "live"
     for damaged in (old, old | {"reproduce": 3}, old | {"reproduce": "x", "profile_resolved": "gone"}):
-        (tmp_path / evidence.TRIAL).write_bytes(msgspec.json.encode(damaged))
+        (tmp_path / evidence.TRIAL).write_bytes(sealed.sealed(damaged)[0])
         with pytest.raises(EvidenceError, match="damaged evidence"):
             evidence.load_trial(tmp_path)

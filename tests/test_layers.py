@@ -9,11 +9,13 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "crashlab"
 
-BASE = {"errors", "seeds", "model", "duration", "confidence"}
+BASE = {"errors", "seeds", "model", "duration", "confidence", "files", "sealed"}
 DATA = BASE | {"ledger", "ledgerfile", "history", "ledgercursor", "evidence", "profile", "profile_schema", "layers"}
 DATA |= {"toml_text", "contract"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
+    "files": set(),
+    "sealed": set(),
     "seeds": set(),
     "duration": set(),
     "confidence": set(),
@@ -24,9 +26,9 @@ ALLOWED: dict[str, set[str]] = {
     "layers": {"errors", "toml_text"},
     "ledger": {"errors"},
     "ledgerfile": {"errors", "ledger"},
-    "history": {"errors", "ledger", "ledgerfile"},
-    "ledgercursor": {"errors", "ledger", "ledgerfile", "history"},
-    "evidence": {"errors", "model", "disk", "evidence_upgrade"},
+    "history": {"errors", "files", "ledger", "ledgerfile"},
+    "ledgercursor": {"errors", "files", "ledger", "ledgerfile", "history"},
+    "evidence": {"errors", "files", "sealed", "model", "disk", "evidence_upgrade"},
     "evidence_upgrade": set(),
     "profile": BASE | {"profile_schema", "layers", "toml_text"},
     "profile_schema": BASE | {"sql_text", "contract", "disk", "server", "workload", "fault"},
@@ -35,7 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     "server": {"errors", "seeds"},
     "workload": {"errors", "ledger", "seeds", "sql_text", "declared"},
     "fault": {"errors", "model", "ledger", "declared", "server"},
-    "recording": {"errors", "seeds", "server", "disk"},
+    "recording": {"errors", "files", "sealed", "seeds", "server", "disk"},
     "observer": {"errors", "server"},
     "recovery": DATA | {"server", "workload"},
     "oracle": {"model", "ledger", "history", "contract"},

@@ -161,6 +161,8 @@ def test_a_cursor_reads_what_a_whole_reading_does(tmp_path_factory, data):
     write_some(data, writer)
     writer.close()
     if data.draw(st.booleans()):
+        make_old(path)
+    if data.draw(st.booleans()):
         os.truncate(path, path.stat().st_size - data.draw(st.integers(0, 20)))
     cursor = LedgerCursor(path)
     given_out = []
@@ -201,6 +203,14 @@ def test_a_cursor_names_the_damage_as_a_whole_reading_does(tmp_path, content):
     assert columns_or_error(lambda: LedgerCursor(path).history(5)) == expected
 
 
+def make_old(path: Path) -> list[bytes]:
+    """Make a ledger one of schema 1, which had no end mark; return its lines."""
+    header, *lines, _ = path.read_bytes().splitlines(keepends=True)
+    lines = [header.replace(b'"schema":2', b'"schema":1'), *lines]
+    path.write_bytes(b"".join(lines))
+    return lines
+
+
 def small_ledger(path: Path) -> list[bytes]:
     """Write a few transactions; return the lines."""
     writer = LedgerWriter(path, seed=3)
@@ -212,10 +222,28 @@ def small_ledger(path: Path) -> list[bytes]:
     return path.read_bytes().splitlines(keepends=True)
 
 
-def test_a_last_line_cut_anywhere_is_tolerated_and_reported(tmp_path):
-    """A killed writer leaves any number of its bytes; everything above counts."""
+@pytest.mark.parametrize("until_io", [None, 5])
+def test_a_ledger_that_has_lost_its_end_is_damaged(tmp_path, until_io):
+    """Wherever it stops, between two lines, too; whole, or without its last newline, it is read."""
     path = tmp_path / "ledger.jsonl"
-    *head, last = small_ledger(path)
+    whole = b"".join(small_ledger(path))
+    for size in range(len(whole) - 1):
+        path.write_bytes(whole[:size])
+        with pytest.raises(
+            LedgerError, match=r"damaged ledger: (its end is|line 11 is no whole end|the header line is)"
+        ):
+            read_ledger(path, until_io=until_io)
+    for size in (len(whole) - 1, len(whole)):
+        path.write_bytes(whole[:size])
+        assert (history := read_ledger(path, until_io=until_io)).lines == 10
+        assert (history.count, history.truncated) == (3, None)
+
+
+def test_an_old_ledger_may_end_anywhere(tmp_path):
+    """A killed writer of schema 1 leaves any number of the last line's bytes; everything above counts."""
+    path = tmp_path / "ledger.jsonl"
+    small_ledger(path)
+    *head, last = make_old(path)
     for size in range(len(last)):
         path.write_bytes(b"".join(head) + last[:size])
         history = read_ledger(path)
@@ -225,28 +253,38 @@ def test_a_last_line_cut_anywhere_is_tolerated_and_reported(tmp_path):
         assert history.lines == len(head) + whole
 
 
-def test_a_flipped_byte_is_named_or_still_legal(tmp_path):
-    """Any bit of any byte before the last line: an error that names the line, or a ledger that makes sense."""
+def test_lines_gone_from_the_middle_or_added_are_damage(tmp_path):
+    """What stands above the mark must be what was there when it was written, and nothing may follow it."""
     path = tmp_path / "ledger.jsonl"
     lines = small_ledger(path)
-    whole = b"".join(lines)
-    starts = [0]
-    for line in lines:
-        starts.append(starts[-1] + len(line))
-    errors = 0
-    for offset in range(starts[-2]):
+    for changed in ([*lines[:4], *lines[7:]], [*lines[:-1], *lines[4:7], lines[-1]], [*lines, lines[-1]]):
+        path.write_bytes(b"".join(changed))
+        with pytest.raises(LedgerError, match="damaged ledger"):
+            read_ledger(path)
+
+
+def test_a_flipped_byte_is_named(tmp_path):
+    """Any bit of any byte: an error, which names the line if one is not what a line can be."""
+    path = tmp_path / "ledger.jsonl"
+    whole = b"".join(small_ledger(path))
+    for offset in range(len(whole) - 1):
         for bit in (0, 5, 7):
             path.write_bytes(whole[:offset] + bytes([whole[offset] ^ 1 << bit]) + whole[offset + 1 :])
-            try:
-                history = read_ledger(path)
-            except LedgerError as error:
-                errors += 1
-                number = int(error.primary.removeprefix(f"{path}:").split(":")[0])
-                here = next(n for n, start in enumerate(starts[1:], 1) if offset < start)
-                assert number >= here  # a changed number may only be impossible further down
-            else:
-                assert len(history.transactions) == 3
-    assert errors > starts[-2]  # of three flips a byte, most are noticed
+            with pytest.raises(LedgerError, match="damaged ledger"):
+                read_ledger(path)
+
+
+def test_a_write_that_failed_leaves_no_mark(tmp_path, monkeypatch):
+    """What was written in part, as on a full disk, must not look whole."""
+    path = tmp_path / "ledger.jsonl"
+    writer = LedgerWriter(path, seed=1)
+    with monkeypatch.context() as full:
+        full.setattr("crashlab.ledger.os.write", lambda fd, line: len(line) // 2)
+        with pytest.raises(LedgerError, match=r"wrote \d+ of \d+ bytes"):
+            writer.begin(1)
+    writer.close()
+    with pytest.raises(LedgerError, match="its end is missing"):
+        read_ledger(path)
 
 
 def test_threads_share_a_writer(tmp_path):
@@ -284,6 +322,7 @@ HEADER, BEGIN, INTENT, ACK = Header(SCHEMA, 1), Begin(**WHO), Intent(**WHO), Ack
         ([BEGIN], "header line is missing"),
         ([HEADER, HEADER], "second header"),
         ([Header(SCHEMA + 1, 1)], f"schema {SCHEMA + 1}"),
+        ([Header(0, 1)], "schema 0"),
         ([HEADER, BEGIN, BEGIN], "begins after transaction 1"),
         ([HEADER, Begin(2, 1, 0)], "begins after transaction 0"),
         ([HEADER, INTENT], "has no begin"),

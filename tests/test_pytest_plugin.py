@@ -1,6 +1,10 @@
 """Can a project test its own durability, and does a lie get found out?"""
 
+import shlex
+
 import pytest
+
+from crashlab.server.builds import find_build
 
 pytest_plugins = ["pytester"]
 pytestmark = pytest.mark.server
@@ -45,8 +49,44 @@ def test_orders(crash_server, crash_ledger):
     result.stdout.fnmatch_lines(["crashlab: server auto, seed 5"])
 
 
-def test_a_row_that_changed_behind_the_ledger_is_reported(pytester: pytest.Pytester) -> None:
-    """Damage after the recovery fails the test, with the finding and the command that runs it again."""
+LATE = """
+description = "asynchronous commits that nobody writes out"
+extends = "async-commit"
+[server.settings]
+wal_writer_delay = "10s"
+"""
+ASYNCHRONOUS = (
+    APPLICATION
+    + """
+@pytest.mark.crashlab("late.toml")
+def test_orders(crash_server, crash_ledger):
+    fill(crash_server, crash_ledger, "SET synchronous_commit = off")
+    crash_ledger.crash()
+    assert crash_ledger.check(allow=["LOSS-ASYNC-WINDOW"]).outcome == "loss"
+    crash_ledger.check()
+"""
+)
+
+
+def test_what_was_acknowledged_and_is_gone_fails_a_test(pytester: pytest.Pytester) -> None:
+    """Also where the manual permits it: with the reason, what would accept it, and the command that runs it again."""
+    pytester.makefile(".toml", late=LATE)
+    pytester.makepyfile(ASYNCHRONOUS)
+    result = pytester.runpytest_subprocess("--crashlab-seed=5", "--crashlab-server=local", "-p", "no:cacheprovider")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "crashlab: loss, promise kept",
+            "LOSS-ASYNC-WINDOW: *",
+            "*with synchronous_commit = off: the newest commits may be lost*",
+            '*to accept it, say so: crash_ledger.check(allow=[[]"LOSS-ASYNC-WINDOW"])',
+            "reproduce with: pytest *::test_orders --crashlab-server=local --crashlab-seed=5",
+        ]
+    )
+
+
+def test_what_the_test_does_after_the_crash_changes_nothing(pytester: pytest.Pytester) -> None:
+    """What came back is read by crash(), not by check()."""
     pytester.makepyfile(
         APPLICATION
         + """
@@ -54,13 +94,55 @@ def test_orders(crash_server, crash_ledger):
     fill(crash_server, crash_ledger)
     crash_ledger.crash()
     with crash_server.connect(autocommit=True) as connection:
-        connection.execute("UPDATE orders SET item = 'stolen' WHERE id = 7")
+        connection.execute("UPDATE orders SET item = 'stolen' WHERE id = 7; DELETE FROM orders WHERE id = 8")
+    assert crash_ledger.check().outcome == "intact"
+"""
+    )
+    pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize(
+    ("profile", "reason"),
+    [("power-loss", "it cuts the power of a recorded run*"), ("quick", "it is a tour of other profiles")],
+)
+def test_a_profile_without_a_live_fault_is_refused(pytester: pytest.Pytester, profile: str, reason: str) -> None:
+    """At once, and not only where the test crashes."""
+    pytester.makepyfile(f"""
+import pytest
+
+@pytest.mark.crashlab("{profile}")
+def test_it(crash_server):
+    pass
+""")
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines([f'cannot use profile "{profile}" in a test: {reason}', "Hint: Choose one *"])
+
+
+def test_a_test_is_run_again_by_pytest_alone(pytester: pytest.Pytester) -> None:
+    """With every option that chose the server; `crashlab replay` says so, for it has no transactions to run."""
+    bindir = find_build().bindir  # type: ignore[union-attr]
+    pytester.makepyfile(
+        APPLICATION
+        + """
+@pytest.mark.parametrize("word", ["it's so"])
+def test_orders(crash_server, crash_ledger, word):
+    crash_ledger.crash()
     crash_ledger.check()
 """
     )
-    result = pytester.runpytest_subprocess("--crashlab-seed=5", "-p", "no:cacheprovider")
+    result = pytester.runpytest_subprocess(f"--crashlab-pg-bindir={bindir}", "--crashlab-seed=5")
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*CORRUPT-WRONG-VALUE*", "*reproduce with: pytest *--crashlab-seed=5*"])
+    result.stdout.fnmatch_lines(["*INCONCLUSIVE-TOO-FEW-ACKS*", "*Have the test change something in a ledgered *"])
+    assert "minimum" not in result.stdout.str()
+    (line,) = [line for line in result.outlines if line.startswith("reproduce with: ")]
+    node = "test_a_test_is_run_again_by_pytest_alone.py::test_orders[it's so]"
+    words = ["pytest", node, f"--crashlab-pg-bindir={bindir}", "--crashlab-seed=5"]
+    assert shlex.split(line.removeprefix("reproduce with: ")) == words
+    evidence = next(line.split()[1] for line in result.outlines if line.startswith("evidence: "))
+    replayed = pytester.run("crashlab", "replay", evidence)
+    assert replayed.ret == 2
+    replayed.stderr.fnmatch_lines(["*cannot replay *: it is a trial of a test*", f"*{shlex.join(words[2:])}"])
 
 
 WATCHED = """
@@ -81,11 +163,6 @@ def order(crash_server, crash_ledger, sold="sold + 1"):
                 connection.execute(f"UPDATE item SET sold = {sold} WHERE id = %s", (number % 10 + 1,))
         with crash_ledger.transaction(connection):
             connection.execute("DELETE FROM item WHERE id = 4")
-
-def behind(crash_server, statement):
-    with crash_server.connect(autocommit=True) as connection:
-        connection.execute("ALTER TABLE item DISABLE TRIGGER ALL; ALTER TABLE orders DISABLE TRIGGER ALL")
-        connection.execute(statement)
 """
 
 
@@ -110,35 +187,6 @@ def test_orders(crash_server, crash_ledger):
     result.assert_outcomes(passed=1)
 
 
-@pytest.mark.parametrize(
-    ("statement", "found"),
-    [
-        ("DELETE FROM orders WHERE id = 17", ["*CORRUPT-MISSING-ROW*", "*public.orders*", "*key [[]17[]]*"]),
-        ("UPDATE item SET sold = 9 WHERE id = 1", ["*CORRUPT-WRONG-VALUE*", "*public.item*", "*key [[]1[]]*"]),
-        (
-            "INSERT INTO orders VALUES (99, 1)",
-            ["*CORRUPT-INVARIANT*", '*"sold is ordered"*1 row: {"id": 1, "sold": 4}*'],
-        ),
-    ],
-)
-def test_damage_to_a_watched_table_is_reported(pytester: pytest.Pytester, statement: str, found: list[str]) -> None:
-    """By table and key; what the ledger cannot know, an invariant may."""
-    pytester.makepyfile(
-        WATCHED
-        + f"""
-def test_orders(crash_server, crash_ledger):
-    order(crash_server, crash_ledger)
-    crash_ledger.crash()
-    behind(crash_server, "{statement}")
-    crash_ledger.check()
-"""
-    )
-    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
-    result.assert_outcomes(failed=1)
-    for line in found:
-        result.stdout.fnmatch_lines([line])
-
-
 def test_an_invariant_that_the_test_itself_breaks_accuses_nobody(pytester: pytest.Pytester) -> None:
     """It did not hold right before the crash: inconclusive, with the rows. One that cannot be run fails at once."""
     pytester.makepyfile(
@@ -161,23 +209,6 @@ def test_orders(crash_server, crash_ledger):
         ["*inconclusive*", "*INCONCLUSIVE-INVARIANT-BEFORE*", '*9 rows, such as {"id": 1, "sold": 8}*']
     )
     assert "CORRUPT" not in result.stdout.str()
-
-
-def test_a_marker_chooses_the_profile(pytester: pytest.Pytester) -> None:
-    """An asynchronous commit may be lost: the promise is kept, and the test may still insist that it was."""
-    pytester.makepyfile(
-        APPLICATION
-        + """
-@pytest.mark.crashlab("async-commit")
-def test_orders(crash_server, crash_ledger):
-    fill(crash_server, crash_ledger, "SET synchronous_commit = off")
-    crash_ledger.crash()
-    verdict = crash_ledger.check()
-    assert verdict.promise == "kept" and verdict.counts.acked_async == 21
-"""
-    )
-    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "--strict-markers")
-    result.assert_outcomes(passed=1)
 
 
 @pytest.mark.container
@@ -254,3 +285,60 @@ def test_it(crash_server):
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*kill9-all*"])
+
+
+@pytest.mark.parametrize(("least", "told"), [(19, "failed"), (0, "passed")])
+def test_a_lower_bound_that_a_permitted_loss_breaks_accuses_nobody(
+    pytester: pytest.Pytester, least: int, told: str
+) -> None:
+    """It held before the crash, and does not for every prefix: inconclusive. Another one is judged."""
+    pytester.makepyfile(
+        APPLICATION
+        + f"""
+@pytest.mark.crashlab("async-commit")
+def test_orders(crash_server, crash_ledger):
+    with crash_server.connect(autocommit=True) as connection:  # no race with walwriter
+        connection.execute("ALTER SYSTEM SET wal_writer_delay = '10s'")
+        connection.execute("SELECT pg_reload_conf()")
+    fill(crash_server, crash_ledger, "SET synchronous_commit = off")
+    crash_ledger.invariant("all are there", "SELECT 1 WHERE (SELECT count(*) FROM orders WHERE id <> 3) < {least}")
+    crash_ledger.crash()
+    verdict = crash_ledger.trial.verdict()
+    assert verdict.counts.lost > 1
+    crash_ledger.check(allow=["LOSS-ASYNC-WINDOW"])
+"""
+    )
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    result.assert_outcomes(**{told: 1})
+    if told == "failed":
+        result.stdout.fnmatch_lines(["*inconclusive*", "*INCONCLUSIVE-INVARIANT-PREFIX*"])
+    assert "CORRUPT" not in result.stdout.str()
+
+
+@pytest.mark.parametrize(("statement", "told"), [("UPDATE factor SET n = 2", "failed"), ("SELECT", "passed")])
+def test_an_index_that_the_application_broke_accuses_no_crash(
+    pytester: pytest.Pytester, statement: str, told: str
+) -> None:
+    """It was so right before the fault: a function in it is called immutable and is not. A sound one is judged."""
+    pytester.makepyfile(
+        APPLICATION
+        + f"""
+def test_orders(crash_server, crash_ledger):
+    fill(crash_server, crash_ledger)
+    with crash_server.connect(autocommit=True) as connection:
+        connection.execute("CREATE TABLE factor AS SELECT 1 AS n")
+        connection.execute(
+            "CREATE FUNCTION scaled(int) RETURNS int IMMUTABLE LANGUAGE plpgsql"
+            " AS 'BEGIN RETURN $1 * (SELECT n FROM public.factor); END'"
+        )
+        connection.execute("CREATE INDEX orders_scaled ON orders (scaled(id))")
+        connection.execute("{statement}")
+    crash_ledger.crash()
+    crash_ledger.check()
+"""
+    )
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    result.assert_outcomes(**{told: 1})
+    if told == "failed":
+        result.stdout.fnmatch_lines(["*INCONCLUSIVE-BROKEN-BEFORE*", "*orders_scaled*"])
+    assert "CORRUPT" not in result.stdout.str()

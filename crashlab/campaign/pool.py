@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
@@ -126,7 +126,8 @@ class PoolExecutor:
 
     def _start_worker(self) -> _Worker:
         ours, theirs = socket.socketpair()
-        with theirs:
+        # Until the worker can answer it: Ctrl-C reaches the whole process group
+        with theirs, _held_back(signal.SIGINT):
             process = subprocess.Popen(
                 [sys.executable, "-m", "crashlab.campaign.worker", str(theirs.fileno()), str(os.getpid())],
                 stdin=subprocess.DEVNULL,
@@ -216,6 +217,15 @@ class PoolExecutor:
         if any(worker.process.poll() != 0 for worker in self._workers):
             sweep()
         self._workers.clear()
+
+
+@contextlib.contextmanager
+def _held_back(number: signal.Signals) -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _ended(worker: _Worker, timeout_s: float) -> int:

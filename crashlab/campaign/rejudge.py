@@ -11,12 +11,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import crashlab
-from crashlab import evidence
+from crashlab import evidence, files
 from crashlab.campaign.runrecord import load_run, trials_then, unfinished
 from crashlab.errors import CrashlabError, EvidenceError, LedgerError
 from crashlab.model import Verdict
 from crashlab.results import ProfileFacts, ProfileResult, RunResult, TrialResult, trial_order
-from crashlab.trial.judged import folders_below, ledger_of, result_of, trial_folders, verdict_of
+from crashlab.trial.judged import (
+    folders_below,
+    ledger_of,
+    link_problem,
+    not_followed,
+    result_of,
+    trial_folders,
+    verdict_of,
+)
 
 Warn = Callable[[CrashlabError], None]
 """Is told what a judgement can do without."""
@@ -31,16 +39,17 @@ def insist(problem: CrashlabError) -> None:
 class _Judge:
     """Judges trial after trial, and says once that the verdicts cannot be kept."""
 
-    def __init__(self, path: Path, warn: Warn) -> None:
+    def __init__(self, path: Path, warn: Warn, out: Path | None = None) -> None:
         self._path = path
         self._warn = warn
         self._warned = False
+        self._out = out  # where verdicts go; None: beside their trials
 
     def result_of(self, trial: Path) -> TrialResult:
         """Judge a trial anew. Raises EvidenceError, LedgerError: as `verdict_of`."""
         verdict = verdict_of(trial)
         try:
-            evidence.save(trial, evidence.VERDICT, verdict)
+            evidence.save(self._place_of(trial), evidence.VERDICT, verdict)
         except EvidenceError as error:
             why = _unwritable(error)
             if why is None:
@@ -49,6 +58,16 @@ class _Judge:
                 self._warned = True
                 self._warn(_not_kept(self._path, why))
         return result_of(trial, verdict=verdict)
+
+    def _place_of(self, trial: Path) -> Path:
+        if self._out is None:
+            return trial
+        place = self._out / (trial.relative_to(self._path) if trial != self._path else trial.resolve().name)
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise EvidenceError(f'could not create "{place}": {error.strerror}') from error
+        return place
 
 
 def _unwritable(error: EvidenceError) -> str | None:
@@ -73,10 +92,11 @@ def add_missed(result: ProfileResult, folder: Path) -> None:
         result.server = result.trials[-1].server
 
 
-def judge_run(path: Path, *, warn: Warn = insist) -> RunResult:
+def judge_run(path: Path, *, warn: Warn = insist, out: Path | None = None) -> RunResult:
     """Judge all evidence at or below a path again; a whole run is told as it was.
 
     Args:
+        out: the verdicts go below this folder, and nothing is written to the evidence; None: beside their trials.
         warn: by default a problem that could be done without is raised.
 
     Raises:
@@ -88,7 +108,7 @@ def judge_run(path: Path, *, warn: Warn = insist) -> RunResult:
     run = told or RunResult(profiles=[])
     stored = {result.profile.name: result for result in run.profiles}
     others: dict[tuple[str, int], ProfileResult] = {}
-    judge = _Judge(path, warn)
+    judge = _Judge(path, warn, out)
     for folder in folders:
         try:
             record = evidence.load_trial(folder)
@@ -102,6 +122,7 @@ def judge_run(path: Path, *, warn: Warn = insist) -> RunResult:
         result.trials.append(trial)
     if len(run.damaged) == len(folders):
         raise run.damaged[0]
+    run.damaged += map(link_problem, not_followed(path))
     run.profiles += others.values()
     for result in run.profiles:
         result.trials.sort(key=lambda trial: trial.trial)
@@ -166,7 +187,7 @@ def done_so_far(folder: Path, *, any_release: bool = False, warn: Warn = insist)
 def _require_files(trial: Path, record: evidence.TrialRecord) -> None:
     """Raise EvidenceError: a file is gone that the trial's verdict was made from, whatever the verdict says."""
     for path in (trial / evidence.OBSERVATION, ledger_of(trial, record)):
-        if not path.is_file():
+        if not files.is_file(path):
             raise EvidenceError(
                 f'could not read evidence "{path}": there is no such file',
                 hint=evidence.again_hint(trial) if path.parent == trial else None,

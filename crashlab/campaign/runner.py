@@ -1,6 +1,9 @@
 """How does a worker do a task? The same in this process, in a process of a pool, and on another machine."""
 
+import errno
+import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +21,7 @@ from crashlab.campaign.task import (
     StateTask,
     Task,
 )
+from crashlab.errors import CrashlabError, NoRoom
 from crashlab.exploration import record, recording
 from crashlab.exploration.explorer import Explorer
 from crashlab.exploration.nested import inner_profile, record_recovery, recovery_name
@@ -28,6 +32,7 @@ from crashlab.trial.live import run_trial
 
 EXPLORERS_MAX = 2
 """Recordings that a worker keeps open; each has a directory and, in between, no server."""
+NO_SPACE = os.strerror(errno.ENOSPC)
 
 
 class Runner:
@@ -50,6 +55,19 @@ class Runner:
         Raises:
             CrashlabError: the environment does not allow it.
         """
+        try:
+            return self._do(task)
+        except CrashlabError as error:
+            if NO_SPACE not in (error.detail or ""):  # a program that was to copy something says so
+                raise
+            raise NoRoom(error.primary, detail=error.detail) from error
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            where = error.filename or tempfile.gettempdir()
+            raise NoRoom(f'could not write "{where}": no room is left on the disk') from error
+
+    def _do(self, task: Task) -> Outcome:
         job = self._jobs[task.job]
         if isinstance(task, LiveTask):
             return run_trial(job.plan, task.trial, _empty_folder(job.out, task.trial), spares=self._spares)
@@ -78,7 +96,14 @@ class Runner:
                 profile = inner_profile(profile)
             opened = recording.load(self._local(task.recording))
             plan = job.plan
-            explorer = Explorer(opened, profile, run_seed=plan.run_seed, timeout_s=plan.timeout_s).__enter__()
+            explorer = Explorer(
+                opened,
+                profile,
+                server=plan.server,
+                run_seed=plan.run_seed,
+                timeout_s=plan.timeout_s,
+                keep=plan.keep,
+            ).__enter__()
         self._explorers[key] = explorer  # the last one is the one used last
         return explorer
 

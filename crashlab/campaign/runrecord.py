@@ -8,6 +8,7 @@ Choices: what was asked for is there from the beginning; what came of it when th
     says nothing about that: its trials say enough. A run of an older release has no such file.
 """
 
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -108,7 +109,7 @@ def save_run(folder: Path, run: RunResult, plan: Plan | None = None) -> None:
 def _stored(folder: Path) -> RunRecord | None:
     """Return what lies in a run's folder; None: nothing. Raises EvidenceError: damaged, or of another schema."""
     path = folder / CAMPAIGN
-    return evidence.load(path, RunRecord) if path.is_file() else None
+    return evidence.load(path, RunRecord) if os.path.lexists(path) else None
 
 
 def load_run(folder: Path) -> RunResult | None:

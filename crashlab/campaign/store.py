@@ -10,12 +10,16 @@ Source: https://www.sqlite.org/pragma.html, on synchronous and user_version.
 """
 
 import contextlib
+import hashlib
 import json
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+from crashlab import files
 from crashlab.campaign.events import Event, TrialDone
 from crashlab.campaign.rejudge import Warn, insist, stored_results
 from crashlab.campaign.runrecord import CAMPAIGN
@@ -24,13 +28,14 @@ from crashlab.results import RunResult, TrialResult
 from crashlab.trial.judged import folders_below
 
 INDEX = "campaign.sqlite"
-SCHEMA = 1
+SCHEMA = 2
 
 _TABLES = """
 CREATE TABLE trial (
   profile TEXT NOT NULL, trial INTEGER NOT NULL, seed INTEGER NOT NULL,
   outcome TEXT NOT NULL, promise TEXT, acked INTEGER NOT NULL, lost INTEGER NOT NULL,
   position INTEGER, note TEXT, image TEXT, seconds REAL NOT NULL, folder TEXT NOT NULL, reproduce TEXT NOT NULL,
+  digest TEXT NOT NULL, -- of all other columns and of the findings: SQLite itself notices no flipped bit
   PRIMARY KEY (profile, trial)
 ) WITHOUT ROWID;
 CREATE TABLE finding (
@@ -112,18 +117,29 @@ class Store:
             *((None, None, None) if state is None else (state.position, state.note, f"{state.fingerprint:016x}")),
             *(result.seconds.get("total", 0.0), _relative(result.folder, self._folder), result.reproduce),
         )
+        findings = [(profile, result.trial, one.code, int(one.permitted), one.summary) for one in verdict.findings]
+        row += (_digest(row, findings),)
         self._db.execute(f"INSERT OR REPLACE INTO trial VALUES ({', '.join('?' * len(row))})", row)
         self._db.execute("DELETE FROM finding WHERE profile = ? AND trial = ?", (profile, result.trial))
-        self._db.executemany(
-            "INSERT INTO finding VALUES (?, ?, ?, ?, ?)",
-            [(profile, result.trial, one.code, one.permitted, one.summary) for one in verdict.findings],
-        )
+        self._db.executemany("INSERT INTO finding VALUES (?, ?, ?, ?, ?)", findings)
+
+    def count_sound(self) -> int:
+        """Return how many trials there are. Raises ValueError, or what SQLite raises: one is not what was noted."""
+        count = 0
+        for *row, digest in self._db.execute("SELECT * FROM trial").fetchall():
+            about = "SELECT * FROM finding WHERE profile = ? AND trial = ? ORDER BY rowid"
+            if _digest(tuple(row), self._db.execute(about, row[:2]).fetchall()) != digest:
+                raise ValueError(f"trial {row[1]} of {row[0]} is damaged")
+            count += 1
+        return count
 
     def rows(self, wanted: Filter | None = None) -> Iterator[TrialRow]:
         """Yield trials by profile and number."""
         asked = wanted or Filter()
-        query = """
-            SELECT t.*, (SELECT json_group_array(code) FROM
+        names = [name for name in TrialRow.__dataclass_fields__ if name != "codes"]
+        columns = ", ".join(f"t.{name}" for name in names)
+        query = f"""
+            SELECT {columns}, (SELECT json_group_array(code) FROM
               (SELECT code FROM finding f WHERE f.profile = t.profile AND f.trial = t.trial ORDER BY rowid))
             FROM trial t
             WHERE (:profile IS NULL OR profile = :profile) AND (:outcome IS NULL OR outcome = :outcome)
@@ -132,7 +148,6 @@ class Store:
                    WHERE f.profile = t.profile AND f.trial = t.trial AND f.code = :code))
             ORDER BY profile, trial
         """
-        names = [name for name in TrialRow.__dataclass_fields__ if name != "codes"]
         for *values, codes in self._db.execute(query, asdict(asked)):
             yield TrialRow(**dict(zip(names, values, strict=True)), codes=json.loads(codes))
 
@@ -155,16 +170,17 @@ def reindex(folder: Path, run: RunResult) -> None:
     Raises:
         EvidenceError: it cannot be written.
     """
-    if not (folder / CAMPAIGN).is_file():
+    if not files.is_file(folder / CAMPAIGN):
         return
     path = folder / INDEX
-    try:
-        path.unlink(missing_ok=True)
-        with contextlib.closing(Store(folder)) as store:
-            for result in run.profiles:
-                store.add(result.profile.name, result.trials)
-    except OSError as error:  # of SQLite comes EvidenceError
-        raise EvidenceError(f'could not write index "{path}": {error.strerror}') from error
+    db = sqlite3.connect(":memory:")  # written whole: SQLite itself would follow a link that somebody put there
+    with contextlib.closing(Store(folder, _made(db))) as store:
+        for result in run.profiles:
+            store.add(result.profile.name, result.trials)
+        try:
+            files.write_whole(path, db.serialize())
+        except OSError as error:
+            raise EvidenceError(f'could not write index "{path}": {error.strerror}') from error
 
 
 def opened_to_read(folder: Path, *, warn: Warn = insist) -> Store:
@@ -178,29 +194,40 @@ def opened_to_read(folder: Path, *, warn: Warn = insist) -> Store:
     Raises:
         EvidenceError: there is no evidence of a trial, or some of it is damaged.
     """
-    path = (folder / INDEX).resolve()
     stored = sum(1 for _ in folders_below(folder))
-    with contextlib.suppress(sqlite3.DatabaseError):  # none, damaged, or in need of a repair
-        db = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
-        with contextlib.suppress(sqlite3.DatabaseError):
-            (schema,) = db.execute("PRAGMA user_version").fetchone()
-            (trials,) = db.execute("SELECT count(*) FROM trial").fetchone()
-            if schema == SCHEMA and trials >= max(stored, 1):
-                return Store(folder, db)
-        db.close()
+    empty = _made(sqlite3.connect(":memory:"))
     db = sqlite3.connect(":memory:")
-    _make_tables(db)
-    store = Store(folder, db)
+    with contextlib.suppress(OSError, *_DAMAGE):  # none, damaged, or in need of a repair
+        db.deserialize(files.read_whole(folder / INDEX))
+        (schema,) = db.execute("PRAGMA user_version").fetchone()
+        store = Store(folder, db)
+        if schema == SCHEMA and _tables(db) == _tables(empty) and store.count_sound() >= max(stored, 1):
+            return store
+    db.close()
+    store = Store(folder, empty)
     for name, result in stored_results(folder, warn=warn).items():
         store.add(name, result.trials)
     return store
 
 
-def _make_tables(db: sqlite3.Connection) -> None:
+_DAMAGE = (sqlite3.Error, MemoryError, UnicodeDecodeError, OverflowError, TypeError, ValueError)
+"""What a damaged database raises: itself, or from what stands in it."""
+
+
+def _made(db: sqlite3.Connection) -> sqlite3.Connection:
     db.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {SCHEMA}; COMMIT")
+    return db
+
+
+def _tables(db: sqlite3.Connection) -> list[tuple[Any, ...]]:
+    """Return what there is in a database; a stranger's view of that name could take for ever."""
+    return db.execute("SELECT type, name, sql FROM sqlite_master ORDER BY name").fetchall()
 
 
 def _opened(path: Path) -> sqlite3.Connection:
+    for one in (path, *(path.with_name(f"{path.name}-{suffix}") for suffix in ("journal", "wal", "shm"))):
+        if os.path.lexists(one) and not files.is_file(one):  # SQLite would follow it
+            raise EvidenceError(f'could not write index "{one}": it is no regular file')
     db = _connected(path)
     (schema,) = db.execute("PRAGMA user_version").fetchone()
     if schema not in (0, SCHEMA):
@@ -208,9 +235,7 @@ def _opened(path: Path) -> sqlite3.Connection:
         path.unlink()
         db = _connected(path)
         schema = 0
-    if schema == 0:
-        _make_tables(db)
-    return db
+    return _made(db) if schema == 0 else db
 
 
 def _connected(path: Path) -> sqlite3.Connection:
@@ -224,6 +249,10 @@ def _connected(path: Path) -> sqlite3.Connection:
         db = sqlite3.connect(path)
         db.execute("PRAGMA synchronous = OFF")
     return db
+
+
+def _digest(row: tuple[Any, ...], findings: list[tuple[Any, ...]]) -> str:
+    return hashlib.sha256(json.dumps([row, findings]).encode()).hexdigest()
 
 
 def _relative(folder: Path, home: Path) -> str:

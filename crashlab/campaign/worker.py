@@ -29,6 +29,7 @@ def main() -> None:
     serve(parent_pid)
     # Ctrl-C reaches the whole process group; the parent decides what it means. An exec'd server has it as default.
     signal.signal(signal.SIGINT, lambda number, frame: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # it was held back until now
     signal.signal(signal.SIGTERM, _end)
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     if os.getppid() != parent_pid:

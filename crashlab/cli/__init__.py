@@ -22,6 +22,7 @@ from crashlab.cli.questions import compare, results
 from crashlab.cli.recordings import explore, record, show
 from crashlab.cli.reports import show_error
 from crashlab.cli.run import run
+from crashlab.cli.signals import answer_interrupts
 from crashlab.cli.stored import judge, replay
 from crashlab.errors import CrashlabError
 
@@ -58,8 +59,11 @@ for command in (
 
 
 def main() -> NoReturn:
-    """Be the console script."""
-    code = invoke(sys.argv[1:])
+    """Run the command line of this process, and end it."""
+    try:
+        code = invoke(sys.argv[1:])
+    except KeyboardInterrupt:  # a second one, while the first was told
+        code = 130
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # what the code says is not taken back while Python ends
     sys.exit(code)
 
@@ -67,6 +71,8 @@ def main() -> NoReturn:
 def invoke(args: Sequence[str]) -> int:
     """Run one command line and return its exit code; errors are told on stderr, in PostgreSQL's form."""
     try:
+        if not args or args[0] not in [command.name for command in (run, record, explore, matrix, replay)]:
+            answer_interrupts()  # those do so when they are loaded
         return int(cli.main(list(args), prog_name="crashlab", standalone_mode=False) or 0)
     except click.ClickException as error:
         error.show()

@@ -1,16 +1,19 @@
 """What do the commands say that start no server: profiles, validate, explain, doctor?"""
 
+import contextlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from crashlab.cli.options import ProfileName
 from crashlab.cli.reports import show_error
-from crashlab.errors import ProfileError, UsageProblem, did_you_mean
+from crashlab.errors import CrashlabError, ProfileError, UsageProblem, did_you_mean
 
 if TYPE_CHECKING:
     from crashlab.profile import Profile
+    from crashlab.server.builds import Build
 
 
 @click.command()
@@ -42,9 +45,18 @@ def _described(profile: "Profile") -> str:
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=ProfileName(), metavar="PROFILE...")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Check it with this change.")
-def validate(files: Sequence[str], overrides: Sequence[str]) -> int:
-    """Check profiles, by name or file, and report all mistakes at once."""
+@click.option(
+    "--pg-bindir", type=click.Path(path_type=Path), metavar="DIR", help="Ask this build about the settings, too."
+)
+def validate(files: Sequence[str], overrides: Sequence[str], pg_bindir: Path | None) -> int:
+    """Check profiles, by name or file, and report all mistakes at once.
+
+    Values of settings are held against what PostgreSQL 14 to 18 take, and against a build of this machine: what only
+    the one that is found here refuses is a note, what the one of --pg-bindir refuses is a mistake.
+    """
     from crashlab.profile import expand
+
+    build = _build_to_ask(pg_bindir)
 
     code = 0
     for file in files:
@@ -54,11 +66,49 @@ def validate(files: Sequence[str], overrides: Sequence[str]) -> int:
             show_error(error)
             code = error.exit_code
             continue
+        notes, mistakes = _settings(found, build)
+        if pg_bindir is not None:
+            notes, mistakes = [], mistakes + notes
+        if mistakes:
+            show_error(ProfileError(f'cannot use profile "{file}"', detail="\n".join(dict.fromkeys(mistakes))))
+            code = ProfileError.exit_code
+            continue
         click.echo(f"{file}: valid")
+        for note in dict.fromkeys(notes):
+            click.echo(f"{file}: note: {note}")
         for profile in found:
             if not profile.faults and profile.power_loss is None:
                 click.echo(f"{file}: note: no fault, so every trial will be inconclusive")
     return code
+
+
+def _build_to_ask(pg_bindir: Path | None) -> "Build | None":
+    """Return the build that is named, or else the first one here that can be asked; None: there is none."""
+    from crashlab.server.asksettings import refusal
+    from crashlab.server.builds import find_build
+
+    if pg_bindir is not None:
+        return find_build(pg_bindir)
+    with contextlib.suppress(CrashlabError):
+        build = find_build()
+        if build is not None and refusal(build, "fsync", "on") is None:
+            return build
+    return None
+
+
+def _settings(profiles: "Sequence[Profile]", build: "Build | None") -> tuple[list[str], list[str]]:
+    """Return what a build says about the settings of profiles, and what no server takes."""
+    from crashlab.server.asksettings import refusal
+    from crashlab.server.settingstable import wrong_with
+
+    notes, mistakes = [], []
+    for name, value in dict.fromkeys(item for profile in profiles for item in profile.server.settings.items()):
+        said = wrong_with(name, value)
+        if said is not None:
+            mistakes.append(f"server.settings.{name}: {said}")
+        elif build is not None and (said := refusal(build, name, value)) is not None:
+            notes.append(f"server.settings.{name}: PostgreSQL {build.version.text} in {build.bindir} says: {said}")
+    return notes, mistakes
 
 
 @click.command()

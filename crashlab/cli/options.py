@@ -136,6 +136,10 @@ keep_option = click.option(
     help="Which trials' data directories stay, and recordings.",
 )
 
+trust_option = click.option(
+    "--trust", is_flag=True, help="Run the very server that the evidence names, whatever it is."
+)
+
 REPORT_OPTIONS = (
     *(click.option(form.option, form.parameter, metavar=form.metavar, help=form.help) for form in FORMATS),
     click.option("-q", "--quiet", is_flag=True, help="Only the table, and one line for each finding."),

@@ -17,6 +17,8 @@ from crashlab.errors import EvidenceError, UsageProblem
 
 BASE = Path(".crashlab")
 LOCK = ".lock"
+DATA = frozenset({"data", "base"})
+"""Folders of data directories, in which nothing is tidied up: those that were kept, and the base images."""
 NO_EVIDENCE = ("campaign.json", "campaign.sqlite")
 """What a run writes before it has begun: what was asked for, and an index without entries. It can be resumed; another
 run may also begin there."""
@@ -35,7 +37,7 @@ def claimed(requested: Path | None) -> Iterator[Path]:
     try:
         folder = _default_folder() if requested is None else requested
         folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        lock = _open_lock(folder)
     except OSError as error:
         raise EvidenceError(
             f'could not write to output folder "{requested or BASE}": {error.strerror}',
@@ -56,7 +58,7 @@ def claimed(requested: Path | None) -> Iterator[Path]:
 def claimed_again(folder: Path) -> Iterator[None]:
     """Lock the folder of a run that goes on. Raises EvidenceError: it cannot be written, or another run uses it."""
     try:
-        lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        lock = _open_lock(folder)
     except OSError as error:
         raise EvidenceError(f'could not write to output folder "{folder}": {error.strerror}') from error
     try:
@@ -64,6 +66,11 @@ def claimed_again(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(lock)
+
+
+def _open_lock(folder: Path) -> int:
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    return os.open(folder / LOCK, flags, 0o644)
 
 
 def _default_folder() -> Path:
@@ -102,10 +109,11 @@ def _require_empty(folder: Path) -> None:
 
 def _tidy(folder: Path, *, own: bool) -> None:
     """Remove the empty folders of trials that never began, and a folder of our own in which there is no evidence."""
-    for path in sorted(folder.rglob("*"), reverse=True):
-        if path.is_dir() and not path.is_symlink():
+    for path, _, _ in os.walk(folder, topdown=False):
+        inside = Path(path).relative_to(folder).parts
+        if inside and not DATA.intersection(inside):  # an empty folder of a data directory belongs there
             with contextlib.suppress(OSError):  # not empty
-                path.rmdir()
+                Path(path).rmdir()
     if own and all(entry.name in (LOCK, *NO_EVIDENCE) for entry in folder.iterdir()):
         for name in (LOCK, *NO_EVIDENCE):
             (folder / name).unlink(missing_ok=True)

@@ -119,10 +119,10 @@ def _some(names: Sequence[str], most: int = 5) -> str:
 
 def _placed(row: "TrialRow", out: Path) -> "TrialRow":
     """Return a row whose paths lead to where the run is now."""
-    from crashlab.results import REPLAY, replay_command
+    from crashlab.results import REPLAY, replay_moved
 
     folder = out / row.folder
-    again = replay_command(folder) if row.reproduce.startswith(REPLAY) else row.reproduce
+    again = replay_moved(row.reproduce, folder) if row.reproduce.startswith(REPLAY) else row.reproduce
     return replace(row, folder=str(folder), reproduce=again)
 
 

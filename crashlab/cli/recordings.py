@@ -1,7 +1,7 @@
 """How is a recording kept, examined again, and shown?"""
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from crashlab.cli.options import (
     server_options,
     set_option,
     trial_timeout_option,
+    trust_option,
     workers_option,
 )
 from crashlab.cli.out_folder import claimed
@@ -29,10 +30,10 @@ from crashlab.cli.signals import signals_interrupt
 from crashlab.disk.contract import CONTRACT_NAMES, CUTS, TEAR_SIZES
 from crashlab.errors import UsageProblem
 from crashlab.server import ServerChoice
-from crashlab.server.kinds import AUTO
 
 if TYPE_CHECKING:
     from crashlab.campaign import Plan
+    from crashlab.exploration.recording import Recording
     from crashlab.profile import Profile
 
 _RECORDED = ("power_loss.acks", "power_loss.end")
@@ -94,6 +95,8 @@ def record(
 @trial_timeout_option
 @workers_option
 @scheduler_option
+@server_options
+@trust_option
 @report_options
 @out_option
 @fail_fast_option
@@ -110,6 +113,8 @@ def explore(
     trial_timeout: float,
     workers: int | None,
     scheduler: str | None,
+    choice: ServerChoice,
+    trust: bool,
     telling: Telling,
     out: Path | None,
     fail_fast: bool,
@@ -135,14 +140,13 @@ def explore(
     seeds = {one.record.run_seed for one in stored} if seed is None else {seed}
     if len(seeds) > 1:
         raise UsageProblem("the recordings were made with different seeds", hint="Give one for all: --seed.")
-    kinds = {one.record.server.kind for one in stored}
     plan = Plan(
         asked=asked,
         seed=seeds.pop(),
         trials=trials,
         time_limit_s=time_limit,
-        server=ServerChoice(kind=kinds.pop() if len(kinds) == 1 else AUTO),
-        keep="all",
+        server=_server_of(stored, choice, trust=trust),
+        keep="failed",
         fail_fast=fail_fast,
         record_again=False,
         trial_timeout_s=trial_timeout,
@@ -166,6 +170,26 @@ def show(recording: Path, at: int | None) -> None:
         print_summary(stored)
     else:
         print_point(stored, at)
+
+
+def _server_of(stored: "Sequence[Recording]", choice: ServerChoice, *, trust: bool) -> ServerChoice:
+    """Return the one server that examines all recordings."""
+    from crashlab.server.base import Version
+    from crashlab.server.choose import choice_again
+
+    servers = [one.record.server for one in stored]
+    found = {
+        choice_again(choice, one.kind, one.source, Version.parse(one.version), trust=trust): one.source
+        for one in servers
+    }
+    if len(found) > 1:
+        raise UsageProblem(
+            "the recordings are of different servers",
+            detail=", ".join(sorted(found.values())),
+            hint="Examine them one after the other.",
+        )
+    (server,) = found
+    return server
 
 
 def _changes(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from crashlab import files
 from crashlab.cli.options import Telling
 from crashlab.errors import CrashlabError, EvidenceError
 
@@ -72,7 +73,7 @@ class Reports:
         if evidence:
             try:
                 save_run(folder, run, plan)
-                _write(folder / REPORT, json_report.report_bytes(run))
+                _write_own(folder / REPORT, json_report.report_bytes(run))
             except EvidenceError as error:  # such as a full disk: what was finished is told all the same
                 run.error = run.error or error
         code = self._tell(run, exit_code(run), folder)
@@ -80,16 +81,22 @@ class Reports:
             show_error(run.error)
         return code
 
-    def judged(self, run: "RunResult") -> int:
+    def judged(self, run: "RunResult", out: Path | None = None) -> int:
         """Print and write what was judged again; return the exit code, which is about the evidence alone.
 
         What of it is damaged is told last.
 
+        Args:
+            out: takes the JSON report, too.
+
         Raises:
             EvidenceError: a report could not be written.
         """
+        from crashlab.report import json_report
         from crashlab.report.summary import evidence_code
 
+        if out is not None:
+            _write_own(out / REPORT, json_report.report_bytes(run))
         code = self._tell(run, evidence_code(run), None)
         for error in run.damaged:
             show_error(error)
@@ -139,7 +146,15 @@ def _require_writable(option: str, target: Path) -> None:
         raise EvidenceError(f'could not write {option} "{target}": {error.strerror}') from error
 
 
+def _write_own(target: Path, content: bytes) -> None:
+    try:
+        files.write_whole(target, content)
+    except OSError as error:
+        raise EvidenceError(f'could not write report "{target}": {error.strerror}') from error
+
+
 def _write(target: Path, content: bytes) -> None:
+    """Write a file that the user named, who may have a pipe or a link there."""
     try:
         target.write_bytes(content)
     except OSError as error:

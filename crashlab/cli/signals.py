@@ -1,13 +1,19 @@
-"""How do SIGTERM and SIGHUP end a run?"""
+"""How do SIGTERM and SIGHUP end a run, and from when on is Ctrl-C answered?"""
 
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 
+def answer_interrupts() -> None:
+    """Let Ctrl-C through, which is held back at first: an import that it cuts off may say so on stderr."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
 @contextmanager
 def signals_interrupt() -> Iterator[None]:
-    """Make SIGTERM and SIGHUP end a run as Ctrl-C does: with a report and without leftovers."""
+    """Make SIGTERM and SIGHUP end a run as Ctrl-C does, from now on: with a report and without leftovers."""
+    answer_interrupts()
     before = {}
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP on purpose

@@ -11,6 +11,7 @@ from crashlab.cli.options import (
     out_option,
     report_options,
     server_options,
+    trust_option,
 )
 from crashlab.cli.out_folder import BASE, claimed
 from crashlab.cli.reports import Reports, show_warning
@@ -25,7 +26,13 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
 @report_options
-def judge(folder: Path, telling: Telling) -> int:
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write verdicts and report.json here, and nothing to the evidence. [default: beside each trial]",
+)
+def judge(folder: Path, telling: Telling, out: Path | None) -> int:
     """Judge stored evidence again, without a server.
 
     DIR is the folder of one trial, of a profile, or of a whole run, such as .crashlab/latest. The JSON report of a
@@ -41,6 +48,9 @@ def judge(folder: Path, telling: Telling) -> int:
         show_warning(problem)
 
     reports = Reports(telling)
+    if out is not None:
+        with claimed(out):
+            return reports.judged(judge_run(folder, warn=warn, out=out), out)
     judged = judge_run(folder, warn=warn)
     try:
         reindex(folder, judged)
@@ -56,14 +66,18 @@ def judge(folder: Path, telling: Telling) -> int:
 @report_options
 @out_option
 @keep_option
+@trust_option
 def replay(
     trial: str,
     choice: ServerChoice,
     telling: Telling,
     out: Path | None,
     keep: "Keep",
+    trust: bool,
 ) -> int:
     """Run one stored trial again: same profile, seed and kind of server.
+
+    The server is the one asked for, else one of this machine's own of the same version.
 
     DIR-or-ID is a trial's folder, or PROFILE:TRIAL of the latest run, such as async-commit:3.
     """
@@ -75,7 +89,7 @@ def replay(
     reports = Reports(telling)
     with claimed(out) as folder, signals_interrupt():
         sweep()
-        result = campaign.replay(stored, out=folder, server=choice, keep=keep)
+        result = campaign.replay(stored, out=folder, server=choice, keep=keep, trust=trust)
         return reports.finish(RunResult(profiles=[result]), folder)
 
 

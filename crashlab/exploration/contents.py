@@ -5,11 +5,10 @@ A file is rewritten in place. Its bytes come from the base image, from the log o
 
 import os
 from collections.abc import Iterable
-from pathlib import Path
 
 from crashlab.disk.content import BASE, ZERO, FileImage, Piece
 from crashlab.errors import RecordingError
-from crashlab.recording.base import BaseImage
+from crashlab.recording.base import BaseImage, open_file
 from crashlab.recording.logbytes import LogBytes
 
 STAMP_NS = 946_684_800 * 10**9
@@ -31,7 +30,8 @@ class Contents:
     def __init__(self, base: BaseImage, log: LogBytes) -> None:
         """Open nothing yet."""
         self._log = log
-        self._base_paths = {entry.file: str(base.image / entry.path) for entry in base.files if entry.kind == "file"}
+        self._base = base
+        self._base_paths = {entry.file: entry.path for entry in base.files if entry.kind == "file"}
         self._base_data_ends: dict[int, int] = {}
         self._open_base: tuple[int, int] | None = None  # file, descriptor
 
@@ -84,7 +84,7 @@ class Contents:
         """Return where the zeros at the end of a file of the base image begin."""
         found = self._base_data_ends.get(number)
         if found is None:
-            end = Path(self._base_paths[number]).stat().st_size
+            end = os.fstat(self._open(number)).st_size
             while end:
                 begin = max(0, end - _WRITE_BYTES)
                 data = self.base_bytes(number, begin, end - begin).rstrip(b"\0")
@@ -124,17 +124,22 @@ class Contents:
 
     def base_bytes(self, number: int, offset: int, length: int) -> bytes:
         """Return a part of a file of the base image. Raises RecordingError: it is not there."""
+        data = os.pread(self._open(number), length, offset)
+        if len(data) != length:
+            raise RecordingError(f'the base image "{self._base.image / self._base_paths[number]}" has become shorter')
+        return data
+
+    def _open(self, number: int) -> int:
+        """Return a descriptor of a file of the base image, open until another one is asked for."""
         if self._open_base is None or self._open_base[0] != number:
             self.close()
             path = self._base_paths[number]
             try:
-                self._open_base = number, os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                self._open_base = number, open_file(self._base, path)
             except OSError as error:
-                raise RecordingError(f'could not read the base image "{path}": {error.strerror}') from error
-        data = os.pread(self._open_base[1], length, offset)
-        if len(data) != length:
-            raise RecordingError(f'the base image "{self._base_paths[number]}" has become shorter')
-        return data
+                where = self._base.image / path
+                raise RecordingError(f'could not read the base image "{where}": {error.strerror}') from error
+        return self._open_base[1]
 
     def close(self) -> None:
         """Close what is open of the base image."""

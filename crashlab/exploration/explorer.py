@@ -20,9 +20,10 @@ from crashlab.disk.contract import DiskContract, disk_contract
 from crashlab.disk.model import CrashState, DiskModel
 from crashlab.disk.states import losses, nothing_extra
 from crashlab.disk.tornpages import torn_pages
-from crashlab.errors import RecordingError
+from crashlab.errors import RecordingError, UsageProblem
 from crashlab.exploration.addresses import Address, PointStates
 from crashlab.exploration.conditions import Conditions, conditions_of
+from crashlab.exploration.record import refuse_full_disk
 from crashlab.exploration.recording import Recording
 from crashlab.exploration.walcut import RecordedWal
 from crashlab.exploration.walk import Walk
@@ -34,13 +35,16 @@ from crashlab.profile import PowerLoss, Profile
 from crashlab.recovery import observe, recover
 from crashlab.recovery.restart import copy_settings
 from crashlab.recovery.wal import directory, stopped_cleanly
-from crashlab.results import TrialResult
-from crashlab.server import ServerSpec, owned
+from crashlab.results import Keep, TrialResult
+from crashlab.server import SERVER_KINDS, ServerChoice, ServerSpec, owned
+from crashlab.server.base import Version
 from crashlab.server.builds import find_build
+from crashlab.server.choose import choice_again
+from crashlab.server.kinds import DEFAULT_IMAGE
 from crashlab.trial.clock import Clock
 from crashlab.trial.judged import result_of
 from crashlab.trial.limit import TrialLimit
-from crashlab.trial.setup import reading_of
+from crashlab.trial.setup import connect_plain, reading_of
 from crashlab.trial.written import trial_record, write_trial
 
 
@@ -52,22 +56,28 @@ class Explorer:
         recording: Recording,
         profile: Profile,
         *,
+        server: ServerChoice | None = None,
         run_seed: int | None = None,
         contract: DiskContract | None = None,
         timeout_s: float | None = None,
+        keep: Keep = "none",
     ) -> None:
         """Prepare a worker's directory and server.
 
         Args:
             profile: its table power_loss says how the recording is cut off.
+            server: which one recovers; None: one of this machine's own that is like the recorded one.
+            keep: which states' data directories stay, as they are after recovery.
             run_seed: the one that the states are drawn with; None: that of the recording's own run.
             contract: the disk, as evidence has it; None: as profile and seed say.
             timeout_s: for the recovery and the reading of one state.
 
         Raises:
             RecordingError: the recording is damaged.
+            ServerError: this machine has no such server.
         """
         self.recording = recording
+        self._keep = keep
         self.profile = profile
         self.run_seed = recording.record.run_seed if run_seed is None else run_seed
         self._timeout_s = timeout_s
@@ -81,7 +91,7 @@ class Explorer:
         self._ledger = LedgerCursor(recording.ledger)
         self._states: PointStates | None = None
         try:
-            self._worker = _worker_for(recording, self.walk)
+            self._worker = _worker_for(recording, self.walk, server or ServerChoice())
         except BaseException:
             self.walk.close()
             raise
@@ -124,12 +134,16 @@ class Explorer:
             wal_at_cut=wal_at_cut,
             torn_pages=self._torn_pages(model, state),
             invariants_before=self.recording.record.invariants_before,
+            broken_before=self.recording.record.broken_before,
             first_survivors=self.recording.record.first_survivors,
         )
         receipt = self._receipt(state, history, clean)
         record = self._record(receipt, trial, folder, clock.seconds(), timed_out)
         log = self._worker.server.log_since(self._log_position)
-        verdict = write_trial(folder, record, observation, server_log=log, state=state, history=history)
+        place = self._worker.images.data_directory
+        verdict = write_trial(folder, record, observation, server_log=log, place=place, state=state, history=history)
+        if self._keep == "all":  # a replay makes any other state again
+            self._worker.keep_data(folder / evidence.DATA)
         return result_of(folder, verdict=verdict)
 
     def _look_in_time(self, history: History, clock: Clock) -> tuple[Observation, str | None]:
@@ -175,7 +189,11 @@ class Explorer:
             known = worker.unchanged() if comparable else frozenset()
             with clock.phase("observe"):
                 return observe(
-                    lambda name: worker.server.connect(autocommit=True, dbname=name), reading, recovery, unchanged=known
+                    lambda name: worker.server.connect(autocommit=True, dbname=name),
+                    reading,
+                    recovery,
+                    unchanged=known,
+                    connect_plain=connect_plain(self.profile, worker.server),
                 )
         finally:
             worker.kill()
@@ -205,8 +223,13 @@ class Explorer:
         model = DiskModel(self.recording.base.files, disk_contract())
         self._worker.materialise(model, nothing_extra(model))
         observation = self._recover_and_look(History(), Clock(), everything_is_new=True)
-        problems = [*observation.recovery.fatal, *(complaint.message for complaint in observation.complaints)]
+        # What was so while the run was recorded is told with each state
+        known = {(one.check, one.object) for one in self.recording.record.broken_before.complaints}
+        complaints = [one.message for one in observation.complaints if (one.check, one.object) not in known]
+        problems = [*observation.recovery.fatal, *complaints]
         if not observation.recovery.started or observation.died or problems:
+            log, place = self._worker.server.log_since(self._log_position), self._worker.images.data_directory
+            refuse_full_disk(f'could not explore the recording "{self.recording.folder}"', log, place, None)
             raise RecordingError(
                 f'cannot explore the recording "{self.recording.folder}": its base image is damaged',
                 detail="; ".join(problems[:3]) or observation.died or observation.recovery.tool_fault,
@@ -275,18 +298,26 @@ class Explorer:
         self.dispose()
 
 
-def _worker_for(recording: Recording, walk: Walk) -> Worker:
+def _worker_for(recording: Recording, walk: Walk, wanted: ServerChoice) -> Worker:
     """Make a folder for the states, and a server of the kind that was recorded."""
     facts = recording.record.server
     settings = dict(facts.requested)
+    choice = choice_again(wanted, facts.kind, facts.source, Version.parse(facts.version))
+    if choice.kind != facts.kind:
+        raise UsageProblem(
+            f'cannot recover the recording "{recording.folder}" with a {choice.kind} server',
+            detail=f"A {facts.kind} server was recorded, and its files are for such a one.",
+        )
     folder = owned.make_folder(prefix="crashlab-states-")
     folder.chmod(0o755)
     if facts.kind == "container":
-        spec = ServerSpec(kind="container", image=facts.source, settings=settings)
+        image = choice.image or DEFAULT_IMAGE
+        spec = ServerSpec(kind="container", image=image, settings=settings)
         roots = [PurePath(root) for root in recording.record.roots]
         return Worker.container(recording.base, walk.log, folder, spec, roots)
-    build = find_build(Path(facts.source))
-    assert build is not None
+    build = find_build(choice.pg_bindir)
+    if build is None:
+        raise SERVER_KINDS[facts.kind].missing()
     return Worker.local(recording.base, walk.log, folder, build, ServerSpec(kind="local", settings=settings))
 
 

@@ -13,10 +13,10 @@ from bisect import bisect_left
 from itertools import accumulate
 from pathlib import Path
 
-import msgspec
-
+from crashlab import files
 from crashlab.errors import LedgerError
 from crashlab.ledger import Begin, Event, Header
+from crashlab.ledgerfile import read_blocks
 
 
 class LogClock:
@@ -25,9 +25,9 @@ class LogClock:
     def __init__(self, ledger: Path) -> None:
         """Read the ledger. Raises LedgerError: it cannot be read."""
         try:
-            whole, _, _ = ledger.read_bytes().rpartition(b"\n")
-            events = msgspec.json.Decoder(Event).decode_lines(whole)
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+            with files.opened(ledger) as file:
+                events = [event for block in read_blocks(ledger, file) for event in block if isinstance(event, Event)]
+        except OSError as error:
             raise LedgerError(f'could not read ledger "{ledger}": {error}') from error
         begins = sorted((event.io, event.at_ns) for event in events if type(event) is Begin)
         others = sorted((event.io, event.at_ns) for event in events if not isinstance(event, Begin | Header))

@@ -20,13 +20,13 @@ from pathlib import Path
 import msgspec
 
 import crashlab
-from crashlab import evidence
+from crashlab import evidence, files
 from crashlab.disk.model import CrashState
 from crashlab.disk.operations import Kind, root_label
 from crashlab.exploration import record
 from crashlab.exploration.addresses import Address
 from crashlab.exploration.explorer import Explorer
-from crashlab.exploration.recording import LOG, RECORDING, Recording
+from crashlab.exploration.recording import LOG, RECORDING, Recording, digests_of
 from crashlab.profile import Profile
 from crashlab.recording import base
 from crashlab.recording.decoder import Decoder
@@ -84,6 +84,7 @@ def record_recovery(explorer: Explorer, state: CrashState, address: Address, fol
         server.environment.clear()
         shutil.rmtree(away / record.RECORDER_FOLDER)
         evidence.save_text(folder, evidence.SERVER_LOG, server.log_since(log_begin))
+    record.refuse_full_disk("could not record a recovery", server.log_since(log_begin), away, None)
     evidence.move_in(log, folder, LOG)
     recorded = time.monotonic()
     differences = self_check(image, folder / LOG)
@@ -94,6 +95,7 @@ def record_recovery(explorer: Explorer, state: CrashState, address: Address, fol
         first_bytes=_after_flushing(image, folder / LOG),
         end_bytes=(folder / LOG).stat().st_size,
         roots=[str(server.seen(root)) for root in image.roots],
+        digests=digests_of(folder),
         base_digest=base.digest(image),
         ledger_io=explorer.ledger_io(),
         first_survivors=first_survivors,
@@ -113,7 +115,8 @@ def _share(ledger: Path, target: Path) -> None:
     try:
         target.hardlink_to(ledger)
     except OSError:  # another file system
-        shutil.copyfile(ledger, target)
+        with files.opened(ledger) as source, target.open("xb") as copy:
+            shutil.copyfileobj(source, copy)
 
 
 def _after_flushing(image: base.BaseImage, log: Path) -> int:

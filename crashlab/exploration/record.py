@@ -9,13 +9,13 @@ Source: design.md "The recorder".
 import contextlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import crashlab
 from crashlab import evidence
-from crashlab.errors import RecordingError
-from crashlab.exploration.recording import BASE, LOG, RECORDING, Recording, RecordingRecord
+from crashlab.errors import NoRoom, RecordingError
+from crashlab.exploration.recording import BASE, LOG, RECORDING, Recording, RecordingRecord, digests_of
 from crashlab.ledger import LedgerWriter
 from crashlab.profile import PowerLoss, Profile
 from crashlab.recording import base, iolog
@@ -23,9 +23,18 @@ from crashlab.recording.base import BaseImage
 from crashlab.recording.iolog import LogPosition
 from crashlab.recording.recorder import Recorder
 from crashlab.recording.replay import self_check
+from crashlab.recovery import look_before
+from crashlab.recovery.fulldisk import full_disk
 from crashlab.seeds import derive
 from crashlab.server import Restartable, Server, create_server
-from crashlab.trial.setup import TrialPlan, invariants_before, make_workload, server_facts, server_spec
+from crashlab.trial.setup import (
+    TrialPlan,
+    invariants_before,
+    make_workload,
+    require_amcheck,
+    server_facts,
+    server_spec,
+)
 from crashlab.workload.databases import make_places
 from crashlab.workload.run import Workload
 
@@ -64,9 +73,13 @@ def make(plan: TrialPlan, folder: Path, *, number: int = 0) -> Recording:
             server.start()
             _require_recording(log)
             first_bytes = _run(profile, workload, ledger, position)
-            facts = server_facts(server)
+            broken = look_before(lambda name: server.connect(autocommit=True, dbname=name), workload.tables)
+            facts = server_facts(server, plan.server)
             _end(server, profile.power_loss, position)
             end_bytes = position()
+        except Exception as error:
+            refuse_full_disk("could not record", server.log_since(0), server.data_directory, error)
+            raise
         finally:
             ledger.close()
             position.close()
@@ -86,11 +99,13 @@ def make(plan: TrialPlan, folder: Path, *, number: int = 0) -> Recording:
         first_bytes=first_bytes,
         end_bytes=end_bytes,
         roots=[str(server.seen(root)) for root in image.roots],
+        digests=digests_of(folder),
         base_digest=base.digest(image),
         differences=[str(difference) for difference in differences[:DIFFERENCES_MAX]],
         workload_errors=list(workload.errors),
         tables=workload.tables,
         invariants_before=invariants_before(workload.violations),
+        broken_before=broken,
         seconds=seconds,
     )
     evidence.save(folder, RECORDING, record)
@@ -125,6 +140,7 @@ def _set_up(profile: Profile, server: Server, ledger: LedgerWriter, seed: int) -
     assert server.data_directory is not None
     make_places(server.data_directory, server.tablespaces, server.own, server.seen(server.tablespaces))
     server.start()
+    require_amcheck(server)
     workload = make_workload(profile, server, ledger, seed)
     workload.set_up()
     with contextlib.closing(server.connect(autocommit=True)) as connection:
@@ -152,6 +168,13 @@ def attach(server: Restartable, roots: Sequence[Path], home: Path, folder: Path)
     return image, log
 
 
+def refuse_full_disk(primary: str, log: str, place: Path | None, error: Exception | None) -> None:
+    """Raise NoRoom: a full disk is at the bottom of it, says a server's log."""
+    said = full_disk(log, (), place)
+    if said is not None:
+        raise NoRoom(f"{primary}: no room is left on the disk", detail=f"{said[:1].upper()}{said[1:]}.") from error
+
+
 def _require_recording(log: Path) -> None:
     """Raise RecordingError: the server that has just started writes down nothing.
 
@@ -171,20 +194,20 @@ def _run(profile: Profile, workload: Workload, ledger: LedgerWriter, position: _
     assert profile.power_loss is not None
     workload.start()
     deadline = time.monotonic() + RUN_TIMEOUT_S
-    # The ledger counts transactions that wrote nothing, too
-    _wait_for_acks(workload, ledger, ledger.acked + 2 * profile.workload.acked_min, deadline)
+    # Twice, since profiles have chosen their minimum by where the first cut falls then
+    _wait_for_acks(workload, lambda: ledger.acked_writes, 2 * profile.workload.acked_min, deadline)
     first_bytes = position()
-    _wait_for_acks(workload, ledger, ledger.acked + profile.power_loss.acks, deadline)
+    _wait_for_acks(workload, lambda: ledger.acked, ledger.acked + profile.power_loss.acks, deadline)
     if not workload.finish(timeout_s=20):
         workload.errors.append("sessions did not end in time")
     return first_bytes
 
 
-def _wait_for_acks(workload: Workload, ledger: LedgerWriter, goal: int, deadline: float) -> None:
-    while ledger.acked < goal and workload.running and time.monotonic() < deadline:
+def _wait_for_acks(workload: Workload, acked: Callable[[], int], goal: int, deadline: float) -> None:
+    while acked() < goal and workload.running and time.monotonic() < deadline:
         time.sleep(POLL_S)
-    if ledger.acked < goal:
-        workload.errors.append(f"{ledger.acked} of {goal} transactions were acknowledged in {RUN_TIMEOUT_S:g} s")
+    if acked() < goal:
+        workload.errors.append(f"{acked()} of {goal} transactions were acknowledged in {RUN_TIMEOUT_S:g} s")
 
 
 def _end(server: Server, power_loss: PowerLoss, position: _Position) -> None:

@@ -9,16 +9,18 @@
 `record` makes one. Its record is written last: a folder without it is none.
 """
 
+import os
 import shutil
+from collections import deque
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from crashlab import evidence
+from crashlab import evidence, files
 from crashlab.errors import RecordingError
-from crashlab.model import Invariant, Survivors
-from crashlab.recording import base
+from crashlab.model import Broken, Invariant, Survivors
+from crashlab.recording import base, iolog
 from crashlab.recording.base import BaseImage
 from crashlab.workload.relations import Relation
 
@@ -41,6 +43,7 @@ class RecordingRecord(msgspec.Struct, frozen=True, kw_only=True):
     first_bytes: int  # length of io.log when enough was acknowledged: the power is cut later
     end_bytes: int
     roots: list[str]  # the recorded directories, as the server saw them
+    digests: dict[str, str] = {}  # of the log and the ledger; empty: an older recording
     base_digest: str  # of the base image: no other one fits the log
     ledger_io: int | None = None  # of a recorded recovery: the log's length at the first crash, where the ledger ends
     first_survivors: Survivors | None = None  # ... who is there if the first crash state is recovered in one go
@@ -48,6 +51,7 @@ class RecordingRecord(msgspec.Struct, frozen=True, kw_only=True):
     workload_errors: list[str] = []
     tables: list[Relation] = []  # the user's own ledgered tables
     invariants_before: list[Invariant] = []  # those that did not hold while the run was recorded
+    broken_before: Broken = Broken()  # ... and what was broken at its end, although nothing had crashed
     seconds: dict[str, float] = {}
 
 
@@ -75,11 +79,13 @@ def load(folder: Path) -> Recording:
     Raises:
         RecordingError, EvidenceError: it is missing, damaged, of another schema, or its parts do not belong together.
     """
+    if not files.is_folder(folder):
+        raise RecordingError(f'cannot use the recording "{folder}": it is no folder, or a link to one')
     record = evidence.load(folder / RECORDING, RecordingRecord)
     log = folder / LOG
-    if not log.exists() or not (folder / BASE).exists():
+    if not os.path.lexists(log) or not os.path.lexists(folder / BASE):
         raise RecordingError(
-            f'cannot use the recording "{folder}": its {"base image" if log.exists() else "log"} is gone',
+            f'cannot use the recording "{folder}": its {"base image" if os.path.lexists(log) else "log"} is gone',
             detail="A run that finds nothing removes what it recorded, and so does --keep none.",
             hint=f"Record again: crashlab record {record.profile} --seed {record.run_seed}; or run with --keep all.",
         )
@@ -89,12 +95,22 @@ def load(folder: Path) -> Recording:
             f'the base image "{image.folder}" does not belong to this recording',
             detail="Its files are not those that were copied before the recorded start.",
         )
+    for name, digest in record.digests.items():
+        if not evidence.is_same(folder / name, digest):
+            if name == LOG:
+                deque(iolog.records(log), maxlen=0)  # says where, if its own checksums tell
+            raise RecordingError(f'the recording "{folder}" is damaged: "{name}" is not what was recorded')
     return Recording(folder, record, image)
+
+
+def digests_of(folder: Path) -> dict[str, str]:
+    """Return what `load` holds the files of a recording against. Raises EvidenceError: one cannot be read."""
+    return {name: evidence.digest_of(folder / name) for name in (LOG, evidence.LEDGER)}
 
 
 def find(path: Path) -> Recording:
     """Open the one recording at or below a path. Raises RecordingError: there is none, or several; and as `load`."""
-    found = [path] if (path / RECORDING).is_file() else sorted(file.parent for file in path.rglob(RECORDING))
+    found = [path] if files.is_file(path / RECORDING) else sorted(file.parent for file in path.rglob(RECORDING))
     found = [one for one in found if not set(one.parents).intersection(found)]  # a recorded recovery lies inside
     if len(found) != 1:
         raise RecordingError(

@@ -28,7 +28,7 @@ from crashlab.exploration.recording import Recording
 from crashlab.history import ACKED, COMMITTING_PREPARED, PREPARED, History
 from crashlab.ledger import SETUP_CLIENT
 from crashlab.model import LostRecord, RecordFate, WalAtCut, WalFacts, WalFlush, WalRecord
-from crashlab.recording.base import copy_tree
+from crashlab.recording.base import copy_part
 from crashlab.recording.decoder import Decoder
 from crashlab.recording.logbytes import LogBytes
 from crashlab.recording.replay import Replayer
@@ -236,7 +236,7 @@ def read_run(recording: Recording, reader: WalReader) -> _Run:
     flushes = _Flushes()
     with owned.temporary_folder(prefix="crashlab-wal-") as image:
         (image / root_label(0)).mkdir()
-        copy_tree(base.image / WAL_FOLDER, image / WAL_FOLDER)
+        copy_part(base, WAL_FOLDER, image)
         part = directory(image / root_label(0))
         numbers = {entry.file for entry in base.files if entry.path.startswith(f"{WAL_FOLDER}/")}
         replayer = Replayer(image, base.files)

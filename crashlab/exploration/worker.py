@@ -11,15 +11,17 @@ from pathlib import Path, PurePath
 from typing import Self
 
 from crashlab.disk.model import CrashState, DiskModel
+from crashlab.disk.operations import root_label
 from crashlab.exploration.images import ImageFolder
 from crashlab.exploration.unchanged import BaseRelations
-from crashlab.recording.base import BaseImage
+from crashlab.recording.base import BaseImage, copy_tree
 from crashlab.recording.logbytes import LogBytes
 from crashlab.server import owned, registry
 from crashlab.server.base import Restartable, ServerSpec
 from crashlab.server.builds import Build
 from crashlab.server.local import LocalServer
 from crashlab.server.privileges import make_searchable
+from crashlab.workload.databases import LINK
 
 
 class Worker(registry.Disposable):
@@ -30,6 +32,7 @@ class Worker(registry.Disposable):
         self.folder = folder
         self.images = images
         self.server = server
+        server.keep_session = True  # a connection costs what a small check does
         registry.add(self)
         try:
             self._relations = BaseRelations(images)
@@ -98,6 +101,20 @@ class Worker(registry.Disposable):
         """See ImageFolder.materialise."""
         assert not self.server.running()
         return self.images.materialise(model, state)
+
+    def keep_data(self, target: Path) -> None:
+        """Copy the data directory, once its server is killed; its tablespaces lie in it then, and no link leads out.
+
+        Raises:
+            RecordingError: it cannot be copied.
+        """
+        assert not self.server.running()
+        copy_tree(self.images.data_directory, target)
+        (target / "postmaster.pid").unlink(missing_ok=True)
+        places, link = self.images.image / root_label(1), target / LINK
+        if link.is_symlink() and places.is_dir():  # the tablespaces are named through the link
+            link.unlink()
+            copy_tree(places, link)
 
     def unchanged(self) -> frozenset[str]:
         """Return the relations that are still as in the base image; ask after recovery, before the first check."""

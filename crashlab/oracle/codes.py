@@ -189,6 +189,14 @@ _TABLE = (
         "Find the cause in server.log and remove it, then run the trial again.",
     ),
     _inconclusive(
+        "INCONCLUSIVE-BROKEN-BEFORE",
+        "something was broken before the fault",
+        "The same check had found it on the running server, so it is no crash's doing, and what is wrong with the same "
+        "table or index after the crash accuses nobody. Everything else is judged.",
+        "Look for what breaks it without a crash, such as a function in an index that is called immutable and is not; "
+        "or for damage that was there before.",
+    ),
+    _inconclusive(
         "INCONCLUSIVE-INVARIANT-BEFORE",
         "an invariant did not hold before the crash",
         "The query returned rows while the server had not crashed yet. So it is no invariant of this workload, or the "
@@ -196,10 +204,33 @@ _TABLE = (
         "Correct the query ([[invariants]]), or the workload, until it holds at every moment without a crash.",
     ),
     _inconclusive(
+        "INCONCLUSIVE-INVARIANT-EMPTIED",
+        "an invariant reads what a crash empties",
+        "The query reads an unlogged or temporary table, or what the server counts. A crash empties these, as "
+        "documented, so nothing follows from what the query returns afterwards.",
+        "Write the invariant over logged tables alone.",
+    ),
+    _inconclusive(
+        "INCONCLUSIVE-INVARIANT-PREFIX",
+        "an invariant does not hold for what a loss has left",
+        "The query held before the crash. Since then transactions were lost, and no other damage was seen: what is "
+        "left is a prefix of them, for which nobody had looked at it. An invariant must hold after every single "
+        "transaction, whatever follows, and one that asks for a least number of rows, say, does not.",
+        "Write the query so that it holds for every prefix of the transactions, or have them commit synchronously: "
+        "where nothing is lost, it is judged.",
+    ),
+    _inconclusive(
         "INCONCLUSIVE-WORKLOAD-ERROR",
         "the workload failed before the fault",
         "A client met an error that the fault does not explain, so the ledger may not mean what it says.",
         "Remove the cause of the error, then run the trial again.",
+    ),
+    _inconclusive(
+        "INCONCLUSIVE-DISK-FULL",
+        "there was no room left on the server's disk",
+        "The disk under the server, or under its recorder, was full: No space left on device. A server may refuse, "
+        "panic or leave its own log and statistics unwritten then, so nothing is said about what came back.",
+        "Make room there, or have the servers somewhere else (TMPDIR), then run the trial again.",
     ),
     _inconclusive(
         "INCONCLUSIVE-TRIAL-TIMEOUT",
@@ -209,11 +240,28 @@ _TABLE = (
         "Give each trial more time (--trial-timeout), or look at server.log for what held it up: a statement that "
         "sleeps or waits for a lock holds up the end of the workload.",
     ),
+    _inconclusive(
+        "INCONCLUSIVE-CHANGED-OUTSIDE",
+        "a row was changed outside the ledger",
+        "A row is not as the ledger has it, and a session that has no ledger changed it or may have: a worker, psql, a "
+        "trigger of another service, the test's own statement. What that session was told is unknown, so the row "
+        "accuses nobody. All others are judged.",
+        "Change the row in a ledgered transaction, name another one, or have the test accept it: "
+        'check(allow=["INCONCLUSIVE-CHANGED-OUTSIDE"]).',
+    ),
+    _note(
+        "NOTE-ENDED-INSIDE",
+        "a ledgered transaction was committed inside its block",
+        "The application sent COMMIT, or COMMIT AND CHAIN, in the middle of a block that crashlab begins and ends. The "
+        "ledger has no intent of it and no rows: it may be there or not.",
+        "sql-commit.html",
+        "Leave BEGIN and COMMIT to the block, and use a block for each transaction.",
+    ),
     _note(
         "NOTE-LEDGER-TRUNCATED",
         "the ledger's last line is cut short",
-        "The writer of the ledger was stopped in the middle of a line. The rest is judged; the event of that line "
-        "counts as never written down.",
+        "The writer of the ledger was stopped in the middle of a line, and the ledger is one of 0.1.0, which had no "
+        "end mark. The rest is judged; the event of that line counts as never written down.",
         RELIABILITY,
         "Nothing needs to be done: a client that was killed leaves such a line.",
     ),
@@ -226,6 +274,34 @@ _TABLE = (
         "pg_stat views know.",
         "monitoring-stats.html",
         "ANALYZE after such a start gives autovacuum its numbers back; 18 flushes the file.",
+    ),
+    _note(
+        "NOTE-INVALID-INDEX",
+        "an index is not valid",
+        "CREATE INDEX CONCURRENTLY and REINDEX CONCURRENTLY commit a row of the catalog before the index is built, and "
+        "a crash in between leaves it there, marked as not valid. That is legal, and so is anything that stands in its "
+        "pages: no query uses it. It was not looked at.",
+        "sql-createindex.html#SQL-CREATEINDEX-CONCURRENTLY",
+        "DROP INDEX, or REINDEX INDEX CONCURRENTLY; until then it may cost each write some time.",
+    ),
+    _note(
+        "NOTE-FILES-LEFT",
+        "files are left that no catalog names",
+        "A transaction that makes a table, an index or a new copy of one makes its files at once; if a crash ends it, "
+        "nothing removes them. The file of a prepared transaction that is decided is removed at the next start. "
+        "Neither is damage; the space is lost, and what stands in such files was not judged.",
+        "storage-file-layout.html",
+        "Nothing needs to be done. Dump and restore gives the space back; never remove such a file while the server "
+        "runs.",
+    ),
+    _note(
+        "NOTE-SERVER-WARNING",
+        "the server warned of something while it recovered or was read",
+        "The server's log has a warning that may bear upon the data. Of itself it is no proof of damage: a two-phase "
+        "file that is called stale belongs to a transaction that is decided, one of the future to one whose PREPARE "
+        "is in the log and is replayed after that.",
+        RELIABILITY,
+        "Read the finding beside it, if there is one; the whole log is in the trial's folder.",
     ),
     _note(
         "NOTE-UNEXPECTED-RECOVERY",

@@ -187,6 +187,19 @@ SILENT_CORRUPTION = (
         detection="pg_waldump on a copy from before the recovery shows the record; no check of the server sees it.",
     ),
     _corruption(
+        "CORRUPT-REDO-END",
+        "recovery did not end where the valid log ends",
+        "The log was read before the recovery, with the tests that PostgreSQL itself makes of each page and record: "
+        "address, length, link to the record before, checksum. Redo must replay all records up to the first one that "
+        "fails them, and none behind it. It went past that end, and replayed what is no valid log, or stopped before.",
+        WAL_INTRO,
+        like="That is what it looks like when the server's reading of its log is wrong, or the disk gives other bytes "
+        "the second time.",
+        detection="pg_waldump on a copy from before the recovery shows where the log ends; no check of the server "
+        "sees it.",
+        ground="order",
+    ),
+    _corruption(
         "CORRUPT-SURVIVORS-CHANGED",
         "a second crash during the recovery changed who survived",
         "The same crash state was recovered twice: once without a hitch, once cut off in the middle and recovered "
@@ -242,6 +255,30 @@ SILENT_CORRUPTION = (
         detection="A look at pg_prepared_xacts after each crash shows it.",
         ground="prepared",
     ),
+    _corruption(
+        "CORRUPT-TWO-PHASE-FILE",
+        "a prepared transaction's file is there, and the server does not know the transaction",
+        "A file in pg_twophase belongs to a transaction that is neither decided nor in pg_prepared_xacts. So its locks "
+        "are not held, and its rows are taken for those of a transaction that failed; at the next start it is prepared "
+        "again.",
+        "two-phase.html",
+        like="That is what it looks like when a start passes over the file, or fails to remove it (PostgreSQL 17 and "
+        "18, up to 18.6 at least, for a transaction that is newer than the last checkpoint).",
+        detection="A look into pg_twophase beside pg_prepared_xacts shows it.",
+        ground="prepared",
+    ),
+    _corruption(
+        "CORRUPT-UNLOGGED",
+        "an unlogged table, or an index of one, is not as recovery must leave it",
+        "Unlogged tables are not in the log, so after a crash any part of them may be there. So recovery empties "
+        "them, and makes their indexes anew of the init forks. A table that still has rows may have wrong ones, and an "
+        "index that is not equal to its init fork fails, or leads elsewhere.",
+        "sql-createtable.html#SQL-CREATETABLE-UNLOGGED",
+        like="That is what it looks like when an init fork is not there, or was not flushed.",
+        detection="count(*) after a crash shows the rows; no check of the server looks at the indexes. TRUNCATE makes "
+        "both anew.",
+        ground="unlogged",
+    ),
 )
 
 LOUD_CORRUPTION = (
@@ -274,6 +311,18 @@ LOUD_CORRUPTION = (
         detection="Checksums detect and do not repair: a page that fails can come back from a backup only.",
         rank=LOUD,
         ground="pages",
+    ),
+    _corruption(
+        "CORRUPT-MULTIXACT",
+        "it cannot be read who locked or changed a row together with others",
+        "A row that several transactions have locked or changed names a multixact, whose members are in "
+        "pg_multixact/offsets and pg_multixact/members. The server cannot find this one's, so it cannot tell whether "
+        "the row is there.",
+        "routine-vacuuming.html#VACUUM-FOR-MULTIXACT-WRAPAROUND",
+        like="That is what a page or a file of pg_multixact looks like that was not written, or is gone.",
+        detection="pg_multixact has no checksums, and amcheck reads only its bounds.",
+        rank=LOUD,
+        ground="status",
     ),
     _corruption(
         "CORRUPT-MISSING-RELATION",

@@ -3,7 +3,8 @@
 Choices:
     Damage that was witnessed stays witnessed, even if another check did not look or the receipt is missing. A clean
     result or a permitted loss counts only if everything was looked at; otherwise the trial is inconclusive.
-    A trial that its time limit cut short is inconclusive whatever it left: the tool itself killed the server.
+    A trial that its time limit cut short is inconclusive whatever it left: the tool itself killed the server. So is one
+    that met a full disk: what the server, or crashlab, could not write there is no proof of anything.
     Promise: broken by anything not permitted; void if something went wrong that is permitted because nothing was
     promised about it; kept otherwise, which includes the loss that asynchronous commit permits.
 
@@ -26,13 +27,18 @@ from crashlab.history import (
 )
 from crashlab.model import Contract, Counts, Family, Finding, Injection, Observation, Outcome, PromiseStatus, Verdict
 from crashlab.oracle.assumptions import check_crash, check_looked, check_run
+from crashlab.oracle.before import tell_broken_before, without_broken_before
 from crashlab.oracle.case import Case
 from crashlab.oracle.commit_status import CommitLog
 from crashlab.oracle.findings import Findings
-from crashlab.oracle.objects import check_invariants, check_prepared, check_sequences, check_statistics
+from crashlab.oracle.invariants import check_invariants
+from crashlab.oracle.leftovers import check_leftovers
+from crashlab.oracle.objects import check_prepared, check_sequences, check_statistics
 from crashlab.oracle.order import Losses, check_order
+from crashlab.oracle.outside import Outsiders
 from crashlab.oracle.physical import check_physical
 from crashlab.oracle.rows import UNREAD, check_rows
+from crashlab.oracle.serverlog import check_server_log
 from crashlab.oracle.start import check_start
 from crashlab.oracle.survivors import Presence, read_markers
 from crashlab.oracle.survivors_again import check_survivors
@@ -52,6 +58,7 @@ def judge(
     acked_min: int,
     workload_errors: Sequence[str] = (),
     timed_out: str | None = None,
+    in_test: bool = False,
 ) -> Verdict:
     """Judge one trial; pure.
 
@@ -62,12 +69,16 @@ def judge(
         acked_min: fewer acknowledged writes of the workload make the trial inconclusive.
         workload_errors: what the clients met that no fault explains.
         timed_out: the trial's time was up: when, in words.
+        in_test: the clients are a test of an application, not a profile's workload.
     """
+    before = observation.broken_before
+    observation = without_broken_before(observation)
     case = Case(history, contract, injections, observation)
     findings = Findings(case)
-    if timed_out is not None:
-        return _not_ended(findings, timed_out, history, observation)
-    check_run(findings, history, injections, acked_min, workload_errors)
+    if _is_cut_short(findings, observation, timed_out):
+        return _untold(findings, history, observation)
+    check_run(findings, history, injections, acked_min, workload_errors, in_test=in_test)
+    tell_broken_before(findings, before)
     presence: Presence | None = None
     commit_log: CommitLog | None = None
     wal: Wal | None = None
@@ -76,11 +87,14 @@ def judge(
         check_crash(findings, injections, observation)
         check_looked(findings, observation)
         check_physical(findings, observation)
-        check_invariants(findings, observation)
+        check_leftovers(findings, observation)
+        check_server_log(findings, observation)
         check_statistics(findings, observation)
         if observation.marker is not None:
-            presence = read_markers(findings, history, observation.marker)
-            check_rows(findings, case, presence)
+            outsiders = Outsiders(history, observation)
+            presence = read_markers(findings, history, observation.marker, outsiders.ended_inside)
+            outsiders.note_ended_inside(findings)
+            check_rows(findings, case, presence, outsiders)
             check_survivors(findings, history, observation, presence)
             commit_log = CommitLog(findings, history, observation.xact_status, presence)
             commit_log.check()
@@ -93,6 +107,7 @@ def judge(
         elif not findings.has(Family.CORRUPTION):
             says = "The marker table was not read, so nobody knows who survived."
             findings.add("INCONCLUSIVE-CHECK-NOT-RUN", "heap_read", says, remedy=UNREAD)
+        check_invariants(findings, case)
     found = findings.finish(Timeline(case, presence, wal).tell)
     outcome = _outcome(found)
     return Verdict(
@@ -104,9 +119,19 @@ def judge(
     )
 
 
-def _not_ended(findings: Findings, timed_out: str, history: History, observation: Observation) -> Verdict:
-    """Say that the trial was cut short, and nothing else: the tool killed its server, so a gap is no proof."""
-    findings.add("INCONCLUSIVE-TRIAL-TIMEOUT", "trial", f"The time for this trial was up {timed_out}.", when=timed_out)
+def _is_cut_short(findings: Findings, observation: Observation, timed_out: str | None) -> bool:
+    """Whether the trial's time was up, or a disk full: the reason is told."""
+    if timed_out is not None:
+        says = f"The time for this trial was up {timed_out}."
+        findings.add("INCONCLUSIVE-TRIAL-TIMEOUT", "trial", says, when=timed_out)
+    elif observation.disk_full is not None:
+        says = f"{observation.disk_full[:1].upper()}{observation.disk_full[1:]}."
+        findings.add("INCONCLUSIVE-DISK-FULL", "disk", says, said=observation.disk_full)
+    return timed_out is not None or observation.disk_full is not None
+
+
+def _untold(findings: Findings, history: History, observation: Observation) -> Verdict:
+    """Say what has been found, and nothing else: what is missing may have gone for that reason, and is no proof."""
     return Verdict(
         outcome=Outcome.INCONCLUSIVE,
         promise=None,

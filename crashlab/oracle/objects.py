@@ -1,7 +1,7 @@
-"""Do the things beside tables agree with the survivors: sequences, prepared transactions, invariants?
+"""Do the things beside tables agree with the survivors: sequences, prepared transactions, statistics?
 
 Checks: the ledgered sequence against every value that a survivor received; pg_prepared_xacts against the ledger's
-    two-phase transactions; statements that hold after every transaction.
+    two-phase transactions; the statistics after a clean stop.
 Does not check: sequence gaps, which are normal after a crash. Prepared transactions of an application's own.
 Choices: a decision that lies behind the end of the WAL is lost like any other commit; its transaction is prepared
     again, as it was before. Where the WAL was not read, that cannot be told from a file that came back.
@@ -9,13 +9,15 @@ Choices: a decision that lies behind the end of the WAL is lost like any other c
 Sources: postgres-contract.md 4 (sequences, prepared transactions), 7.3 (2PC), 7.4 (sequence regress).
 """
 
+import re
 from operator import mul
 from typing import Any
 
 from crashlab.history import ACKED, COMMITTING_PREPARED, PREPARE_ACKNOWLEDGED, PREPARED, REFUSED, STATES, History
-from crashlab.model import Invariant, Observation
+from crashlab.model import Observation
 from crashlab.oracle.case import Case
 from crashlab.oracle.findings import Findings
+from crashlab.oracle.serverlog import warnings
 from crashlab.oracle.survivors import Presence
 from crashlab.oracle.wal import Wal
 
@@ -79,7 +81,7 @@ def check_prepared(findings: Findings, case: Case, presence: Presence | None, wa
             if tx not in presence.explained:
                 cause, known = wal.explain(tx, "prepare") if wal is not None else ("", {})
                 facts |= known
-                says = f"{says} {cause}".rstrip()
+                says = f"{says} {cause}".rstrip() + _warned(observation, history.xid[tx])
                 findings.add("LOSS-PREPARED", "pg_prepared_xacts", says, files=["pg_twophase"], **facts)
 
 
@@ -100,24 +102,15 @@ def _told(case: Case, tx: int, gid: str) -> str:
     return f"On line {line} of the ledger{age} client {h.client[tx]} was told that transaction {tx} ({gid}) is prepared"
 
 
+def _warned(observation: Observation, xid: int) -> str:
+    """Say what the server warned of the state of one prepared transaction."""
+    about = re.compile(rf"two-phase state .*transaction {xid & 0xFFFF_FFFF}\b")
+    return "".join(f" The server warned: {text}." for text in warnings(observation.recovery) if about.search(text))
+
+
 def check_statistics(findings: Findings, observation: Observation) -> None:
     """After a clean stop the statistics must still know of the marker rows; after a crash they are thrown away."""
     rows = len(observation.marker.rows) if observation.marker is not None else 0
     if rows and not observation.recovery.ran and observation.rows_counted == 0:
         says = f"The marker table holds {rows} rows, and the statistics know of none that was ever inserted."
         findings.add("NOTE-STATISTICS-LOST", "statistics", says, files=["pg_stat/pgstat.stat"], rows=rows)
-
-
-def check_invariants(findings: Findings, observation: Observation) -> None:
-    """Report statements about the data that do not hold; one that did not hold before proves nothing."""
-    before = {invariant.name for invariant in observation.invariants_before}
-    for invariant in observation.invariants_before:
-        _add_invariant(findings, "INCONCLUSIVE-INVARIANT-BEFORE", invariant, "before the crash")
-    for invariant in observation.invariants:
-        if invariant.observed != invariant.expected and invariant.name not in before:
-            _add_invariant(findings, "CORRUPT-INVARIANT", invariant, "after the recovery")
-
-
-def _add_invariant(findings: Findings, code: str, invariant: Invariant, when: str) -> None:
-    says = f'Invariant "{invariant.name}": expected {invariant.expected}, found {invariant.observed} {when}.'
-    findings.add(code, invariant.name, says, expected=invariant.expected, observed=invariant.observed)

@@ -13,8 +13,9 @@ Sources: postgres-contract.md 4, 6, 7.4 (unreadable page, index-heap disagreemen
 
 import re
 
-from crashlab.model import Complaint, Observation
+from crashlab.model import Complaint, IndexRead, Observation
 from crashlab.oracle.findings import Findings
+from crashlab.oracle.leftovers import holds_nothing
 from crashlab.oracle.signs import Sign, sign_of
 
 XIDS_PER_SEGMENT = 1_048_576  # 32 pages of 8192 bytes, 4 transactions a byte
@@ -46,6 +47,8 @@ _DAMAGE_TEXTS = (
 _NO_ENTRY_TEXTS = ("database subdirectory", "is not a valid data directory")
 _FILE = re.compile(r"(?:base|global|pg_xact|pg_multixact|pg_tblspc|pg_twophase|pg_wal|pg_subtrans)/[\w./]+\w")
 _STATUS = re.compile(r"could not access status of transaction (\d+)")
+_MULTIXACT = re.compile(r"MultiXact|multixact")
+_ZEROED = "zeroing"
 _BY_CHECK = {
     "amcheck_index": "CORRUPT-INDEX-AMCHECK",
     "amcheck_gin": "CORRUPT-INDEX-AMCHECK",
@@ -79,10 +82,21 @@ def witnesses_damage(complaint: Complaint) -> bool:
     return code_of(complaint) is not None
 
 
+def is_hint(message: str) -> bool:
+    """Whether a message is about a page of a free space map, which the server does without."""
+    return "_fsm" in message
+
+
 def check_physical(findings: Findings, observation: Observation) -> None:
     """Report what the server said about its own data."""
     for complaint in observation.complaints:
+        if holds_nothing(observation, complaint):
+            continue
         code = code_of(complaint)
+        if code is None and _ZEROED in complaint.message:
+            says = f"While it was read, the server warned: {complaint.message}."
+            findings.add("NOTE-SERVER-WARNING", "server log", says, files=[complaint.file], warning=complaint.message)
+            continue
         if code is None:
             run = observation.checks.get(complaint.check)
             if run is None or run.status != "failed":  # a failed check is reported by `assumptions`
@@ -101,8 +115,10 @@ def check_physical(findings: Findings, observation: Observation) -> None:
 def _add_complaint(findings: Findings, code: str, complaint: Complaint) -> None:
     files = [complaint.file, *files_in(complaint.message)]
     status = _STATUS.search(complaint.message)
-    if status and not any(file and file.startswith("pg_xact/") for file in files):
+    if code == "CORRUPT-COMMIT-STATUS" and status and not any(file and file.startswith("pg_xact/") for file in files):
         files.append(status_file(int(status[1])))
+    if code == "CORRUPT-MULTIXACT" and not any(file and file.startswith("pg_multixact/") for file in files):
+        files.append("pg_multixact")
     state = f" (SQLSTATE {complaint.sqlstate})" if complaint.sqlstate else ""
     sign = sign_of(complaint.message, files) if code in _BY_MESSAGE else Sign()
     findings.add(
@@ -123,8 +139,12 @@ def code_of(complaint: Complaint) -> str | None:
     state = complaint.sqlstate or ""
     message = complaint.message
     found = _BY_CHECK.get(complaint.check)
+    if _ZEROED in message:
+        return None if is_hint(message) else "CORRUPT-UNREADABLE"
     if _STATUS.search(message):
-        return "CORRUPT-COMMIT-STATUS"
+        return _code_of_status(message)
+    if state.startswith("XX") and _MULTIXACT.search(message):
+        return "CORRUPT-MULTIXACT"
     if found and (not state or (state == "XX002" and complaint.check.startswith("amcheck"))):
         return found
     if complaint.check in ("amcheck_index", "amcheck_gin"):
@@ -140,19 +160,22 @@ def code_of(complaint: Complaint) -> str | None:
     return "CORRUPT-MISSING-RELATION" if state in _GONE_STATES else None
 
 
+def _code_of_status(message: str) -> str:
+    """Tell by the file that is named which of the logs of transactions it is; all say the same words about it."""
+    if "pg_multixact/" in message:
+        return "CORRUPT-MULTIXACT"
+    named = files_in(message)
+    return "CORRUPT-UNREADABLE" if named and "pg_xact/" not in message else "CORRUPT-COMMIT-STATUS"
+
+
 def _check_indexes(findings: Findings, observation: Observation) -> None:
     for read in observation.indexes:
-        if not read.only_in_heap and not read.only_in_index and read.heap_rows == read.index_rows:
+        if read.agrees:
             continue
-        says = (
-            f"Index {read.index} returns {read.index_rows} rows and a sequential scan of {read.relation} "
-            f"{read.heap_rows}; only in the table: {_keys(read.only_in_heap)}; only in the index: "
-            f"{_keys(read.only_in_index)}."
-        )
         findings.add(
             "CORRUPT-INDEX-MISMATCH",
             read.index,
-            says,
+            mismatch(read),
             files=[read.file, observation.files.get(read.relation)],
             relation=read.relation,
             heap_rows=read.heap_rows,
@@ -160,6 +183,15 @@ def _check_indexes(findings: Findings, observation: Observation) -> None:
             only_in_heap=read.only_in_heap,
             only_in_index=read.only_in_index,
         )
+
+
+def mismatch(read: IndexRead) -> str:
+    """Say how an index differs from its table."""
+    return (
+        f"Index {read.index} returns {read.index_rows} rows and a sequential scan of {read.relation} "
+        f"{read.heap_rows}; only in the table: {_keys(read.only_in_heap)}; only in the index: "
+        f"{_keys(read.only_in_index)}."
+    )
 
 
 def _keys(keys: list[str]) -> str:

@@ -2,8 +2,8 @@
 
 Checks: each row of each ledgered relation, as a sequential scan saw it, against the newest surviving version of its
     key; rows that should not be there, and rows that should; whether a transaction without a marker is there in part.
-Does not check: rows of a user's own tables that no ledgered transaction named. Tables that were not read, whose
-    reading failed: that is a complaint, or an unfinished check.
+Does not check: rows of a user's own tables that no ledgered transaction named, or that others changed (`outside`).
+    Tables that were not read, whose reading failed: that is a complaint, or an unfinished check.
 Choices:
     A damaged row of a transaction whose marker is there is named by what became of the row, which points to the
     page. Only when two or more keys are exactly as they were before the transaction is it called partial.
@@ -21,6 +21,8 @@ from crashlab.ledger import Write
 from crashlab.model import Observation, RelationRead, Row
 from crashlab.oracle.case import Case
 from crashlab.oracle.findings import WITNESSES_MAX, Findings
+from crashlab.oracle.outside import CODE as CHANGED_OUTSIDE
+from crashlab.oracle.outside import Outsiders
 from crashlab.oracle.physical import status_file
 from crashlab.oracle.survivors import MAY_BE_THERE, UNDECIDED, Presence
 from crashlab.oracle.versions import (
@@ -40,7 +42,7 @@ Place = tuple[str, str]
 UNREAD = "Look into server.log for what kept it from being read, then run the trial again."
 
 
-def check_rows(findings: Findings, case: Case, presence: Presence) -> None:
+def check_rows(findings: Findings, case: Case, presence: Presence, outsiders: Outsiders) -> None:
     """Report every row that is not what it must be; mark transactions visible whose effects were seen."""
     history, observation = case.history, case.observation
     newest, suspects = _newest(history, presence)
@@ -50,7 +52,7 @@ def check_rows(findings: Findings, case: Case, presence: Presence) -> None:
     _check_unread(findings, observation, newest, read)
     wanted = {relation: keys for relation, keys in suspects.items() if keys and relation in read}
     if wanted:
-        _Slow(findings, case, presence, read).run(wanted)
+        _Slow(findings, case, presence, outsiders, read).run(wanted)
 
 
 def _newest(history: History, presence: Presence) -> tuple[dict[str, dict[str, Write]], defaultdict[str, set[str]]]:
@@ -112,8 +114,16 @@ def _check_unread(
 class _Slow:
     """The closer look: all versions of the suspicious keys. Few keys, so clarity before speed."""
 
-    def __init__(self, findings: Findings, case: Case, presence: Presence, read: dict[str, RelationRead]) -> None:
+    def __init__(
+        self,
+        findings: Findings,
+        case: Case,
+        presence: Presence,
+        outsiders: Outsiders,
+        read: dict[str, RelationRead],
+    ) -> None:
         self.findings = findings
+        self.outsiders = outsiders
         self.history = history = case.history
         self.presence = presence
         self.read = read
@@ -122,6 +132,7 @@ class _Slow:
         self.marker_file = case.observation.marker.file if case.observation.marker else None
         self.rows: dict[Place, list[Row]] = {}
         self.steps: dict[str, dict[str, list[Step]]] = {}
+        self.left_out: set[Place] = set()
 
     def run(self, wanted: Wanted) -> None:
         self._look_up(wanted)
@@ -133,12 +144,7 @@ class _Slow:
                     if write.relation in self.read:
                         wanted.setdefault(write.relation, set()).add(write.key)
             self._look_up(wanted)
-        defects = {
-            (relation, key): found
-            for relation, keys in self.steps.items()
-            for key, steps in keys.items()
-            if (found := judge_key(self.history, self.presence, key, steps, self.rows.get((relation, key), [])))
-        }
+        defects = self._defects()
         for tx, places in seen.items():
             self._report_effects(tx, places, defects)
         self._report_undone(defects)
@@ -154,6 +160,32 @@ class _Slow:
             for row in self.read[relation].rows:
                 if row.key in keys:
                     self.rows.setdefault((relation, row.key), []).append(row)
+        self._leave_out_what_others_changed()
+
+    def _defects(self) -> dict[Place, list[Defect]]:
+        return {
+            (relation, key): found
+            for relation, keys in self.steps.items()
+            for key, steps in keys.items()
+            if (found := judge_key(self.history, self.presence, key, steps, self.rows.get((relation, key), [])))
+        }
+
+    def _leave_out_what_others_changed(self) -> None:
+        """Report the rows that are not as they must be and may be the work of others; they are judged no further."""
+        for place in self._defects():
+            relation, key = place
+            steps, rows = self.steps[relation][key], self.rows.get(place, [])
+            if self.outsiders.is_unnamed(place, steps, self.presence):
+                del self.steps[relation][key]
+                continue
+            why = self.outsiders.why(place, steps, rows, self.presence)
+            if not why:
+                continue
+            if place not in self.left_out:
+                says = f"Key {key} of {relation} may be the work of a session outside the ledger: it {why}."
+                self.findings.add(CHANGED_OUTSIDE, relation, says, key=key)
+            self.left_out.add(place)
+            del self.steps[relation][key]
 
     def _effects_without_marker(self) -> dict[int, list[Place]]:
         """Return the transactions that have effects in the tables but no marker, with the places seen."""

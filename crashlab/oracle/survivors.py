@@ -7,6 +7,7 @@ Does not check: whether the data agrees with the markers (`rows`), or whether a 
 Sources: postgres-contract.md 7.1, 7.3 (2PC), 7.4 (phantom, atomicity).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from operator import and_
 from typing import Any
@@ -47,8 +48,14 @@ class Presence:
         return bytes(map(and_, self.visible, history.state.translate(_MAY_BE_THERE_TABLE)))
 
 
-def read_markers(findings: Findings, history: History, read: MarkerRead) -> Presence:
-    """Tell who is there, and report markers that should not be."""
+def read_markers(
+    findings: Findings, history: History, read: MarkerRead, ended_inside: Callable[[int], bool]
+) -> Presence:
+    """Tell who is there, and report markers that should not be.
+
+    Args:
+        ended_inside: whether the application committed a transaction itself, so that its marker may be there.
+    """
     count, client, xid = history.count, history.client, history.xid
     visible = bytearray(count + 1)
     odd = []
@@ -63,7 +70,7 @@ def read_markers(findings: Findings, history: History, read: MarkerRead) -> Pres
     presence = Presence(visible)
     if (survivors := presence.survivors(history)) != visible:
         for tx, (seen, legal) in enumerate(zip(visible, survivors, strict=True)):
-            if seen and not legal:
+            if seen and not legal and not ended_inside(tx):
                 _report_illegal(findings, history, read.file, tx)
     return presence
 

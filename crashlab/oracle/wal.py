@@ -4,10 +4,11 @@ A transaction survives exactly when its commit record ends at or before the end 
 
 Checks: a commit record in the valid WAL whose transaction is absent; a transaction that is there without one; a
     PREPARE record without a decision whose transaction is not prepared, and one that is prepared after its decision;
-    an acknowledged commit that is absent although it certainly lies before the redo point.
+    an acknowledged commit that is absent although it certainly lies before the redo point. Whether redo ended where
+    the valid log ends, which is read before with the tests that PostgreSQL's own reader makes.
 Does not check: transactions that committed at an unknown place, maybe before the redo point: of their records
-    nothing is left to compare with. Aborts. Anything if the WAL was not read before recovery, or if the server's log
-    says that redo ended elsewhere: then the reading is not trusted, and the trial is inconclusive.
+    nothing is left to compare with. Aborts. Anything if the WAL was not read before recovery. Transactions by their
+    records, if redo ended elsewhere: which of the two is wrong is not known then.
 Choices:
     A record is a transaction's only if it begins at or after the insert position that the transaction measured when
     it began: xids are 32 bits in the WAL, and are given out again after a crash.
@@ -25,6 +26,12 @@ from crashlab.oracle.findings import Findings
 from crashlab.oracle.survivors import MAY_BE_THERE, Presence
 
 CODE = "CORRUPT-WAL-STATE-MISMATCH"
+REDO_END = "CORRUPT-REDO-END"
+_OTHER_RECOVERY = (
+    *("archive recovery", "point-in-time recovery", "backup recovery", "standby mode"),
+    *("recovery stopping", "starting backup", "recovery target"),
+)
+"""Words of the server's log: it did not recover from the checkpoint of its control file to the end of the log."""
 _COMMITS: tuple[WalDecision, ...] = ("commit", "commit prepared")
 _DECISIONS: tuple[WalDecision, ...] = (*_COMMITS, "rollback prepared")
 _MAY_BE_PREPARED = (PREPARING, PREPARED, COMMITTING_PREPARED, ROLLING_BACK_PREPARED)
@@ -241,11 +248,30 @@ def flushed_when(flush: WalFlush) -> str:
 
 
 def _trusted(findings: Findings, observation: Observation) -> WalFacts | None:
-    facts, redo_end = observation.wal, observation.recovery.redo_end
-    if facts is None or redo_end is None or _parsed(redo_end) == facts.last:
+    """Return the WAL as it was read, if it is the one that was replayed, up to the end that redo found."""
+    facts, recovery = observation.wal, observation.recovery
+    if facts is None:
+        return None
+    redo_end = recovery.redo_end
+    if redo_end is None and any("redo is not required" in line for line in recovery.log_lines):
+        redo_end = lsn(facts.redo)  # the checkpoint itself is the last record
+    if redo_end is None or _parsed(redo_end) == facts.last:
         return facts
-    says = f"The WAL was read up to a last record at {lsn(facts.last)}, but redo ended with one at {redo_end}."
-    findings.add("INCONCLUSIVE-CHECK-NOT-RUN", "wal", says, last=lsn(facts.last), redo_end=redo_end)
+    replayed = _parsed(redo_end)
+    says = f"The log was valid up to {lsn(facts.end)}, with a last record at {lsn(facts.last)}"
+    known: dict[str, Any] = {"last": lsn(facts.last), "end": lsn(facts.end), "redo_end": redo_end, "why": facts.why}
+    if any(sign in line for line in recovery.log_lines for sign in _OTHER_RECOVERY) or (
+        recovery.redo_start is not None and _parsed(recovery.redo_start) != facts.redo
+    ):  # not a recovery from the checkpoint to the end of the log, so the reading is of no use
+        says += f", but redo, which was told where to begin or to end, ended with the one at {redo_end}."
+        findings.add("INCONCLUSIVE-CHECK-NOT-RUN", "wal", says, **known)
+    elif replayed > facts.last:
+        says += f"{f', for {facts.why}' if facts.why else ''}. Redo went past it and replayed the record at {redo_end}."
+        findings.add(REDO_END, "recovery", says, files=["pg_wal"], **known)
+    else:
+        why = f" The server says why: {recovery.end_reason}." if recovery.end_reason else ""
+        says += f". Redo stopped before it, with the record at {redo_end}.{why}"
+        findings.add(REDO_END, "recovery", says, files=["pg_wal"], **known)
     return None
 
 

@@ -5,8 +5,10 @@ every file in them by number and path. All of it counts as durable, so take it f
 Symbolic links keep their content: a tablespace's link still leads to the live directory.
 """
 
+import errno
 import hashlib
 import os
+import shutil
 import stat
 import subprocess
 from collections.abc import Sequence
@@ -14,12 +16,15 @@ from pathlib import Path
 
 import msgspec
 
+from crashlab import files, sealed
 from crashlab.disk.operations import BaseFile, root_label
 from crashlab.errors import RecordingError
+from crashlab.recording.filenumbers import FileNumbers
 
 SCHEMA = 1
 _MANIFEST = "base.json"
 _COPY_SECONDS_MAX = 600
+_READ_BYTES = 1 << 20
 
 
 class _Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,7 +68,7 @@ def take(roots: Sequence[Path], folder: Path) -> BaseImage:
     base = BaseImage(folder=folder, roots=real, files=list_files(image))
     manifest = _Manifest(roots=[str(root) for root in real], files=base.files)
     try:
-        (folder / _MANIFEST).write_bytes(msgspec.json.encode(manifest))
+        files.write_whole(folder / _MANIFEST, sealed.sealed(manifest)[0])
     except OSError as error:
         raise RecordingError(f'could not write the base image "{folder}": {error.strerror}') from error
     return base
@@ -73,13 +78,19 @@ def load(folder: Path) -> BaseImage:
     """Read a base image that was taken before. Raises RecordingError: it is missing, damaged or of another schema."""
     path = folder / _MANIFEST
     try:
-        manifest = msgspec.json.decode(path.read_bytes(), type=_Manifest)
+        data = files.read_whole(path)
+        sealed.check(data)
+        manifest = msgspec.json.decode(data, type=_Manifest)
     except OSError as error:
         raise RecordingError(f'could not read the base image "{path}": {error.strerror}') from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except sealed.PROBLEMS as error:
         raise RecordingError(f'damaged base image "{path}": {error}') from error
     if manifest.schema != SCHEMA:
         raise RecordingError(f'cannot read base image "{path}": schema {manifest.schema} is not {SCHEMA}')
+    try:
+        FileNumbers(manifest.files)
+    except RecordingError as error:
+        raise RecordingError(f'damaged base image "{path}": its files are no tree', detail=error.detail) from error
     return BaseImage(folder=folder, roots=[Path(root) for root in manifest.roots], files=manifest.files)
 
 
@@ -93,12 +104,43 @@ def digest(base: BaseImage) -> str:
     for entry in base.files:
         if entry.kind == "file":
             try:
-                found.update((base.image / entry.path).read_bytes())
+                with os.fdopen(open_file(base, entry.path), "rb", 0) as file:
+                    if os.fstat(file.fileno()).st_size != entry.size:
+                        raise OSError(errno.EIO, "its size is another one", entry.path)
+                    while block := file.read(_READ_BYTES):
+                        found.update(block)
             except OSError as error:
                 raise RecordingError(
                     f'damaged base image "{base.folder}": could not read "{entry.path}": {error.strerror}'
                 ) from error
     return found.hexdigest()
+
+
+def open_file(base: BaseImage, path: str) -> int:
+    """Return a descriptor of one of an image's files. Raises OSError: it is not there, or a link leads to it."""
+    return files.open_below(base.folder, f"{base.image.name}/{path}")
+
+
+def copy_part(base: BaseImage, part: str, target: Path) -> None:
+    """Copy what an image lists at and below a path into a folder that holds the parents of it.
+
+    Raises:
+        RecordingError: a file is gone or cannot be read.
+    """
+    for entry in base.files:
+        if entry.path != part and not entry.path.startswith(f"{part}/"):
+            continue
+        copy = target / entry.path
+        if entry.kind == "dir":
+            copy.mkdir()
+        elif entry.kind == "link":
+            copy.symlink_to(entry.link)
+        else:
+            try:
+                with os.fdopen(open_file(base, entry.path), "rb", 0) as file, copy.open("xb") as written:
+                    shutil.copyfileobj(file, written, _READ_BYTES)
+            except OSError as error:
+                raise RecordingError(f'could not copy "{entry.path}" of the base image: {error.strerror}') from error
 
 
 def copy_tree(source: Path, target: Path) -> None:

@@ -8,11 +8,13 @@ Compiled libraries are kept under their source's hash.
 import functools
 import hashlib
 import importlib.util
+import os
 import platform
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from crashlab.errors import RecordingError
@@ -39,7 +41,7 @@ def library(machine: str = "") -> Path:
     shipped = _FOLDER / shipped_name(wanted)
     if shipped.is_file():
         return shipped
-    # Not above: a wheel is built without the driver that the servers need.
+    # Not above: a wheel is built without anything else installed.
     from crashlab.server import owned
     from crashlab.server.caches import recorder_cache
 
@@ -61,17 +63,33 @@ def shipped_name(machine: str) -> str:
 def compile_library(machine: str, target: Path) -> None:
     """Compile the recorder for a machine, with `cc` or else `ziglang`, and put it whole at `target`.
 
+    A `cc` that fails, as one without the kernel's headers does, leaves it to `ziglang`, which brings its own.
+
     Raises:
         RecordingError: there is no compiler for it, or it failed.
     """
+    said = None
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         partial = Path(folder) / target.name
-        command = [*_compiler(machine), *_FLAGS, *_MACHINE_FLAGS[machine], "-o", str(partial), str(_SOURCE)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_COMPILE_SECONDS_MAX)
-        if done.returncode != 0:
-            raise RecordingError(f"could not compile the recorder for {machine}", detail=done.stderr.strip()[-2000:])
-        partial.replace(target)
+        # or zig keeps 100 MB in the user's home
+        caches = {f"ZIG_{name}_CACHE_DIR": str(Path(folder) / "zig") for name in ("GLOBAL", "LOCAL")}
+        for compiler in _compilers(machine):
+            command = [*compiler, *_FLAGS, *_MACHINE_FLAGS[machine], "-o", str(partial), str(_SOURCE)]
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=_COMPILE_SECONDS_MAX, env={**os.environ, **caches}
+            )
+            if done.returncode == 0:
+                partial.replace(target)
+                return
+            said = done.stderr.strip()[-2000:]
+    if said is not None:
+        raise RecordingError(f"could not compile the recorder for {machine}", detail=said)
+    raise RecordingError(
+        f"could not find a C compiler for {machine}",
+        detail="Power-loss and other recorded trials need the recorder, a small C library.",
+        hint="Install a C compiler (apt install gcc libc6-dev), or ziglang (pip install ziglang).",
+    )
 
 
 @functools.cache
@@ -91,21 +109,16 @@ def _machine(machine: str) -> str:
     return wanted
 
 
-def _compiler(machine: str) -> list[str]:
+def _compilers(machine: str) -> Iterator[list[str]]:
     cc = shutil.which("cc")
     if cc:
         done = subprocess.run([cc, "-dumpmachine"], capture_output=True, text=True, timeout=_COMPILE_SECONDS_MAX)
         triple = done.stdout.strip()
         if triple.startswith(f"{machine}-") and "linux" in triple:
-            return [cc]
+            yield [cc]
     zig = importlib.util.find_spec("ziglang")
     if zig and zig.submodule_search_locations:
         headers = Path(zig.submodule_search_locations[0]) / "lib" / "libc" / "include"
         kernel = [headers / f"{machine.removesuffix('_64')}-linux-any", headers / "any-linux-any"]  # x86_64: x86
         command = [sys.executable, "-m", "ziglang", "cc", "-target", f"{machine}-linux-musl"]
-        return [*command, *(f"-isystem{folder}" for folder in kernel)]
-    raise RecordingError(
-        f"could not find a C compiler for {machine}",
-        detail="Power-loss and other recorded trials need the recorder, a small C library.",
-        hint="Install a C compiler (apt install gcc libc6-dev), or ziglang (pip install ziglang).",
-    )
+        yield [*command, *(f"-isystem{folder}" for folder in kernel)]

@@ -2,10 +2,14 @@
 
 One table path -> file number, changed by the operations of a recording in their order. The decoder needs it to tell
 which file of the base image a descriptor is, the replay to find a file by its number.
+
+A recording may come from a stranger, and what it names is written below a folder of ours. So each name stands in a
+directory that is one here, and never in a link to somewhere else; and no directory stands in itself.
 """
 
 from collections.abc import Iterable
 
+from crashlab import files
 from crashlab.disk.operations import BaseFile
 from crashlab.errors import RecordingError
 
@@ -13,12 +17,12 @@ from crashlab.errors import RecordingError
 class FileNumbers:
     """The namespace of the recorded roots. A name that is missing, or taken, means log and base do not match."""
 
-    def __init__(self, files: Iterable[BaseFile]) -> None:
+    def __init__(self, entries: Iterable[BaseFile]) -> None:
         self._numbers: dict[str, int] = {}
         self._paths: dict[int, list[str]] = {}
         self._directories: set[int] = set()
         self.next_number = 1
-        for file in files:
+        for file in entries:
             self.add(file.path, file.file, directory=file.kind == "dir")
             self.next_number = max(self.next_number, file.file + 1)
 
@@ -51,10 +55,18 @@ class FileNumbers:
         """Note a new name of a new or an old file."""
         if path in self._numbers:
             raise mismatch(f'the log creates "{path}", which exists already')
+        self._require_place(path)
+        if number in self._directories or (directory and number in self._paths):
+            raise mismatch(f'"{path}" would be a second name of a directory')
         self._numbers[path] = number
         self._paths.setdefault(number, []).append(path)
         if directory:
             self._directories.add(number)
+
+    def _require_place(self, path: str) -> None:
+        parent, _, _ = path.rpartition("/")
+        if not files.leads_below(path) or (parent and self._numbers.get(parent) not in self._directories):
+            raise mismatch(f'"{path}" is in no directory of the recording')
 
     def remove(self, path: str) -> int:
         """Take a name away and return the number of its file, which may have other names."""
@@ -68,6 +80,9 @@ class FileNumbers:
 
     def rename(self, path: str, target: str) -> None:
         """Move a file or a directory with all that it holds; an existing target goes."""
+        self._require_place(target)
+        if target.startswith(f"{path}/"):
+            raise mismatch(f'the log moves "{path}" into itself')
         if target in self._numbers:
             self.remove(target)
         self._move(path, target)

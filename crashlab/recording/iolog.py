@@ -30,6 +30,7 @@ from typing import BinaryIO
 
 import msgspec
 
+from crashlab import files
 from crashlab.disk.operations import Kind
 from crashlab.errors import RecordingError
 
@@ -91,15 +92,17 @@ class LogPosition:
 
 
 def create(log: Path) -> None:
-    """Make an empty log that every user may write: a container's server changes its user after the start.
+    """Make an empty log that nobody but its owner may read or write: give it to the server's user before the start.
+
+    What runs as root first, such as an image's entry point, may write to it all the same.
 
     Raises:
         RecordingError: it exists already or cannot be written.
     """
     try:
-        with log.open("xb") as file:
+        fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "wb") as file:
             file.write(header(PAGE_BYTES))
-        log.chmod(0o666)
     except OSError as error:
         raise RecordingError(f'could not create the log "{log}": {error.strerror}') from error
 
@@ -125,7 +128,7 @@ def records(log: Path) -> Iterator[Record]:
         RecordingError: the log is missing, of another version, cut short or damaged; a process could not record.
     """
     try:
-        with log.open("rb", buffering=_READ_BYTES) as file:
+        with files.opened(log, buffering=_READ_BYTES) as file:
             tail = _read_header(log, file)
             yield from _read_records(log, file, tail)
     except OSError as error:

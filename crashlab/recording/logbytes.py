@@ -8,6 +8,7 @@ import os
 from array import array
 from pathlib import Path
 
+from crashlab import files
 from crashlab.disk.operations import Kind, Operation
 from crashlab.errors import RecordingError
 
@@ -17,7 +18,10 @@ class LogBytes:
 
     def __init__(self, log: Path) -> None:
         self._log = log
-        self._fd = os.open(log, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._fd = files.open_file(log)
+        except OSError as error:
+            raise RecordingError(f'could not read the log "{log}": {error.strerror}') from error
         self._places = array("Q")
         self._lengths = array("I")  # a payload has 16 MiB at most
         self.links: list[Operation] = []  # the symbolic links that were made

@@ -21,8 +21,7 @@ import msgspec
 from crashlab.errors import ServerError
 from crashlab.model import CheckRun, Complaint, Observation
 from crashlab.server import Server
-from crashlab.server.privileges import server_user
-from crashlab.server.template import server_environment
+from crashlab.server.privileges import server_environment, server_user
 
 NAME = "checksums"
 TIMEOUT_S = 120.0

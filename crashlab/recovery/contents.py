@@ -23,10 +23,11 @@ from crashlab.recovery.session import (
     at_once,
     read_named,
     relation_file,
+    relation_size,
     results,
 )
-from crashlab.workload.invariants import look, question, seen
-from crashlab.workload.relations import TEXT_SETTINGS
+from crashlab.workload.invariants import look, question, reads_volatile, seen
+from crashlab.workload.relations import TEXT_SETTINGS, InvariantQuery
 
 
 def xact_status(connection: psycopg.Connection[Any], reading: Reading, facts: Facts) -> int:
@@ -61,7 +62,8 @@ def heap_read(connection: psycopg.Connection[Any], reading: Reading, facts: Fact
         rows = read(relation.table, partial(read_rows, connection, query))
         if rows is not None:
             file = relation_file(connection, relation.table)
-            facts.relations.append(RelationRead(relation=relation.name, file=file, rows=rows))
+            size = relation_size(connection, relation.table)
+            facts.relations.append(RelationRead(relation=relation.name, file=file, rows=rows, size_bytes=size))
             count += 1 + len(rows)
     return count
 
@@ -142,25 +144,20 @@ def invariants(connection: psycopg.Connection[Any], reading: Reading, facts: Fac
     answers = at_once(connection, lambda: results(connection, [*before, *asked]), names)
     if answers is not None and len(answers) == len(asked):
         for invariant, rows in zip(reading.invariants, answers, strict=True):
-            held = seen(invariant, rows)
-            facts.invariants.append(Invariant(name=invariant.name, expected=invariant.wanted, observed=held))
+            facts.invariants.append(_looked_at(connection, invariant, seen(invariant, rows)))
         return len(reading.invariants)
     connection.execute("; ".join(before))
     read = partial(read_named, "invariants", connection, facts.complaints)
     for invariant in reading.invariants:
         observed = read(invariant.name, partial(look, connection, invariant))
         if observed is not None:
-            facts.invariants.append(Invariant(name=invariant.name, expected=invariant.wanted, observed=observed))
+            facts.invariants.append(_looked_at(connection, invariant, observed))
     return len(reading.invariants)
 
 
-def unlogged(connection: psycopg.Connection[Any], reading: Reading, facts: Facts) -> int:
-    """Count the rows that should be none."""
-    for table in reading.unlogged:
-        row = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
-        assert row is not None
-        facts.unlogged_rows[table] = row[0]
-    return len(reading.unlogged)
+def _looked_at(connection: psycopg.Connection[Any], query: InvariantQuery, observed: str) -> Invariant:
+    volatile = reads_volatile(connection, query) if query.expected is None and observed != query.wanted else []
+    return Invariant(name=query.name, expected=query.wanted, observed=observed, reads_volatile=volatile)
 
 
 def statistics(connection: psycopg.Connection[Any], reading: Reading, facts: Facts) -> int:

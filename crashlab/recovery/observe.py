@@ -20,15 +20,15 @@ import msgspec
 import psycopg
 
 from crashlab.model import CheckRun, Complaint, Observation, Recovery
-from crashlab.recovery import checksums, contents, physical, sweeps
+from crashlab.recovery import checksums, contents, leftovers, physical, sweeps
 from crashlab.recovery.patience import Patience
-from crashlab.recovery.session import Facts, Looked, Reading, Skipped, complaint
+from crashlab.recovery.session import Facts, Looked, Reading, Skipped, complaint, note_zeroed
 from crashlab.recovery.sweeps import Sweep, Sweeps
+from crashlab.server.base import DATABASE
 from crashlab.workload.relations import TEXT_SETTINGS
+from crashlab.workload.roles import make_role
 
 __all__ = ["CHECKS", "Reading", "observe"]
-
-DATABASE = "postgres"
 
 ConnectTo = Callable[[str], "psycopg.Connection[Any]"]
 
@@ -41,6 +41,7 @@ class _Session:
     sweeps: Sweeps
     reading: Reading
     facts: Facts
+    connect_plain: Callable[[], "psycopg.Connection[Any]"] | None
 
 
 Check = Callable[[_Session], int | Looked | Skipped]
@@ -52,6 +53,8 @@ def observe(
     recovery: Recovery,
     *,
     unchanged: Collection[str] = (),
+    only: Collection[str] | None = None,
+    connect_plain: Callable[[], "psycopg.Connection[Any]"] | None = None,
 ) -> Observation:
     """Read everything that the oracle asks for.
 
@@ -60,19 +63,24 @@ def observe(
         recovery: what `recover` said; a server that did not start is not read.
         unchanged: relations, as pg_relation_filepath() names them, whose files are those of a base image that was
             checked; amcheck and the full read leave them out (`physical`).
+        only: the names of the checks to run; None: all.
+        connect_plain: opens an autocommit connection of `workload.roles.ROLE`, in which invariants are looked at; None:
+            a superuser may.
     """
     facts = Facts()
     if recovery.started:
         try:
-            with _connected(connect, DATABASE, reading) as connection:
+            with _connected(connect, DATABASE, reading, facts) as connection:
                 _prepare(connection, unchanged, reading)
-                session = _Session(connection, Sweeps(connection, unchanged), reading, facts)
+                session = _Session(connection, Sweeps(connection, unchanged), reading, facts, connect_plain)
                 for name, check in CHECKS:
+                    if only is not None and name not in only:
+                        continue
                     _run_check(name, check, session)
-                if reading.statistics and not recovery.ran:  # which throws them away
+                if reading.statistics and not recovery.ran and only is None:  # which throws them away
                     _run_check("statistics", _content(contents.statistics), session)
                 facts.checks["checksums"] = checksums.NOT_STOPPED
-                if reading.databases:
+                if reading.databases and only is None:
                     _run_check("databases", partial(_databases, connect, unchanged), session)
         except psycopg.errors.QueryCanceled as error:
             facts.complaints.append(complaint("full_read", "session", None, error))
@@ -84,27 +92,44 @@ def observe(
 
 
 @contextlib.contextmanager
-def _connected(connect: ConnectTo, database: str, reading: Reading) -> "Iterator[psycopg.Connection[Any]]":
+def _connected(
+    connect: ConnectTo, database: str, reading: Reading, facts: Facts
+) -> "Iterator[psycopg.Connection[Any]]":
     with (
         contextlib.closing(connect(database)) as connection,
         Patience(lambda: connect(database), connection, reading.statement_timeout_ms),
     ):
+        connection.add_notice_handler(partial(note_zeroed, facts.complaints))
         yield connection
 
 
 def _prepare(connection: psycopg.Connection[Any], unchanged: Collection[str], reading: Reading) -> None:
+    connection.execute("SET zero_damaged_pages = off; SET ignore_checksum_failure = off")  # damage has to be seen
+    _prepare_plain(connection, reading)
+    connection.execute(physical.leave_out(unchanged))
+
+
+def _prepare_plain(connection: psycopg.Connection[Any], reading: Reading) -> None:
     settings = {
         "statement_timeout": str(reading.statement_timeout_ms),
         "default_transaction_read_only": "on",
-        "zero_damaged_pages": "off",  # damage has to be seen
-        "ignore_checksum_failure": "off",
         # Nobody writes any more. A prepared transaction that was serializable would refuse every serializable read.
         "default_transaction_isolation": "read committed",
         "client_min_messages": "notice",  # what the loops of `physical` speak in
         **TEXT_SETTINGS,
     }
     statements = [f"SET {name} = '{value}'" for name, value in settings.items()]
-    connection.execute("; ".join([*statements, physical.leave_out(unchanged)]))
+    connection.execute("; ".join(statements))
+
+
+def _invariants(session: _Session) -> int:
+    """Look at them in a session of who may do no harm; an older recording has no such role yet."""
+    if session.connect_plain is None:
+        return contents.invariants(session.connection, session.reading, session.facts)
+    make_role(session.connection)
+    with contextlib.closing(session.connect_plain()) as connection:
+        _prepare_plain(connection, session.reading)
+        return contents.invariants(connection, session.reading, session.facts)
 
 
 def _run_check(name: str, check: Check, session: _Session) -> None:
@@ -181,7 +206,7 @@ def _databases(connect: ConnectTo, unchanged: Collection[str], session: _Session
     count = same = 0
     for name, folder in connection.execute(query).fetchall():
         try:
-            with _connected(connect, name, reading) as other:
+            with _connected(connect, name, reading, facts) as other:
                 _prepare(other, unchanged, reading)
                 looked = _read_database(Sweeps(other, unchanged), name, facts.complaints)
         except psycopg.Error as error:
@@ -221,7 +246,7 @@ CHECKS: Iterable[tuple[str, Check]] = (
     ("visibility_map", _visibility_map),
     ("sequences", _content(contents.sequences)),
     ("prepared", _content(contents.prepared)),
-    ("invariants", _content(contents.invariants)),
-    ("unlogged", _content(contents.unlogged)),
+    ("invariants", _invariants),
+    ("leftovers", lambda session: leftovers.look(session.connection, session.facts, session.sweeps.files())),
 )
 """In the order in which they run; the names are those of model.REQUIRED_CHECKS and some more."""

@@ -33,7 +33,7 @@ _OIDS = "crashlab.unchanged_oids"
 _LOOP = """
 DO $crashlab$
 DECLARE
-  target record; problem record; fork text; looked_at bigint := 0; unchanged bigint := 0;
+  target record; problem record; fork text; more text; looked_at bigint := 0; unchanged bigint := 0;
   known text := current_setting('{setting}', true); same oid[] := nullif(current_setting('{oids}', true), '');
 BEGIN
   IF known <> '' AND same IS NULL THEN
@@ -63,8 +63,9 @@ BEGIN
       looked_at := looked_at + 1;
       {body}
     EXCEPTION WHEN OTHERS THEN
+      GET STACKED DIAGNOSTICS more = PG_EXCEPTION_DETAIL;  -- it names the file
       RAISE NOTICE '{tag}%', json_build_object('check', '{check}', 'object', target.name, 'file', target.file,
-                                               'sqlstate', SQLSTATE, 'message', SQLERRM);
+        'sqlstate', SQLSTATE, 'message', concat_ws(E'\\nDETAIL:  ', SQLERRM, nullif(more, '')));
     END;
   END LOOP;
   RAISE NOTICE '{tag}%', json_build_array(looked_at, unchanged);
@@ -100,7 +101,11 @@ GINS = _valid("gin")
 HEAPS = "c.relkind IN ('r', 'm', 't') AND m.amname = 'heap'"
 TABLES = "c.relkind IN ('r', 'm', 't')"
 LOGGED_HEAPS = "c.relkind IN ('r', 'm', 't') AND c.relpersistence = 'p' AND m.amname = 'heap'"
-LOGGED = "c.relkind IN ('r', 'm', 't', 'i', 'S') AND c.relpersistence = 'p'"
+LOGGED = (
+    "c.relkind IN ('r', 'm', 't', 'i', 'S') AND c.relpersistence = 'p'"
+    # Pages of an index that is being built are on disk before their log, and the crash leaves such an index invalid
+    " AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indexrelid = c.oid AND NOT i.indisvalid)"
+)
 """Of pg_class c with its access method m: what each check looks at."""
 
 AMCHECK_INDEX = _loop("amcheck_index", BTREES, "PERFORM bt_index_check(target.oid, true);", _OPEN)

@@ -5,28 +5,33 @@ Choices: many questions go in one message where the server is sound. An error en
     one can also ask each question on its own (`at_once`), and what is said of damage comes from there alone.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, LiteralString, TypeVar
 
 import psycopg
+from psycopg.errors import Diagnostic
 
 from crashlab.model import (
     CheckRun,
     Complaint,
     IndexRead,
     Invariant,
+    Leftover,
     MarkerRead,
     RelationRead,
     SequenceRead,
 )
-from crashlab.workload.relations import MARKER_TABLE, SEQUENCE, UNLOGGED_TABLE, InvariantQuery, Relation
+from crashlab.workload.relations import MARKER_TABLE, SEQUENCE, InvariantQuery, Relation
 
 STATEMENT_TIMEOUT_MS = 120_000
 SEQUENTIAL_SCANS = (
     "SET enable_indexscan = off; SET enable_indexonlyscan = off; SET enable_bitmapscan = off;"
     " SET enable_seqscan = on; SET max_parallel_workers_per_gather = 0"
 )
+
+_RELATION = re.compile(r'of relation "?([^\s";]+)')
 
 R = TypeVar("R")
 
@@ -40,7 +45,6 @@ class Reading:
     xids: list[int]  # transactions whose fate is asked
     marker_table: str = MARKER_TABLE
     sequences: tuple[str, ...] = (SEQUENCE,)
-    unlogged: tuple[str, ...] = (UNLOGGED_TABLE,)
     databases: bool = False  # read the other databases, too
     statement_timeout_ms: int = STATEMENT_TIMEOUT_MS
     statistics: bool = True  # ask for them if no recovery ran; False: nothing ever wrote them down
@@ -61,6 +65,7 @@ class Facts:
     invariants: list[Invariant] = field(default_factory=list)
     rows_counted: int | None = None
     unlogged_rows: dict[str, int] = field(default_factory=dict)
+    leftovers: list[Leftover] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
     died: str | None = None
 
@@ -85,6 +90,15 @@ def complaint(check: str, what: str, file: str | None, error: psycopg.Error) -> 
     """Turn an error that the server raised into a fact."""
     message = str(error).strip()
     return Complaint(check=check, object=what, file=file, sqlstate=error.sqlstate, message=message)
+
+
+def note_zeroed(complaints: list[Complaint], diagnostic: Diagnostic) -> None:
+    """Keep the warning that the server took a page of zeros for a damaged one: no error comes of it."""
+    text = diagnostic.message_primary or ""
+    if diagnostic.sqlstate == "XX001" and "zeroing" in text and (named := _RELATION.search(text)):
+        file = named[1]
+        found = Complaint(check="zeroed_pages", object=file, file=file, sqlstate="XX001", message=text)
+        complaints += [] if found in complaints else [found]
 
 
 def at_once(connection: psycopg.Connection[Any], read: Callable[[], R], about: Sequence[str] = ()) -> R | None:
@@ -145,8 +159,19 @@ def read_named(
 
 def relation_file(connection: psycopg.Connection[Any], table: str) -> str | None:
     """Return a relation's path below the data directory; None when even that cannot be read."""
+    path: str | None = _told_of(connection, "pg_relation_filepath", table)
+    return path
+
+
+def relation_size(connection: psycopg.Connection[Any], table: str) -> int | None:
+    """Return how many bytes a relation's main fork has; None when that cannot be read."""
+    size: int | None = _told_of(connection, "pg_relation_size", table)
+    return size
+
+
+def _told_of(connection: psycopg.Connection[Any], function: LiteralString, table: str) -> Any:
     try:
-        row = connection.execute("SELECT pg_relation_filepath(%s::regclass)", (table,)).fetchone()
+        row = connection.execute(f"SELECT {function}(%s::regclass)", (table,)).fetchone()
     except psycopg.Error:
         if connection.broken or connection.closed:
             raise

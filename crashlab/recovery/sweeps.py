@@ -145,6 +145,7 @@ class Sweeps:
         self._asked = False
         self._functions: dict[str, bool] = {}
         self._relations: list[_Relation] | None = None  # None: the catalogs cannot be read in one go
+        self._files: frozenset[str] | None = None
         self._catalogs_unchanged = False
 
     def has(self, function: str) -> bool:
@@ -154,6 +155,11 @@ class Sweeps:
             row = self._connection.execute("SELECT to_regprocedure(%s) IS NOT NULL", (FUNCTIONS[function],)).fetchone()
             self._functions[function] = bool(row and row[0])
         return self._functions[function]
+
+    def files(self) -> frozenset[str] | None:
+        """Return the files of all relations of this database, by pg_relation_filepath(); None: they were not read."""
+        self._ask()
+        return self._files
 
     def check(self, sweep: Sweep, complaints: list[Complaint]) -> Looked:
         """Check what has to be, add complaints, and return how many relations were looked at.
@@ -195,6 +201,7 @@ class Sweeps:
         if said is not None:
             ((functions,), relations, indexes) = said
             self._functions = dict(zip(FUNCTIONS, functions, strict=True))
+            self._files = frozenset(file for _, _, _, file, *_ in relations)
             same = _same(self._unchanged, relations, indexes)
             self._relations = [
                 _Relation(oid, name, in_toast, oid in same, tuple(wanted))

@@ -16,8 +16,9 @@ from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
 
+from crashlab import files
 from crashlab.model import WalFacts, WalRecord
-from crashlab.recovery.walpages import Cluster, Place, read_page, valid_header
+from crashlab.recovery.walpages import Cluster, Place, read_page, valid_header, why_it_ends
 
 ReadPart = Callable[[str, int, int], bytes]
 """path below the data directory, offset, length -> bytes, as many as there are."""
@@ -47,7 +48,7 @@ def directory(data_directory: Path) -> ReadPart:
 
     def read(path: str, offset: int, length: int) -> bytes:
         try:
-            with (data_directory / path).open("rb", buffering=0) as file:
+            with files.opened(data_directory / path, buffering=0) as file:
                 return os.pread(file.fileno(), length, offset)
         except OSError:
             return b""
@@ -65,19 +66,25 @@ class WalReader:
         """Read from a redo point to the end of the valid WAL."""
         segment = redo - redo % cluster.segment_bytes
         if not valid_header(cluster, page(segment), segment):  # PostgreSQL looks at the first page of each file
-            return WalFacts(redo=redo, end=redo, last=0, records=[])
-        records, place = self.read_on(cluster, page, start_at(cluster, redo))
-        return WalFacts(redo=redo, end=place.at, last=place.last, records=records)
+            why = why_it_ends(cluster, page(segment), start_at(cluster, segment))
+            return WalFacts(redo=redo, end=redo, last=0, records=[], why=why)
+        records, place = self._read_to_the_end(cluster, page, start_at(cluster, redo))
+        why = why_it_ends(cluster, page(place.page), place)
+        return WalFacts(redo=redo, end=place.at, last=place.last, records=records, why=why)
 
     def read_on(self, cluster: Cluster, page: ReadPage, place: Place) -> tuple[list[WalRecord], Place]:
         """Read from a place to the end; return what was found, and where to go on once more was written."""
+        records, place = self._read_to_the_end(cluster, page, place)
+        # A record that is not whole may be written again, all of it
+        return records, Place(place.at - place.at % cluster.page_bytes, place.at, place.last)
+
+    def _read_to_the_end(self, cluster: Cluster, page: ReadPage, place: Place) -> tuple[list[WalRecord], Place]:
         records: list[WalRecord] = []
         going = True
         while going:
             found, place, going = self._read_page(cluster, page(place.page), place)
             records += found
-        # A record that is not whole may be written again, all of it
-        return records, Place(place.at - place.at % cluster.page_bytes, place.at, place.last)
+        return records, place
 
     def _read_page(self, cluster: Cluster, page: bytes, place: Place) -> tuple[list[WalRecord], Place, bool]:
         key = (cluster, place, blake2b(page, digest_size=16).digest())
@@ -125,11 +132,12 @@ def read_control(part: ReadPart) -> tuple[Cluster, int] | None:
     control = part("global/pg_control", 0, _CONTROL_BYTES)
     major = part("PG_VERSION", 0, 16).strip()
     sizes_at = control.find(_FLOAT_FORMAT) + len(_FLOAT_FORMAT)
-    if sizes_at < len(_FLOAT_FORMAT) or len(control) < sizes_at + 16 or not major.isdigit():
+    if sizes_at < len(_FLOAT_FORMAT) or len(control) < sizes_at + 20 or not major.isdigit():
         return None
     (system,) = struct.unpack_from("<Q", control)
     redo, timeline = struct.unpack_from("<QI", control, 40)  # the copy of the checkpoint begins with them
-    page_bytes, segment_bytes = struct.unpack_from("<II", control, sizes_at + 8)
+    # Before them stand the sizes of a page and of a file of a relation, from 19 on slru_pages_per_segment, too
+    page_bytes, segment_bytes = struct.unpack_from("<II", control, sizes_at + (12 if int(major) >= 19 else 8))
     if redo % 8 or page_bytes < 1024 or segment_bytes < page_bytes or segment_bytes & (segment_bytes - 1):
         return None
     return Cluster(int(major), system, page_bytes, segment_bytes, timeline), redo

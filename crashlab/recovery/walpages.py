@@ -6,7 +6,7 @@ those that decide a transaction: COMMIT, ABORT, PREPARE and the decisions about 
 
 Does not check: resource manager numbers; the CRC covers them.
 
-Sources: PostgreSQL 14 .. 18: xlogreader.c (XLogDecodeNextRecord, XLogReaderValidatePageHeader, ValidXLogRecord),
+Sources: PostgreSQL 14 .. 19: xlogreader.c (XLogDecodeNextRecord, XLogReaderValidatePageHeader, ValidXLogRecord),
     xlogrecord.h, xlog_internal.h, xact.h (xl_xact_commit, xl_xact_abort), twophase.c.
 """
 
@@ -19,8 +19,7 @@ PAGE_MAGIC_HIGH = 0xD1  # of every version; the low byte counts the changes of f
 _PAGE = struct.Struct("<HHIQI")  # magic, flags, timeline, address, rest of a record from the page before
 _LONG_PAGE = struct.Struct("<QII")  # system identifier, segment size, page size
 _PAGE_BYTES, _LONG_PAGE_BYTES = 24, 40
-_CONTINUED, _LONG, _OVERWRITES = 0x01, 0x02, 0x08
-_PAGE_FLAGS = 0x0F
+_CONTINUED, _LONG = 0x01, 0x02
 
 _RECORD = struct.Struct("<IIQBBxxI")  # length, xid, record before, info, resource manager, CRC
 _RECORD_BYTES = 24
@@ -50,6 +49,16 @@ class Cluster(NamedTuple):
     segment_bytes: int
     timeline: int
 
+    @property
+    def overwrites(self) -> int:
+        """The page flag XLP_FIRST_IS_OVERWRITE_CONTRECORD; 19 gave it the place of XLP_BKP_REMOVABLE."""
+        return 0x04 if self.major >= 19 else 0x08
+
+    @property
+    def page_flags(self) -> int:
+        """All flags of pages, XLP_ALL_FLAGS."""
+        return 0x07 if self.major >= 19 else 0x0F
+
 
 class Place(NamedTuple):
     """Where a reader stands between two pages."""
@@ -66,7 +75,7 @@ def valid_header(cluster: Cluster, page: bytes, at: int) -> bool:
     if len(page) < cluster.page_bytes:
         return False
     magic, flags, timeline, address, _ = _PAGE.unpack_from(page)
-    if magic >> 8 != PAGE_MAGIC_HIGH or flags & ~_PAGE_FLAGS or address != at or timeline > cluster.timeline:
+    if magic >> 8 != PAGE_MAGIC_HIGH or flags & ~cluster.page_flags or address != at or timeline > cluster.timeline:
         return False
     if flags & _LONG:
         sizes = (cluster.system, cluster.segment_bytes, cluster.page_bytes)
@@ -84,7 +93,7 @@ def read_page(cluster: Cluster, page: bytes, place: Place) -> tuple[list[WalReco
         return found, place, False
     _, flags, _, _, rest = _PAGE.unpack_from(page)
     begin = _LONG_PAGE_BYTES if flags & _LONG else _PAGE_BYTES
-    if place.part and flags & _OVERWRITES:  # recovery gave the unfinished record up and wrote on from here
+    if place.part and flags & cluster.overwrites:  # recovery gave the unfinished record up and wrote on from here
         place = Place(place.page, place.page, place.last)
     if place.part:
         if not flags & _CONTINUED or rest != place.total - len(place.part):
@@ -100,6 +109,36 @@ def read_page(cluster: Cluster, page: bytes, place: Place) -> tuple[list[WalReco
     elif place.at - place.page <= begin and flags & _CONTINUED:
         return found, place, False
     return _read_records(cluster, page, place, begin, found)
+
+
+def why_it_ends(cluster: Cluster, page: bytes, place: Place) -> str:
+    """Say what is wrong with the record that should follow where `read_page` went no further.
+
+    Args:
+        page: the one of the place.
+    """
+    if len(page) < cluster.page_bytes:
+        return "there is no more of its file"
+    if not valid_header(cluster, page, place.page):
+        return "the page there is another one"
+    _, flags, _, _, rest = _PAGE.unpack_from(page)
+    begin = _LONG_PAGE_BYTES if flags & _LONG else _PAGE_BYTES
+    if place.part:
+        if not flags & _CONTINUED or rest != place.total - len(place.part):
+            return "the next page does not continue the record there"
+        record = place.part + page[begin : begin + rest]
+    else:
+        offset = max(place.at - place.page, begin)
+        (total,) = struct.unpack_from("<I", page, offset)
+        if place.at - place.page <= begin and flags & _CONTINUED:
+            return "the page there continues another record"
+        if total < _RECORD_BYTES:
+            return "no record begins there"
+        record = page[offset : offset + total]
+    (before,) = struct.unpack_from("<Q", record, 8)
+    if before != place.last if place.last else before >= place.at:
+        return "the record there does not follow the one before"
+    return "the record there has a wrong checksum"
 
 
 def _read_records(

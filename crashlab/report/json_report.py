@@ -26,7 +26,7 @@ from crashlab.report.matrix import as_json
 from crashlab.report.statistics import statistics
 from crashlab.report.summary import promise, sentence, tally
 from crashlab.report.window import summarise, windows
-from crashlab.results import ProfileResult, RunResult, TrialResult, replay_command
+from crashlab.results import ProfileResult, RunResult, TrialResult
 
 SCHEMA = 1
 
@@ -92,5 +92,5 @@ def _trial(trial: TrialResult) -> dict[str, Any]:
         "folder": str(folder),
         "kept_data": str(trial.kept_data.resolve()) if trial.kept_data else None,
         "error": trial.error,
-        "reproduce": trial.again or replay_command(folder),
+        "reproduce": trial.again or trial.replayed_from(folder),
     }

@@ -25,10 +25,14 @@ from crashlab.server.settings import MANAGED_SETTINGS, read_settings, require_in
 if TYPE_CHECKING:
     import psycopg
 
+DATABASE = "postgres"
+"""The one that every cluster has."""
 EARLY_CONNECTION = re.compile(r"FATAL:  the database system is (starting|shutting|not yet|in recovery)")
 TEMPORARY_REFUSALS = ("the database system is", "too many clients", "remaining connection slots")
 STOP_SIGNALS = {"smart": signals.SIGTERM, "fast": signals.SIGINT, "immediate": signals.SIGQUIT}
 StopMode = Literal["smart", "fast", "immediate"]
+OLDEST_MAJOR = 14
+"""Before it there is no verify_heapam, without which a heap cannot be checked, and settings that a look needs."""
 STATUS_LINE = 8  # of postmaster.pid: "starting", "ready", ... (PostgreSQL pidfile.h)
 
 # Whatever PG* variables the user's shell holds (PGOPTIONS above all) must not reach the sessions under test.
@@ -37,6 +41,7 @@ CLIENT_DEFAULTS = {
     "client_encoding": "UTF8",
     "connect_timeout": "10",
     "gssencmode": "disable",
+    "hostaddr": "",  # PGHOSTADDR would lead a session to another server
     "options": "",
     "sslmode": "disable",
     "target_session_attrs": "any",
@@ -93,6 +98,20 @@ class Version:
         major, minor = int(match[1]), int(match[2] or 0)
         return cls(match[0], major * 10000 + minor, major)
 
+    @property
+    def too_old(self) -> bool:
+        """Whether crashlab cannot check what this version recovers."""
+        return self.major < OLDEST_MAJOR
+
+    def refuse_if_too_old(self, source: str) -> None:
+        """Raise ServerError if it is."""
+        if self.too_old:
+            raise ServerError(
+                f'cannot test PostgreSQL {self.text} in "{source}": it is older than {OLDEST_MAJOR}',
+                detail="Its amcheck has no check of tables, so every trial would be inconclusive.",
+                hint=f"Choose a server of PostgreSQL {OLDEST_MAJOR} or newer: --pg-bindir DIR or --image IMAGE.",
+            )
+
 
 class Restartable(registry.Disposable):
     """A PostgreSQL server that can be started, killed and started again, whoever makes its data directory.
@@ -106,6 +125,7 @@ class Restartable(registry.Disposable):
     machine = ""  # architecture of its processes; empty: this machine's
     ready_poll_s = 0.005
     life_poll_s = 0.0  # between two questions whether it is still alive, where that costs something
+    keep_session = False  # whether the session that found it ready is the first that `connect` returns
 
     @property
     @abstractmethod
@@ -123,6 +143,7 @@ class Restartable(registry.Disposable):
         self.environment: dict[str, str] = {}  # more variables for the server's processes, from the next start on
         self._in_force = self.settings
         self._started = False
+        self._kept: psycopg.Connection | None = None
         registry.add(self)
 
     # Life cycle
@@ -141,6 +162,7 @@ class Restartable(registry.Disposable):
         deadline = time.monotonic() + timeout_s
         if self.running():
             raise ServerError("could not start the server: it is running")
+        self._kept = None
         self._in_force = {**self.settings, **(overrides or {})}
         position = self.log_position() if self._started else 0
         self._started = True
@@ -174,7 +196,11 @@ class Restartable(registry.Disposable):
             try:
                 if self._may_be_ready() or left_s <= 0:
                     # libpq's own minimum is 2 s.
-                    self.connect(connect_timeout=max(2, int(left_s) + 1)).close()
+                    session = self.connect(connect_timeout=max(2, int(left_s) + 1), autocommit=True)
+                    if self.keep_session:
+                        self._kept = session
+                    else:
+                        session.close()
                     return
             except OperationalError as error:
                 refusal = str(error).strip()
@@ -261,12 +287,17 @@ class Restartable(registry.Disposable):
         """Return a libpq connection string of the superuser, free of the environment's PG* variables."""
         from psycopg.conninfo import make_conninfo
 
-        return make_conninfo("", dbname="postgres", user="postgres", **CLIENT_DEFAULTS, **self._address())
+        return make_conninfo("", dbname=DATABASE, user="postgres", **CLIENT_DEFAULTS, **self._address())
 
     def connect(self, **kwargs: Any) -> "psycopg.Connection":
         """Connect as the superuser; keyword arguments are those of psycopg.connect."""
         import psycopg
 
+        kept, self._kept = self._kept, None
+        if kept is not None and kwargs == {"autocommit": True, "dbname": DATABASE}:
+            return kept
+        if kept is not None:
+            kept.close()
         return psycopg.connect(self.conninfo(), **kwargs)
 
     def read_settings(self) -> dict[str, str]:

@@ -17,7 +17,7 @@ from crashlab.errors import ServerError
 from crashlab.server import owned
 from crashlab.server.base import Version
 from crashlab.server.locks import locked
-from crashlab.server.privileges import cache_root, make_searchable, server_user
+from crashlab.server.privileges import cache_root, make_searchable, server_environment, server_user
 
 DEBIAN_ROOT = Path("/usr/lib/postgresql")
 NEEDED = ("postgres", "initdb")
@@ -102,6 +102,7 @@ def _version(postgres: Path, mtime_ns: int) -> Version:
             text=True,
             timeout=PROBE_TIMEOUT_S,
             cwd="/",
+            env=server_environment(),
             **server_user().credentials(),
         )
     except (OSError, subprocess.TimeoutExpired) as error:

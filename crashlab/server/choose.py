@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from crashlab.errors import ServerError, UsageProblem
-from crashlab.server.base import Server, ServerChoice, ServerSpec
+from crashlab.server.base import Server, ServerChoice, ServerSpec, Version
 from crashlab.server.kinds import AUTO, SERVER_KINDS, ServerKind
 from crashlab.server.spares import SpareDirectories
 
@@ -47,6 +47,30 @@ def candidates(choice: ServerChoice) -> list[ServerKind]:
         if kind is not wanted:
             raise UsageProblem(f'cannot use the {kind.field_noun} "{getattr(choice, kind.field)}" for {wanted.noun}')
     return [wanted]
+
+
+def choice_again(
+    choice: ServerChoice, kind: str, source: str, version: Version, *, trust: bool = False
+) -> ServerChoice:
+    """Return the server that runs stored evidence again: the one asked for, or one of this machine's own like it.
+
+    Args:
+        kind, source, version: which server it was, as evidence says.
+        trust: run the very one that it names.
+
+    Raises:
+        UsageProblem: a server of another kind is asked for.
+        ServerError: this machine has none like it.
+    """
+    known = SERVER_KINDS.get(kind)
+    if known is None:
+        raise ServerError(f'cannot run a server of the kind "{kind}"', detail="The evidence names it.")
+    if any(getattr(choice, one.field) is not None for one in SERVER_KINDS.values()):
+        candidates(choice)
+        return choice
+    if choice.kind not in (AUTO, kind):
+        return choice
+    return known.again(source) if trust else known.like(source, version)
 
 
 def options_of(choice: ServerChoice) -> list[str]:

@@ -4,8 +4,9 @@ A data directory that is to be read from outside lies in a folder of this machin
 container, which is made anew for other environment variables, fixed at creation as they are.
 
 Settings stand in a file beside the data directory, not on the command line, which is fixed at creation: so
-`overrides` work at a restart as they do locally. `postgresql.conf` and `postgresql.auto.conf` of the data directory
-are still read; the former counts less than our file, the latter (ALTER SYSTEM) more.
+`overrides` work at a restart as they do locally. Those of the image's own command (`imagecommand`) stand there too.
+`postgresql.conf` and `postgresql.auto.conf` of the data directory are still read; the former counts less than our file,
+the latter (ALTER SYSTEM) more.
 
 The postmaster is process 1 of the container: a SIGKILL from inside does not reach it, one through Docker does, and
 takes every other process with it at once.
@@ -27,6 +28,7 @@ from crashlab.server import owned, registry
 from crashlab.server.base import STOP_SIGNALS, Process, Server, ServerSpec, StopMode, Version, describe_exit
 from crashlab.server.engine import API_TIMEOUT_S, HOST, docker_errors
 from crashlab.server.enginecontainer import EngineContainer
+from crashlab.server.imagecommand import read_command
 from crashlab.server.roles import POSTMASTER, role_of
 from crashlab.server.settings import collects_log
 from crashlab.server.sharedfolder import SharedFolder
@@ -94,6 +96,12 @@ class ContainerServer(Server):
         except BaseException:
             registry.remove(self)  # nothing was made
             raise
+        try:
+            self._image = read_command(image, self.container.command)
+        except BaseException:
+            self.container.close()
+            registry.remove(self)
+            raise
         self.machine = self.container.machine
         self._pgdata = self.container.environment.get("PGDATA", DEFAULT_PGDATA)
 
@@ -118,10 +126,14 @@ class ContainerServer(Server):
         self.container.create(
             folders=[self._shared] if self._shared is not None else [],
             variables={**own, **self.environment},
-            command=["postgres", "-c", f"config_file={CONFIG_FILE}"],
+            command=[*self._image.words, "-c", f"config_file={CONFIG_FILE}"],
             files={CONFIG_FILE: self._config(settings)},
             publish=5432,
         )
+
+    @property
+    def _all_in_force(self) -> dict[str, str]:
+        return {**self._image.settings, **self._in_force}
 
     def _initdb_options(self) -> list[str]:
         unknown = "--no-data-checksums"  # was the default before 18, and had no option
@@ -130,10 +142,15 @@ class ContainerServer(Server):
         return list(self.initdb)
 
     def _config(self, settings: dict[str, str]) -> bytes:
-        complete = {"lc_messages": "C", **settings, "listen_addresses": "*", "port": "5432"}
-        if collects_log(settings):
+        complete = {"lc_messages": "C", **self._image.settings, **settings, "listen_addresses": "*", "port": "5432"}
+        if collects_log(complete):
             complete |= {"log_directory": LOG_FOLDER, "log_filename": LOG_FILE, "log_rotation_age": "0"}
         lines = [f"include_if_exists = {_quoted(self._pgdata + '/postgresql.conf')}"]
+        if self._image.config_file is not None:
+            lines = [f"include = {_quoted(self._image.config_file)}"]
+        complete = self._image.places | complete
+        if self._shared is not None:
+            complete.pop("data_directory", None)
         lines += [f"{name} = {_quoted(value)}" for name, value in complete.items()]
         return ("\n".join(lines) + "\n").encode()
 
@@ -262,7 +279,7 @@ class ContainerServer(Server):
         """See Server.processes. Costs one command inside the container, tens of milliseconds."""
         if not self.running():
             return []
-        cluster_name = self._in_force.get("cluster_name", "")
+        cluster_name = self._all_in_force.get("cluster_name", "")
         found: list[Process] = []
         for line in self.container.execute(LIST_PROCESSES).splitlines():
             pid, _, title = line.partition(" ")
@@ -324,7 +341,7 @@ class ContainerServer(Server):
     def _logs(self) -> tuple[bytes, bytes]:
         if self.container.find() is None:
             return b"", b""
-        collected = self.container.read_file(f"{LOG_FOLDER}/{LOG_FILE}") if collects_log(self._in_force) else b""
+        collected = self.container.read_file(f"{LOG_FOLDER}/{LOG_FILE}") if collects_log(self._all_in_force) else b""
         return self._log_before + self.container.log(), collected
 
 

@@ -73,8 +73,8 @@ def new_container(image: str) -> "DockerContainer":
     return DockerContainer(image, docker_client_kw={"timeout": API_TIMEOUT_S})
 
 
-def inspect_image(docker: "DockerContainer", image: str) -> tuple[str, dict[str, str], str]:
-    """Return the image's digest, its environment variables and its architecture ("amd64", "arm64").
+def inspect_image(docker: "DockerContainer", image: str) -> tuple[str, dict[str, str], str, list[str]]:
+    """Return the image's digest, its environment variables, its architecture ("amd64", "arm64") and its command.
 
     The image is fetched if it is not there.
 
@@ -96,7 +96,7 @@ def inspect_image(docker: "DockerContainer", image: str) -> tuple[str, dict[str,
             hint="`docker image ls` shows what is here; crashlab needs an image like postgres:17.",
         ) from error
     environment = dict(pair.split("=", 1) for pair in found.attrs["Config"]["Env"] or [])
-    return found.attrs["Id"], environment, found.attrs["Architecture"]
+    return found.attrs["Id"], environment, found.attrs["Architecture"], found.attrs["Config"]["Cmd"] or []
 
 
 @contextmanager

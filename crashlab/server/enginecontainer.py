@@ -49,7 +49,7 @@ class EngineContainer:
         self.port = 0  # of this machine, once one is published
         self._docker = new_container(image)
         try:
-            self.image_id, self.environment, self.machine = inspect_image(self._docker, image)
+            self.image_id, self.environment, self.machine, self.command = inspect_image(self._docker, image)
         except BaseException:
             self.close()
             raise

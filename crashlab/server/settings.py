@@ -29,6 +29,16 @@ MANAGED_SETTINGS = frozenset(
 )
 """crashlab decides these, no profile can: a server must be reachable, alone, and its own."""
 
+PROGRAM_SETTINGS = frozenset(
+    {
+        *("archive_command", "archive_library", "archive_cleanup_command", "recovery_end_command", "restore_command"),
+        *("shared_preload_libraries", "session_preload_libraries", "local_preload_libraries"),
+        *("dynamic_library_path", "extension_control_path", "jit_provider", "oauth_validator_libraries"),
+        "ssl_passphrase_command",
+    }
+)
+"""The server runs a command, or loads a library, because one of these names it."""
+
 ALWAYS = (
     "archive_mode",
     "autovacuum",
@@ -131,7 +141,7 @@ def same_value(wanted: str, setting: Setting) -> bool:
     """Say whether a value as written in postgresql.conf means the value that pg_settings holds."""
     wanted = wanted.strip()
     if setting.vartype in ("integer", "real"):
-        number = _in_unit(wanted, setting.unit)
+        number = in_unit(wanted, setting.unit)
         return number is not None and abs(number - float(setting.value)) <= (0.5 if setting.vartype == "integer" else 0)
     if setting.vartype in ("bool", "enum"):
         return _word(wanted) == _word(setting.value)
@@ -156,7 +166,8 @@ def _word(text: str) -> str:
     return "off" if lowered in FALSE_WORDS else lowered
 
 
-def _in_unit(text: str, unit: str | None) -> float | None:
+def in_unit(text: str, unit: str | None) -> float | None:
+    """Return a number as written in postgresql.conf in a setting's own unit; None: it is none, or in no such unit."""
     match = re.fullmatch(r"([+-]?(?:0[xX][0-9a-fA-F]+|[0-9.]+(?:[eE][+-]?\d+)?))\s*([a-zA-Z]*)", text)
     if match is None:
         return None

@@ -5,7 +5,6 @@ initdb runs once per (server binary, options, user) into the cache; each server 
 
 import hashlib
 import json
-import os
 import subprocess
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from crashlab.errors import ServerError, UsageProblem
 from crashlab.server import owned
 from crashlab.server.builds import Build
 from crashlab.server.locks import locked
-from crashlab.server.privileges import ServerUser, cache_root, make_searchable
+from crashlab.server.privileges import ServerUser, cache_root, make_searchable, server_environment
 
 INITDB_TIMEOUT_S = 120.0
 BASE_OPTIONS = ("--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync")
@@ -39,7 +38,12 @@ def copy_template(template: Path, target: Path) -> None:
         ["cp", "-a", "--reflink=auto", "--", template, target], capture_output=True, text=True, timeout=INITDB_TIMEOUT_S
     )
     if copied.returncode != 0:
-        raise ServerError(f'could not copy the template data directory to "{target}"', detail=copied.stderr.strip())
+        raise ServerError(f'could not copy the template data directory to "{target}"', detail=last_lines(copied.stderr))
+
+
+def last_lines(said: str) -> str:
+    """Return the end of what a program said: of a full disk cp complains once a file."""
+    return "\n".join(said.strip().splitlines()[-5:])
 
 
 def refuse(options: tuple[str, ...]) -> None:
@@ -48,12 +52,6 @@ def refuse(options: tuple[str, ...]) -> None:
         long = option.split("=")[0]
         if long in REFUSED_OPTIONS or (not option.startswith("--") and option[:2] in REFUSED_OPTIONS):
             raise UsageProblem(f'cannot use the initdb option "{option}"', detail="crashlab chooses it itself.")
-
-
-def server_environment() -> dict[str, str]:
-    """Return this process's environment without PG* variables, in the C locale, for programs of a build."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LANG"))}
-    return {**kept, "LC_ALL": "C"}
 
 
 def find_template(build: Build, options: tuple[str, ...], user: ServerUser) -> Path:
@@ -99,5 +97,5 @@ def _initdb(build: Build, options: tuple[str, ...], user: ServerUser, target: Pa
     if done.returncode != 0:
         raise ServerError(
             f'could not run initdb of PostgreSQL {build.version.text} with the options "{" ".join(options)}"',
-            detail="\n".join((done.stderr or done.stdout).strip().splitlines()[-5:]),
+            detail=last_lines(done.stderr or done.stdout),
         )

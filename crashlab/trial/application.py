@@ -4,9 +4,13 @@ It runs its own SQL inside ledgered transactions and names the rows it changed, 
 crashlab adds a marker row, notes what the application was told, crashes the server, and judges what came back as in
 any other trial.
 
-Assumes: one crash a trial: what is written afterwards would look like survivors of a loss.
+Assumes: one crash a trial: what is written afterwards would look like survivors of a loss. So what came back is read at
+    once, by the call that crashes, and what the test does with the server later changes no verdict.
 Choices: a row's expected value is what the server itself shows for it at the end of the transaction, so nothing has
     to be spelled twice. Rows that no ledgered transaction named are not compared; of a watched table, all rows are.
+    A transaction that is rolled back is noted as refused only if the server says that it was: the application may have
+    sent COMMIT in the middle of it. Such a one has no intent in the ledger, and its marker, seen before the crash, says
+    that it was committed (`oracle.outside`).
 """
 
 import contextlib
@@ -18,30 +22,34 @@ from typing import Any
 
 import msgspec
 import psycopg
+from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from crashlab import evidence
-from crashlab.errors import FaultError, UsageProblem
+from crashlab.errors import FaultError, ServerError, UsageProblem
 from crashlab.fault import inject
-from crashlab.history import read_ledger
-from crashlab.ledger import SETUP_CLIENT, Intent, LedgerWriter, Refused, Write
-from crashlab.model import Injection, Recovery, Verdict, WalFacts
+from crashlab.ledger import SETUP_CLIENT, Indeterminate, Intent, LedgerWriter, Refused, Write
+from crashlab.model import Broken, Injection, Observation, Recovery, Verdict
 from crashlab.profile import Profile
-from crashlab.recovery import Reading, observe, recover
+from crashlab.recovery import Reading, look_before, observe, recover
 from crashlab.seeds import stream
 from crashlab.server import Server
 from crashlab.trial.live import wal_of
+from crashlab.trial.outsiders import Outsiders
 from crashlab.trial.setup import invariants_before, server_facts
 from crashlab.trial.written import trial_record, write_trial
 from crashlab.workload.commit import decide
 from crashlab.workload.invariants import InvariantWatch
-from crashlab.workload.relations import COMMON_SQL, MARKER_TABLE, InvariantQuery
+from crashlab.workload.relations import COMMON_SQL, EXTENSIONS_SQL, MARKER_TABLE, TEXT_SETTINGS, InvariantQuery
 from crashlab.workload.session import WAL_POSITIONS
 from crashlab.workload.tables import OPENING as CHANGES_OPENING
-from crashlab.workload.tables import Tables
+from crashlab.workload.tables import FoundBeside, Naming, Table, Tables
 
 OPENING = f"SELECT pg_current_xact_id()::text::bigint, {WAL_POSITIONS}, {CHANGES_OPENING}"
 LOCK_TIMEOUT = "10s"
+BESIDE_LOCK_TIMEOUT = "1s"
+ABORTED = "aborted"
+_TEXT_SETTINGS = "; ".join(f"SET {name} = '{value}'" for name, value in TEXT_SETTINGS.items())
 
 
 class ApplicationTrial:
@@ -62,14 +70,19 @@ class ApplicationTrial:
         self.reproduce = reproduce
         self.injections: list[Injection] = []
         self._log_position = server.log_position()
-        self._recovery: Recovery | None = None
-        self._wal: WalFacts | None = None
+        self._over = False  # the server has been crashed
+        self._observation: Observation | None = None  # what came back
+        self._broken: Broken | None = None  # None: nobody looked yet
+        self._asynchronous = False  # a commit was
         self._facts = server_facts(server)
         with contextlib.closing(server.connect(autocommit=True)) as connection:
-            connection.execute(COMMON_SQL)
+            connection.execute(EXTENSIONS_SQL + COMMON_SQL)
+            self.outsiders = Outsiders(connection)
         self.ledger = LedgerWriter(folder / evidence.LEDGER, seed=seed)
         self._lock = threading.Lock()
-        self.tables = Tables()
+        self._beside: psycopg.Connection[Any] | None = None
+        self.tables = Tables(shared=True)
+        self._xids: list[int] = []
         self._clients: dict[int, int] = {}
         self._invariants: list[InvariantQuery] = []
         self._violations: dict[str, str] = {}  # of invariants, before the crash
@@ -83,15 +96,18 @@ class ApplicationTrial:
         was committed; a lost connection leaves that open.
 
         Raises:
-            UsageProblem: the connection is not in autocommit mode, or the crash is over.
+            UsageProblem: the connection is not in autocommit mode, the crash is over, the block ended its transaction
+                itself, or it went on after an error of which the server rolls the transaction back.
         """
         if not connection.autocommit:
             raise UsageProblem(
                 "cannot record a transaction: the connection is not in autocommit mode",
                 hint="Connect with autocommit=True; the block itself sends BEGIN and COMMIT.",
             )
-        if self._recovery is not None:
+        if self._over:
             raise UsageProblem("cannot record a transaction: the crash is over", hint="Check first; one crash a test.")
+        if self._broken is None:
+            self._look_before()
         with self._ledgered(connection, self._client_of(connection)) as transaction:
             yield transaction
 
@@ -107,9 +123,23 @@ class ApplicationTrial:
         except BaseException as error:
             with contextlib.suppress(psycopg.Error):
                 connection.execute("ROLLBACK")
-                self.ledger.record(Refused(tx=tx, client=client, at_ns=time.monotonic_ns(), reason=repr(error)))
+                self._note_end(transaction, error)
             raise
+        self._asynchronous |= intent.sync == "off"
+        self._xids.append(intent.xid)
         decide(connection, self.ledger, intent)
+
+    def _note_end(self, transaction: "LedgeredTransaction", error: BaseException) -> None:
+        """Note what became of a transaction whose COMMIT was not sent from here. Raises psycopg.Error."""
+        tx, client, fate = transaction.tx, transaction.client, transaction.fate()
+        now, reason = time.monotonic_ns(), repr(error)
+        if fate == ABORTED:
+            self.ledger.record(Refused(tx=tx, client=client, at_ns=now, reason=reason))
+            return
+        self.ledger.record(Indeterminate(tx=tx, client=client, at_ns=now, reason=f"{fate} inside its block: {reason}"))
+        error.add_note(
+            f"crashlab: the transaction was ended inside its block, and is {fate}; its rows are not compared."
+        )
 
     def watch(self, table: str) -> None:
         """From now on note every change of a table, so that no row of it need be named; its rows as they are, too.
@@ -119,7 +149,7 @@ class ApplicationTrial:
         Raises:
             UsageProblem: it cannot be followed, see `workload.tables`, or the crash is over.
         """
-        if self._recovery is not None:
+        if self._over:
             raise UsageProblem(f'cannot watch "{table}": the crash is over', hint="Watch before the crash.")
         with contextlib.closing(self.server.connect(autocommit=True)) as connection:
             connection.execute(f"SET lock_timeout = '{LOCK_TIMEOUT}'")
@@ -134,8 +164,8 @@ class ApplicationTrial:
         Raises:
             UsageProblem: the query cannot be run, the name is taken, or the crash is over.
         """
-        if self._recovery is not None or name in (one.name for one in self._invariants):
-            reason = "the crash is over" if self._recovery is not None else "there is one of that name"
+        if self._over or name in (one.name for one in self._invariants):
+            reason = "the crash is over" if self._over else "there is one of that name"
             raise UsageProblem(f'cannot add invariant "{name}": {reason}')
         query = InvariantQuery(name, sql, None)
         with contextlib.closing(self.server.connect(autocommit=True)) as connection:
@@ -146,6 +176,13 @@ class ApplicationTrial:
         watch = InvariantWatch(queries)
         watch.check_first(connection)
         self._violations = {**watch.violations, **self._violations}
+
+    def _look_before(self) -> None:
+        """Look for what is broken already: before the first transaction, and where nothing may be lost, at the end.
+
+        While it looks, asynchronous commits would become durable that the crash may lose.
+        """
+        self._broken = look_before(self._connect_to, list(self.tables.relations))
 
     def crash(self) -> list[Injection]:
         """Inject the profile's faults one after the other, now; then restart the server and wait for its recovery.
@@ -164,25 +201,51 @@ class ApplicationTrial:
             with connection.cursor() as cursor:
                 self.tables.check(cursor)
             self._look(connection, self._invariants)
+        if not self._asynchronous:
+            self._look_before()
+        with contextlib.closing(self.server.connect(autocommit=True)) as connection:
+            self.outsiders.look(connection, self.tables.relations)
         rng = stream(self.seed, "faults")
         for fault in self.profile.faults:
             self.injections.append(inject(self.server, fault, self.ledger, rng))
-        self._wal = wal_of(self.server, self.injections)
-        self._recovery = recover(
+        self._over = True
+        wal = wal_of(self.server, self.injections)
+        recovery = recover(
             self.server, restart=not self.server.running(), log_position=self._log_position, overrides={}
         )
+        self._observation = msgspec.structs.replace(self._read(recovery), wal=wal)
         return self.injections
 
-    def verdict(self) -> Verdict:
-        """Read the recovered server, save the evidence, judge it. Without a crash the verdict is inconclusive."""
-        self.ledger.close()
-        recovery = self._recovery or Recovery(started=True, ran=False, seconds=0.0)
-        history = read_ledger(self.ledger.path)
-        xids = [xid for xid in history.xid if xid]
-        reading = Reading(relations=list(self.tables.relations), invariants=self._invariants, xids=xids, sequences=())
-        observation = observe(lambda name: self.server.connect(autocommit=True, dbname=name), reading, recovery)
+    def _read(self, recovery: Recovery) -> Observation:
+        """Read the server, and who wrote to it beside the ledger's clients."""
+        relations = list(self.tables.relations)
+        reading = Reading(
+            relations=relations,
+            invariants=self._invariants,
+            xids=self._xids,
+            sequences=(),
+            statistics=False,  # a server that goes on has not written them down
+        )
+        observation = observe(self._connect_to, reading, recovery)
         before = invariants_before(self._violations)
-        observation = msgspec.structs.replace(observation, wal=self._wal, invariants_before=before)
+        outside = self.outsiders.unknown()
+        with (
+            contextlib.suppress(ServerError, psycopg.Error),  # it is not up, or has died while it was read
+            contextlib.closing(self.server.connect(autocommit=True)) as connection,
+        ):
+            outside = self.outsiders.facts(connection, relations, self.tables.keys(), observation)
+        return msgspec.structs.replace(
+            observation, invariants_before=before, broken_before=self._broken or Broken(), outside=outside
+        )
+
+    def verdict(self) -> Verdict:
+        """Save the evidence and judge it. Without a crash the verdict is inconclusive."""
+        self.close()
+        observation = self._observation
+        if observation is None:
+            with contextlib.closing(self.server.connect(autocommit=True)) as connection:
+                self.outsiders.look(connection, self.tables.relations)
+            observation = self._read(Recovery(started=True, ran=False, seconds=0.0))
         record = trial_record(
             self.profile,
             "application",
@@ -197,6 +260,35 @@ class ApplicationTrial:
         )
         return write_trial(self.folder, record, observation, server_log=self.server.log_since(0))
 
+    def close(self) -> None:
+        """End the ledger, and the session beside the application's; closing twice is harmless."""
+        self.ledger.close()
+        with self._lock:
+            if self._beside is not None:
+                self._beside.close()
+
+    def ask_beside(self, table: Table, keys: list[str], pid: int) -> list[FoundBeside]:
+        """Ask in a session of its own about rows that the open transaction of a process says it has deleted.
+
+        Raises:
+            psycopg.Error: the server cannot be asked.
+        """
+        with self._lock:
+            if self._beside is None:
+                self._beside = self.server.connect(autocommit=True)
+                self._beside.execute(f"SET lock_timeout = '{BESIDE_LOCK_TIMEOUT}'; {_TEXT_SETTINGS}")
+            try:
+                with self._beside.cursor(row_factory=tuple_row) as cursor:
+                    return table.read_beside(cursor, keys, pid)
+            except psycopg.Error:
+                if self._beside.broken or self._beside.closed:
+                    raise
+                # The transaction itself has locked the table, after a TRUNCATE, say
+                return [FoundBeside(key, there=True, touched=True, by_us=False) for key in keys]
+
+    def _connect_to(self, database: str) -> "psycopg.Connection[Any]":
+        return self.server.connect(autocommit=True, dbname=database)
+
     def _client_of(self, connection: psycopg.Connection[Any]) -> int:
         with self._lock:
             return self._clients.setdefault(id(connection), len(self._clients) + 1)
@@ -207,9 +299,9 @@ class LedgeredTransaction:
 
     def __init__(self, trial: ApplicationTrial, connection: psycopg.Connection[Any], tx: int, client: int) -> None:
         self.tx = tx
+        self.client = client
         self._trial = trial
         self._connection = connection
-        self._client = client
         self.writes: list[Write] = []  # beside those that are found at its end
         self._xid = 0
         self._positions: list[int] = []
@@ -222,7 +314,7 @@ class LedgeredTransaction:
         self._xid, *self._positions, _ = row
         self._connection.execute(
             f"INSERT INTO {MARKER_TABLE} VALUES (%s, %s, %s)",
-            (self.tx, self._client, self._xid),
+            (self.tx, self.client, self._xid),
         )
 
     def changed(self, table: str, **key: Any) -> None:
@@ -234,8 +326,9 @@ class LedgeredTransaction:
             key: the row's primary key, column by column.
 
         Raises:
-            UsageProblem: no such table, or these are not its primary key's columns.
+            UsageProblem: no such table, or these are not its primary key's columns; or an error was swallowed before.
         """
+        self._check_sound()
         with self._connection.cursor(row_factory=tuple_row) as cursor:
             known = self._trial.tables.find(cursor, table)
             if set(key) != set(known.columns):
@@ -247,12 +340,17 @@ class LedgeredTransaction:
 
     def intent(self) -> Intent:
         """Read the changed rows back as they are now, at the end of the transaction."""
+        self._check_sound()
+        pid = self._connection.info.backend_pid
+        naming = Naming(lambda table, keys: self._trial.ask_beside(table, keys, pid))
         with self._connection.cursor(row_factory=tuple_row) as cursor:
-            writes, sync = self._trial.tables.close(cursor)
+            writes, sync = self._trial.tables.close(cursor, naming)
+        if naming.sure:
+            self._trial.outsiders.own({self._xid, *naming.xids})
         insert_lsn, write_lsn, flush_lsn = self._positions
         return Intent(
             tx=self.tx,
-            client=self._client,
+            client=self.client,
             at_ns=time.monotonic_ns(),
             sync=sync,
             xid=self._xid,
@@ -261,3 +359,23 @@ class LedgeredTransaction:
             write_lsn=write_lsn,
             flush_lsn=flush_lsn,
         )
+
+    def fate(self) -> str:
+        """Return what the server says became of it, once it is over: "aborted" if nothing ever was.
+
+        Raises:
+            psycopg.Error: the server cannot be asked.
+        """
+        if not self._xid:
+            return ABORTED
+        with self._connection.cursor(row_factory=tuple_row) as cursor:
+            row = cursor.execute("SELECT pg_xact_status(%s::text::xid8)", (self._xid,)).fetchone()
+        return row[0] if row and row[0] else "forgotten"
+
+    def _check_sound(self) -> None:
+        if self._connection.info.transaction_status is TransactionStatus.INERROR:
+            raise UsageProblem(
+                "cannot commit a transaction: the block went on after an error, and PostgreSQL has rolled it back",
+                detail="It is noted as refused: nothing of it may be there.",
+                hint="Let the error leave the block, or set a savepoint before the statement that may fail.",
+            )

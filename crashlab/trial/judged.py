@@ -5,10 +5,11 @@ Choices: a stored verdict is never read, only replaced, so that one with codes t
 """
 
 import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-from crashlab import evidence
+from crashlab import evidence, files
 from crashlab.contract import contract_for
 from crashlab.errors import EvidenceError, LedgerError
 from crashlab.history import History, read_ledger
@@ -32,8 +33,26 @@ def contract_of(record: evidence.TrialRecord) -> Contract:
 
 
 def ledger_of(folder: Path, record: evidence.TrialRecord) -> Path:
-    """Return where a trial's ledger is: beside it, or with the recording that it is a state of."""
-    return folder / (record.recording or "") / evidence.LEDGER
+    """Return where a trial's ledger is: beside it, or with the recording that it is a state of. Raises as that."""
+    return (folder if record.recording is None else recording_of(folder, record)) / evidence.LEDGER
+
+
+def recording_of(folder: Path, record: evidence.TrialRecord) -> Path:
+    """Return the folder of the recording that a trial is a state of.
+
+    Raises:
+        EvidenceError: it is gone, or a link is on the way to it.
+    """
+    assert record.recording is not None
+    home = Path(os.path.realpath(folder))
+    target = Path(os.path.normpath(home / record.recording))
+    common = Path(os.path.commonpath([home, target]))
+    place = common
+    for part in target.relative_to(common).parts:
+        place = place / part
+        if not files.is_folder(place):
+            raise EvidenceError(f'could not read the recording "{target}": "{place}" is no folder, or a link to one')
+    return target
 
 
 def judge_trial(folder: Path, *, history: History | None = None) -> Verdict:
@@ -60,22 +79,23 @@ def verdict_of(folder: Path, *, history: History | None = None) -> Verdict:
         history,
         contract_of(record),
         record.injections,
-        evidence.load_observation(folder),
+        evidence.load_observation(folder, digest=record.digests.get(evidence.OBSERVATION)),
         acked_min=record.acked_min,
         workload_errors=record.workload_errors,
         timed_out=record.timed_out,
+        in_test=record.kind == "application",
     )
 
 
 def _read_ledger(folder: Path, record: evidence.TrialRecord) -> History:
-    path = ledger_of(folder, record)
     try:
-        if record.ledger_bytes is not None and path.is_file() and path.stat().st_size < record.ledger_bytes:
-            raise LedgerError(
-                f"{path}: damaged ledger: {path.stat().st_size} bytes of {record.ledger_bytes}",
-                detail="Transactions that it no longer tells of would look like ones that nobody has made.",
-            )
-        return read_ledger(path, until_io=None if record.recording is None else record.crash_io)
+        path = ledger_of(folder, record)
+        until_io = None if record.recording is None else record.crash_io
+        if evidence.LEDGER in record.digests and not evidence.is_same(path, record.digests[evidence.LEDGER]):
+            if path.stat().st_size < files.WHOLE_BYTES_MAX:
+                read_ledger(path, until_io=until_io)  # says where, if the ledger itself tells
+            raise LedgerError(f"{path}: damaged ledger: it is not the one that the trial was judged by")
+        return read_ledger(path, until_io=until_io)
     except LedgerError as error:
         if record.recording is not None:  # of many trials: none of them alone can be made again
             raise
@@ -90,6 +110,8 @@ def trial_folders(path: Path) -> list[Path]:
     """
     found = sorted(folders_below(path), key=trial_order)
     if not found:
+        for link in not_followed(path):
+            raise link_problem(link)
         raise EvidenceError(
             f'no evidence of a trial in "{path}"',
             hint="Give the folder of one trial, of a profile, or of a whole run (--out; .crashlab/latest by default).",
@@ -98,13 +120,38 @@ def trial_folders(path: Path) -> list[Path]:
 
 
 def folders_below(path: Path) -> Iterator[Path]:
-    """Yield the folders of trials, without a look into their data directories or into base images."""
-    for folder, below, files in os.walk(path):
-        if evidence.TRIAL in files:
+    """Yield the folders of trials, without a look into their data directories or into base images.
+
+    Where a verdict is, there was a trial: one whose record is gone is damaged, and not one that never was.
+    """
+    for folder, below, names in os.walk(path):
+        if not {evidence.TRIAL, evidence.VERDICT}.isdisjoint([*names, *below]):
             yield Path(folder)
             below.clear()
-        if _RECORDING in files:
+        if _RECORDING in names:
             below[:] = [name for name in below if name != _BASE]
+
+
+def link_problem(link: Path) -> EvidenceError:
+    """Say that a link was not followed."""
+    return EvidenceError(
+        f'did not look at "{link}": it is a symbolic link out of the folder',
+        hint=f"Judge what it leads to by itself: crashlab judge {shlex.quote(os.path.realpath(link))}.",
+    )
+
+
+def not_followed(path: Path) -> Iterator[Path]:
+    """Yield the symbolic links out of a folder that `folders_below` passes by where there might be trials."""
+    inside = Path(os.path.realpath(path))
+    for folder, below, names in os.walk(path):
+        if evidence.TRIAL in names:
+            below.clear()
+        if _RECORDING in names:
+            below[:] = [name for name in below if name != _BASE]
+        for name in sorted([*below, *names]):
+            link = Path(folder) / name
+            if link.is_symlink() and link.is_dir() and not Path(os.path.realpath(link)).is_relative_to(inside):
+                yield link
 
 
 def result_of(folder: Path, *, verdict: Verdict | None = None) -> TrialResult:
@@ -122,9 +169,15 @@ def result_of(folder: Path, *, verdict: Verdict | None = None) -> TrialResult:
         injections=record.injections,
         seconds=record.seconds,
         folder=folder,
-        kept_data=data if data.exists() else None,
+        kept_data=data if files.is_folder(data) else None,
         again=record.reproduce,
         server=record.server,
-        state=evidence.load(folder / evidence.STATE, CrashPoint) if record.recording is not None else None,
+        state=_state_of(folder, record),
         contract=contract_of(record),
     )
+
+
+def _state_of(folder: Path, record: evidence.TrialRecord) -> CrashPoint | None:
+    if record.recording is None:
+        return None
+    return evidence.load(folder / evidence.STATE, CrashPoint, digest=record.digests.get(evidence.STATE))

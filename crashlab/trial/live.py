@@ -7,8 +7,10 @@ Assumes: the caller gave an empty folder. Everything the trial learns is in that
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import psycopg
 
 from crashlab import evidence
 from crashlab.errors import FaultError
@@ -16,9 +18,10 @@ from crashlab.fault import FAULTS, inject
 from crashlab.fault.when import wait_until_due
 from crashlab.history import read_ledger
 from crashlab.ledger import LedgerWriter
-from crashlab.model import Injection, Observation, PromiseStatus, Recovery, Verdict, WalFacts
-from crashlab.recovery import observe, recover
+from crashlab.model import Broken, Injection, Observation, PromiseStatus, Recovery, Verdict, WalFacts
+from crashlab.recovery import look_before, observe, recover
 from crashlab.recovery.checksums import add_checksums
+from crashlab.recovery.fulldisk import full_disk
 from crashlab.recovery.wal import WAL_FILES, read_wal
 from crashlab.results import TrialResult
 from crashlab.seeds import stream, trial_seed
@@ -28,6 +31,7 @@ from crashlab.trial.judged import result_of
 from crashlab.trial.limit import TrialLimit
 from crashlab.trial.setup import (
     TrialPlan,
+    connect_plain,
     invariants_before,
     make_workload,
     reading_of,
@@ -64,11 +68,12 @@ class _Live:
         self.server = server
         self.clock = clock
         self.seed = trial_seed(plan.run_seed, plan.profile.name, trial)
-        self.facts = wanted_facts(server)
+        self.facts = wanted_facts(server, plan.server)
         self.injections: list[Injection] = []
         self.errors: list[str] = []
         self.observation = Observation(recovery=Recovery(started=False, ran=False, seconds=0.0))
         self._workload: Workload | None = None
+        self._broken = Broken()
         self.ledger = LedgerWriter(folder / evidence.LEDGER, seed=self.seed)
 
     def go(self, limit: TrialLimit, before_recovery: BeforeRecovery | None) -> None:
@@ -76,7 +81,7 @@ class _Live:
         try:
             with self._phase("start", limit):
                 self.server.start()
-            self.facts = server_facts(self.server)
+            self.facts = server_facts(self.server, self.plan.server)
             log_position = self.server.log_position()
             with self._phase("workload", limit):
                 workload = self._crash(limit)
@@ -111,29 +116,52 @@ class _Live:
             recovery = recover(self.server, restart=not self.server.running(), log_position=log_position)
         with self._phase("observe", limit):
             observation = observe(
-                lambda name: self.server.connect(autocommit=True, dbname=name),
+                self._connect_to,
                 reading_of(self.plan.profile, history, workload.tables),
                 recovery,
+                connect_plain=connect_plain(self.plan.profile, self.server),
             )
         with self._phase("checksums", limit):
             observation = add_checksums(self.server, observation)
         before = invariants_before(workload.violations)
-        self.observation = msgspec.structs.replace(observation, wal=wal, invariants_before=before)
+        self.observation = msgspec.structs.replace(
+            observation, wal=wal, invariants_before=before, broken_before=self._broken
+        )
 
     def _inject_all(self, workload: Workload, limit: TrialLimit) -> None:
         rng = stream(self.seed, "faults")
         for fault in self.plan.profile.faults:
-            timeout_s = min(FAULT_TIMEOUT_S, limit.left_s())
             try:
-                wait_until_due(fault.when, self.ledger, rng, running=lambda: workload.running, timeout_s=timeout_s)
+                wait_until_due(
+                    fault.when,
+                    self.ledger,
+                    rng,
+                    running=lambda: workload.running,
+                    timeout_s=min(FAULT_TIMEOUT_S, limit.left_s()),
+                    writes_min=self.plan.profile.workload.acked_min,
+                )
             except (
                 FaultError
             ) as error:  # nothing was injected: not a mistake of the user's, but nothing to judge either
                 self.errors.append(error.primary)
                 break
+            if not self.injections:
+                self._look_before(workload)
             if FAULTS[fault.kind].ends_sessions:
                 workload.expect_crash()
             self.injections.append(inject(self.server, fault, self.ledger, rng))
+
+    def _look_before(self, workload: Workload) -> None:
+        """Look for what is broken already; only a user's own SQL can have done that, so nobody else waits for it."""
+        if not workload.tables:
+            return
+        try:
+            self._broken = look_before(self._connect_to, workload.tables)
+        except psycopg.Error as error:
+            self.errors.append(f"the tables could not be looked at right before the fault: {error}")
+
+    def _connect_to(self, database: str) -> "psycopg.Connection[Any]":
+        return self.server.connect(autocommit=True, dbname=database)
 
     def _end_sessions(self, workload: Workload) -> None:
         """After a crash each session ends with its connection; otherwise they are told to stop."""
@@ -156,7 +184,13 @@ class _Live:
             workload_errors=self.errors + (self._workload.errors if self._workload else []),
             timed_out=timed_out,
         )
-        return write_trial(self.folder, record, self.observation, server_log=self.server.log_since(0))
+        place = self.server.data_directory
+        return write_trial(self.folder, record, self.observation, server_log=self.server.log_since(0), place=place)
+
+    def met_full_disk(self) -> bool:
+        """Whether what ended the trial may be that: then it ends inconclusive, and not with an error."""
+        errors = self._workload.errors if self._workload is not None else []
+        return full_disk(self.server.log_since(0), errors, self.server.data_directory) is not None
 
 
 def run_trial(
@@ -186,8 +220,8 @@ def run_trial(
         with TrialLimit(plan.timeout_s, server.kill_all) as limit:
             try:
                 live.go(limit, before_recovery)
-            except Exception:  # TimeUp, or whatever a killed server leads to
-                if limit.reached is None:
+            except Exception:  # TimeUp, or whatever a killed server, or one without room, leads to
+                if limit.reached is None and not live.met_full_disk():
                     raise
         verdict = live.write(limit.reached)
         keep = plan.keep == "all" or (plan.keep == "failed" and verdict.promise is PromiseStatus.BROKEN)

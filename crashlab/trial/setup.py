@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from crashlab import evidence
+from crashlab.errors import ServerError
 from crashlab.history import History
 from crashlab.ledger import LedgerWriter
 from crashlab.model import Invariant
@@ -16,12 +17,14 @@ from crashlab.profile import Profile
 from crashlab.recovery import Reading
 from crashlab.results import Keep
 from crashlab.seeds import stream
-from crashlab.server import Server, ServerChoice, ServerSpec
+from crashlab.server import Restartable, Server, ServerChoice, ServerSpec
+from crashlab.server.choose import options_of
 from crashlab.server.kinds import AUTO
-from crashlab.workload.companion import Companion, Invariants, Repeated
+from crashlab.workload.companion import Companion, Connect, Invariants, Repeated
 from crashlab.workload.databases import Databases
 from crashlab.workload.kinds.sql import Application, Variable
 from crashlab.workload.relations import NO_ROWS, InvariantQuery, Relation
+from crashlab.workload.roles import ROLE
 from crashlab.workload.run import Workload, invariants_of, make_kinds, relations_of
 from crashlab.workload.session import Mix
 
@@ -52,16 +55,28 @@ def server_spec(profile: Profile, choice: ServerChoice) -> ServerSpec:
     )
 
 
-def server_facts(server: Server) -> evidence.ServerFacts:
-    """Return what a running server says about itself.
+def server_facts(server: Server, choice: ServerChoice | None = None) -> evidence.ServerFacts:
+    """Return what a running server says about itself; `choice` is what led to it.
 
     Raises:
-        ServerError: a setting that was asked for is not in force.
+        ServerError: a setting that was asked for is not in force; or as `require_amcheck`.
     """
-    return msgspec.structs.replace(wanted_facts(server), settings=server.read_settings())
+    require_amcheck(server)
+    return msgspec.structs.replace(wanted_facts(server, choice), settings=server.read_settings())
 
 
-def wanted_facts(server: Server) -> evidence.ServerFacts:
+def require_amcheck(server: Server) -> None:
+    """Raise ServerError: a running server lacks what a check needs that no trial can do without."""
+    with server.connect(autocommit=True) as connection:
+        if connection.execute("SELECT FROM pg_available_extensions WHERE name = 'amcheck'").fetchone() is None:
+            raise ServerError(
+                f'cannot test the server of "{server.source}": it has no extension amcheck',
+                detail="Without it no index and no table can be checked, so every trial would be inconclusive.",
+                hint="Install PostgreSQL's contrib modules (postgresql-contrib), or choose another server.",
+            )
+
+
+def wanted_facts(server: Server, choice: ServerChoice | None = None) -> evidence.ServerFacts:
     """Return what is known of a server that has not said anything yet: its settings are those that were asked for."""
     return evidence.ServerFacts(
         kind=server.kind,
@@ -71,6 +86,7 @@ def wanted_facts(server: Server) -> evidence.ServerFacts:
         initdb=list(server.initdb),
         requested=dict(server.settings),
         settings=dict(server.settings),
+        chosen=[] if choice is None else options_of(choice),
     )
 
 
@@ -92,7 +108,15 @@ def make_workload(profile: Profile, server: Server, ledger: LedgerWriter, seed: 
         ),
         seed=seed,
         companions=list(_companions(profile, server, seed)),
+        connect_plain=connect_plain(profile, server),
     )
+
+
+def connect_plain(profile: Profile, server: Restartable) -> Connect | None:
+    """Return what opens a session for the profile's own SQL, of a role that is no superuser; None: a superuser's."""
+    if profile.superuser or not (profile.invariants or profile.workload.sql):
+        return None
+    return lambda: server.connect(autocommit=True, user=ROLE)
 
 
 def _companions(profile: Profile, server: Server, seed: int) -> Iterator[Companion]:

@@ -19,7 +19,8 @@ from crashlab.disk.contract import DiskContract
 from crashlab.history import History
 from crashlab.model import Injection, Observation, Verdict
 from crashlab.profile import Profile
-from crashlab.trial.judged import judge_trial
+from crashlab.recovery.fulldisk import full_disk
+from crashlab.trial.judged import judge_trial, ledger_of
 
 
 def trial_record(
@@ -75,6 +76,7 @@ def write_trial(
     observation: Observation,
     *,
     server_log: str,
+    place: Path | None = None,
     state: Any = None,
     history: History | None = None,
 ) -> Verdict:
@@ -82,6 +84,7 @@ def write_trial(
 
     Args:
         server_log: what the server said, from before the fault on.
+        place: where the server's files are; None: not on this machine.
         state: a recorded trial's crash state.
         history: what the ledger says, if it has been read already.
 
@@ -89,11 +92,11 @@ def write_trial(
         EvidenceError: the folder cannot be written.
     """
     evidence.save_text(folder, evidence.SERVER_LOG, server_log)
+    disk_full = full_disk(server_log, record.workload_errors, place)
+    observation = msgspec.structs.replace(observation, disk_full=disk_full)
+    digests = {evidence.OBSERVATION: evidence.save(folder, evidence.OBSERVATION, observation)}
     if state is not None:
-        evidence.save(folder, evidence.STATE, state)
-    evidence.save(folder, evidence.OBSERVATION, observation)
-    ledger = folder / evidence.LEDGER
-    if ledger.exists():
-        record = msgspec.structs.replace(record, ledger_bytes=ledger.stat().st_size)
-    evidence.save(folder, evidence.TRIAL, record)
+        digests[evidence.STATE] = evidence.save(folder, evidence.STATE, state)
+    digests[evidence.LEDGER] = evidence.digest_of(ledger_of(folder, record))
+    evidence.save(folder, evidence.TRIAL, msgspec.structs.replace(record, digests=digests))
     return judge_trial(folder, history=history)

@@ -22,6 +22,7 @@ class Companion(ABC):
     """One side thread of a workload. What it cannot do is an error of the trial, unless a crash was to be expected."""
 
     name: str  # for its errors
+    runs_own_sql = False  # of the profile: see `roles`
 
     def set_up(self, connection: "psycopg.Connection[Any]") -> None:  # noqa: B027 - most have nothing to do here
         """Begin with what there is to do on a session of its own, once the tables are filled and before others work."""
@@ -66,6 +67,7 @@ class Invariants(Companion):
     """
 
     name = "invariants"
+    runs_own_sql = True
 
     def __init__(self, queries: Sequence[InvariantQuery], *, every_ms: float) -> None:
         self._watch = InvariantWatch(queries, every_ms=every_ms)

@@ -55,6 +55,37 @@ def seen(query: InvariantQuery, found: Sequence[tuple[Any, ...]]) -> str:
     )
 
 
+VOLATILE = """
+SELECT CASE c.relpersistence WHEN 'u' THEN 'unlogged' ELSE 'temporary' END
+  || CASE c.relkind WHEN 'S' THEN ' sequence ' ELSE ' table ' END || c.oid::regclass
+FROM {held} WHERE c.relpersistence <> 'p' AND c.relkind NOT IN ('i', 'I')
+UNION SELECT 'the view ' || c.oid::regclass FROM {held} WHERE c.relkind = 'v' AND c.relname ~ '^pg_stat(io)?_'
+UNION SELECT 'the cumulative statistics' WHERE {counted}
+""".replace(
+    "{held}",
+    "pg_locks l JOIN pg_class c ON l.locktype = 'relation' AND l.pid = pg_backend_pid() AND c.oid = l.relation"
+    " AND l.database IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))",
+)
+
+
+def reads_volatile(connection: "psycopg.Connection[Any]", query: InvariantQuery) -> list[str]:
+    """Return what a query reads that a crash empties, as documented: unlogged tables, the statistics.
+
+    What it reads, through whatever views and functions, it holds locked until the end of its transaction. From 15 on a
+    session also knows whether it has looked at the cumulative statistics; before, only their views tell.
+
+    Raises:
+        psycopg.Error: the server could not answer.
+    """
+    tells = connection.info.server_version >= 150000
+    with connection.transaction():
+        if tells:
+            connection.execute("SET LOCAL stats_fetch_consistency = snapshot")
+        connection.execute(question(query))
+        counted = "pg_stat_get_snapshot_timestamp() IS NOT NULL" if tells else "false"
+        return sorted(what for (what,) in connection.execute(VOLATILE.replace("{counted}", counted)))
+
+
 class InvariantWatch:
     """Looks at invariants, once or again and again, and keeps what it saw when one did not hold."""
 

@@ -50,7 +50,7 @@ UNLOGGED_TABLE = f"{SCHEMA_NAME}.scratch"
 PART = Relation("part", f"{SCHEMA_NAME}.part", "key, version, writer, value")
 """Written inside savepoints: a part that was rolled back must never come back."""
 
-COMMON_SQL = f"""
+EXTENSIONS_SQL = """
 CREATE EXTENSION IF NOT EXISTS amcheck;
 DO $$
 DECLARE extension text;
@@ -59,6 +59,10 @@ BEGIN
     EXECUTE format('CREATE EXTENSION IF NOT EXISTS %I', extension);
   END LOOP;
 END $$;
+"""
+"""For a superuser."""
+
+COMMON_SQL = f"""
 CREATE SCHEMA {SCHEMA_NAME};
 CREATE TABLE {MARKER_TABLE} (tx bigint PRIMARY KEY, client integer NOT NULL, xid bigint NOT NULL);
 CREATE TABLE {PART.table} (key text PRIMARY KEY, version bigint NOT NULL, writer bigint NOT NULL, value text);

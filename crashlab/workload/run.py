@@ -8,6 +8,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -21,7 +22,8 @@ from crashlab.workload.invariants import InvariantWatch
 from crashlab.workload.kind import Kind
 from crashlab.workload.kinds import KINDS
 from crashlab.workload.kinds.sql import Application, Sql
-from crashlab.workload.relations import COMMON_SQL, MARKER_TABLE, PART, InvariantQuery, Relation
+from crashlab.workload.relations import COMMON_SQL, EXTENSIONS_SQL, MARKER_TABLE, PART, InvariantQuery, Relation
+from crashlab.workload.roles import make_extensions, make_role
 from crashlab.workload.session import Mix, Session
 
 
@@ -53,6 +55,7 @@ class Workload:
         mix: Mix,
         seed: int,
         companions: Sequence[Companion] = (),
+        connect_plain: Connect | None = None,
         max_transactions: int | None = None,
     ) -> None:
         """Connect nobody yet.
@@ -60,6 +63,7 @@ class Workload:
         Args:
             connect: opens an autocommit connection to the server.
             companions: what goes on beside the sessions.
+            connect_plain: opens a connection of `roles.ROLE`, where SQL of the profile is not to run as a superuser.
             max_transactions: each session stops after its share of this many; None: when told to.
         """
         self._connect = connect
@@ -69,6 +73,7 @@ class Workload:
         self._mix = mix
         self._seed = seed
         self._companions = companions
+        self._connect_plain = connect_plain
         self._per_client = None if max_transactions is None else -(-max_transactions // clients)
         self._stop = threading.Event()
         self._crash_expected = threading.Event()
@@ -108,7 +113,12 @@ class Workload:
             ) from error
 
     def _set_up(self) -> None:
-        with contextlib.closing(self._connect()) as connection, connection.cursor() as cursor:
+        with contextlib.closing(self._connect()) as connection:
+            connection.execute(EXTENSIONS_SQL)
+            if self._connect_plain is not None:
+                make_extensions(connection, self._kinds)
+                make_role(connection)
+        with contextlib.closing(self._connect_clients()) as connection, connection.cursor() as cursor:
             cursor.execute(COMMON_SQL + "".join(kind.setup_sql for kind in self._kinds))
             tx = self._ledger.begin(SETUP_CLIENT)
             cursor.execute("BEGIN; SET LOCAL synchronous_commit = on")
@@ -125,8 +135,17 @@ class Workload:
             if not decide(connection, self._ledger, intent):
                 raise ServerError("could not set up the workload: its COMMIT was answered ROLLBACK")
             self._own.check_first(connection)
-            for companion in self._companions:
+        for companion in self._companions:
+            with contextlib.closing(self._connect_for(companion)) as connection:
                 companion.set_up(connection)
+
+    def _connect_clients(self) -> "psycopg.Connection[Any]":
+        """Connect a session: with the user's own SQL as one kind of transaction, of the role that this is for."""
+        own_sql = any(isinstance(kind, Sql) for kind in self._kinds)
+        return (self._connect_plain or self._connect)() if own_sql else self._connect()
+
+    def _connect_for(self, companion: Companion) -> "psycopg.Connection[Any]":
+        return (self._connect_plain or self._connect)() if companion.runs_own_sql else self._connect()
 
     def start(self) -> None:
         """Connect all sessions, then let them run.
@@ -149,14 +168,14 @@ class Workload:
 
     def _connect_all(self) -> None:
         for client in range(1, self._clients + 1):
-            connection = self._connect()
+            connection = self._connect_clients()
             self._connections.append(connection)
             rng = stream(self._seed, "session", client)
             kinds = [kind.for_client(client) if isinstance(kind, Sql) else kind for kind in self._kinds]
             session = Session(client, connection, self._ledger, kinds, self._mix, rng)
             self._threads.append(threading.Thread(target=self._run, args=(session,), daemon=True))
         for companion in self._companions:
-            own = companion.connect(self._connect)
+            own = companion.connect(partial(self._connect_for, companion))
             self._connections += [own] if own is not None else []
             self._threads.append(threading.Thread(target=self._accompany, args=(companion, own), daemon=True))
 

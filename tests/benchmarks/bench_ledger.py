@@ -22,7 +22,7 @@ import psycopg
 
 from crashlab.contract import contract_for
 from crashlab.history import read_ledger
-from crashlab.ledger import SCHEMA, Ack, Begin, Event, Header, Intent, Write
+from crashlab.ledger import SCHEMA, Ack, Begin, End, Event, Header, Intent, Write, ledger_digest
 from crashlab.model import (
     REQUIRED_CHECKS,
     CheckRun,
@@ -52,8 +52,15 @@ def write_ledger(path: Path, count: int) -> None:
     """Write what the clients would have written, without an fsync or a system call a line."""
     encode = msgspec.json.Encoder().encode
     now_ns = 10**15
+    digest = ledger_digest()
     with path.open("wb") as file:
-        file.write(encode(Header(schema=SCHEMA, seed=1)) + b"\n")
+
+        def write_lines(*events: Header | Event) -> None:
+            lines = b"".join(encode(event) + b"\n" for event in events)
+            digest.update(lines)
+            file.write(lines)
+
+        write_lines(Header(schema=SCHEMA, seed=1))
         for tx in range(1, count + 1):
             client = 1 + tx % CLIENTS
             lsn = (1 << 32) + tx * 300
@@ -74,8 +81,9 @@ def write_ledger(path: Path, count: int) -> None:
                 ),
                 Ack(tx, client, now_ns + 200_000),
             )
-            file.write(b"".join(encode(event) + b"\n" for event in events))
+            write_lines(*events)
             now_ns += 300_000
+        file.write(encode(End(1 + 3 * count, digest.hexdigest())) + b"\n")
 
 
 def fill(connection: psycopg.Connection[Any], count: int) -> None:

@@ -60,6 +60,7 @@ class Bench:
         if recorded:
             self.log.unlink(missing_ok=True)
             iolog.create(self.log)
+            os.chown(self.log, WHO.get("user", -1), -1)
             environment |= self.recorder.environment(self.log, [self.data])
         command = [str(BIN / "postgres"), "-D", str(self.data), "-k", str(self.place), "-c", "listen_addresses="]
         server = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, **WHO)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from crashlab import evidence
+from tests.terminal import as_in_a_terminal
 
 PROFILES = ("power-loss-async", "lying-disk")
 TRIALS = 16
@@ -51,7 +52,7 @@ class Command:
                 stdout=out,
                 stderr=out,
                 start_new_session=True,
-                preexec_fn=_as_in_a_terminal,
+                preexec_fn=as_in_a_terminal,
             )
 
     def wait_for_trials(self, out: Path, count: int) -> None:
@@ -60,6 +61,16 @@ class Command:
         while self.process.poll() is None and sum(1 for _ in out.rglob(evidence.VERDICT)) < count:
             assert time.monotonic() < deadline, self.text()
             time.sleep(0.02)
+
+    def wait_until_loading(self) -> None:
+        """Wait until Python itself is up, and crashlab's own first lines hold back Ctrl-C while the rest is loaded."""
+        deadline = time.monotonic() + PATIENCE_S
+        while self.process.poll() is None:
+            for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
+                if line.startswith("SigBlk:") and int(line.split()[1], 16) & 1 << (signal.SIGINT - 1):
+                    return
+            assert time.monotonic() < deadline, self.text()
+            time.sleep(0.001)
 
     def wait_until_begun(self) -> None:
         """Wait until it has said what it runs: from then on a signal is its own to answer."""
@@ -103,11 +114,6 @@ class Command:
         """Kill it if it still runs."""
         self.process.kill()
         self.process.wait()
-
-
-def _as_in_a_terminal() -> None:
-    """Let Ctrl-C mean something, also where these tests run in a background that ignores it."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def left_behind(home: Path, within_s: float = 15.0) -> list[str]:

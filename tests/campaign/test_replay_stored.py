@@ -7,6 +7,7 @@ draws are others: a replay takes state.json as it is.
 """
 
 import json
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -27,6 +28,7 @@ pytestmark = pytest.mark.server
 ARCHIVE = Path(__file__).parent / "stored" / "recorded-schema-1.tar.xz"
 MAJOR = 18
 """A base image is of one major release."""
+CALLED_TODAY = {"CORRUPT-UNREADABLE": "CORRUPT-INDEX-AMCHECK"}
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +49,13 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def told_then(folder: Path) -> tuple[object, ...]:
+    """The stored verdict; that release told an index without an entry of its table as one that cannot be read."""
+    verdict = evidence.load_verdict(folder)
+    called = [msgspec.structs.replace(one, code=CALLED_TODAY.get(one.code, one.code)) for one in verdict.findings]
+    return essence(msgspec.structs.replace(verdict, findings=called))
+
+
 def trials(run: Path) -> list[Path]:
     """The folders of a run's trials, in order."""
     return sorted(file.parent for file in run.rglob(evidence.TRIAL))
@@ -56,7 +65,7 @@ def test_every_trial_is_replayed_to_the_verdict_that_was_stored(stored, tmp_path
     """The identical state, and with today's recovery, observation and oracle the same outcome, promise and codes."""
     monkeypatch.chdir(tmp_path)
     folders = trials(stored)
-    then = [essence(evidence.load_verdict(folder)) for folder in folders]
+    then = [told_then(folder) for folder in folders]
     assert {Outcome.LOSS, Outcome.CORRUPTION, Outcome.NO_START} == {one[0] for one in then}
     for number, folder in enumerate(folders):
         assert json.loads((folder / evidence.TRIAL).read_bytes())["schema"] == 1
@@ -68,7 +77,7 @@ def test_every_trial_is_replayed_to_the_verdict_that_was_stored(stored, tmp_path
 
 def test_the_run_is_judged_as_it_was(stored):
     """With its recording at hand, and without a server."""
-    then = {folder: essence(evidence.load_verdict(folder)) for folder in trials(stored)}
+    then = {folder: told_then(folder) for folder in trials(stored)}
     (result,) = judge_run(stored).profiles
     assert {trial.folder: essence(trial.verdict) for trial in result.trials} == then
 
@@ -81,3 +90,52 @@ def test_the_recording_can_be_explored_with_todays_states(stored, tmp_path, monk
     report = json.loads(capfd.readouterr().out)
     assert {trial["promise"] for trial in report["trials"]} == {"void"}
     assert len(report["trials"]) == 3
+
+
+def impostor(home: Path) -> tuple[Path, Path]:
+    """A folder with a program in place of a server, and what it leaves behind where it is run."""
+    home.chmod(0o755)
+    mark = home / "was-run" / "mark"
+    mark.parent.mkdir()
+    mark.parent.chmod(0o777)
+    bindir = home / "build" / "bin"
+    for folder in (bindir, home / "build" / "lib", home / "build" / "share"):
+        folder.mkdir(parents=True)
+    for name in ("postgres", "initdb"):
+        program = bindir / name
+        program.write_text(f"#!/bin/sh\ntouch {mark}\necho 'postgres (PostgreSQL) 18.6'\nexit 1\n")
+        program.chmod(0o755)
+    return bindir, mark
+
+
+@pytest.mark.parametrize("command", ["replay", "explore"])
+def test_a_program_that_evidence_names_is_run_only_if_it_is_trusted(command, stored, home, tmp_path, monkeypatch):
+    """Without a word from the user the server is one of this machine's own; the trusted one is the guilty twin."""
+    monkeypatch.chdir(tmp_path)
+    bindir, mark = impostor(home)
+    run = tmp_path / "run"
+    shutil.copytree(stored, run, symlinks=True)
+    for name in (RECORDING, evidence.TRIAL):
+        for file in run.rglob(name):
+            record = msgspec.json.decode(file.read_bytes())
+            record["server"]["source"] = str(bindir)
+            file.write_bytes(msgspec.json.encode(record))
+    (recording,) = (file.parent for file in run.rglob(RECORDING))
+    what = [str(trials(run)[0])] if command == "replay" else [str(recording), "--trials", "1", "-j", "1"]
+    assert invoke([command, *what, "--out", "own"]) == 0
+    assert not mark.exists()
+    assert invoke([command, *what, "--out", "trusted", "--trust"]) == 4
+    assert mark.exists()
+
+
+def test_a_server_of_another_version_is_an_error_that_names_both(stored, tmp_path, monkeypatch, capfd):
+    """Not the server's own complaint about its files."""
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "run"
+    shutil.copytree(stored, run, symlinks=True)
+    (file,) = run.rglob(RECORDING)
+    record = msgspec.json.decode(file.read_bytes())
+    record["server"]["version"] = "9.6"
+    file.write_bytes(msgspec.json.encode(record))
+    assert invoke(["explore", str(file.parent), "--trials", "1", "-j", "1", "--out", "out"]) == 4
+    assert "could not find a build of PostgreSQL 9 to run this again" in capfd.readouterr().err

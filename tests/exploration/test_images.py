@@ -409,7 +409,7 @@ def recover_and_read(worker: Worker, *, skip: bool) -> tuple[list[Complaint], in
     settings = copy_settings(worker.server.version.major)
     recovery = recover(worker.server, restart=True, log_position=worker.server.log_position(), overrides=settings)
     assert recovery.started, recovery
-    reading = Reading(relations=[], invariants=[], xids=[], sequences=(), unlogged=(), marker_table="pg_database")
+    reading = Reading(relations=[], invariants=[], xids=[], sequences=(), marker_table="pg_database")
     observation = observe(
         lambda name: worker.server.connect(autocommit=True, dbname=name),
         reading,

@@ -7,12 +7,12 @@ import pytest
 
 from crashlab.errors import LedgerError
 from crashlab.exploration.logclock import LogClock
-from crashlab.ledger import SCHEMA, Ack, Begin, Header, Intent
+from crashlab.ledger import Ack, Begin, Header, Intent
 
 
 def clock(tmp_path: Path, *events: object) -> LogClock:
     path = tmp_path / "ledger.jsonl"
-    path.write_bytes(b"".join(msgspec.json.encode(event) + b"\n" for event in (Header(schema=SCHEMA, seed=1), *events)))
+    path.write_bytes(b"".join(msgspec.json.encode(event) + b"\n" for event in (Header(schema=1, seed=1), *events)))
     return LogClock(path)
 
 

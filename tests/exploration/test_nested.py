@@ -95,7 +95,10 @@ def test_two_deep_and_rebuilt(tmp_path: Path) -> None:
     assert survivors == outer.record.first_survivors, "those of the very first crash state"
     fewer = msgspec.structs.replace(survivors, transactions=survivors.transactions[:-1])
     accused = msgspec.structs.replace(observation, first_survivors=fewer)
-    evidence.save(result.trials[0].folder, evidence.OBSERVATION, accused)
+    digest = evidence.save(result.trials[0].folder, evidence.OBSERVATION, accused)
+    record = evidence.load_trial(result.trials[0].folder)
+    digests = record.digests | {evidence.OBSERVATION: digest}
+    evidence.save(result.trials[0].folder, evidence.TRIAL, msgspec.structs.replace(record, digests=digests))
     (finding,) = [one for one in judge_trial(result.trials[0].folder).findings if not one.permitted]
     assert finding.code == "CORRUPT-SURVIVORS-CHANGED"
     assert finding.evidence["witnesses"][0]["tx"] == survivors.transactions[-1]

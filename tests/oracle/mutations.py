@@ -10,7 +10,7 @@ from random import Random
 import msgspec
 from msgspec.structs import replace
 
-from crashlab.model import Complaint, MarkerRead, MarkerRow, Observation, Row
+from crashlab.model import Complaint, Leftover, MarkerRead, MarkerRow, Observation, Row
 from tests.oracle.reference import UNVERSIONED, Tx, World
 
 Mutation = Callable[[World, Observation, Random], Observation | None]
@@ -406,6 +406,50 @@ def prepared_row_visible(world, observation, rng):
     tx, write = found
     row = next(row for row in rows_of(observation, "account") if row.key == write.key)
     return swap(observation, "account", row, Row(write.key, write.version, tx.tx, write.value))
+
+
+@must_give("CORRUPT-TWO-PHASE-FILE")
+def two_phase_file_unknown(world, observation, rng):
+    """As in the innocent twin, where pg_xact has a decision."""
+    left = Leftover(kind="two-phase file", name="pg_twophase/02F5", file="pg_twophase/02F5", size_bytes=200)
+    fates = [replace(left, detail=fate) for fate in ("committed", "aborted", "too old", "in progress")]
+    assert "CORRUPT-TWO-PHASE-FILE" not in str(world.judge(replace(observation, leftovers=fates[:-1])).findings)
+    return replace(observation, leftovers=fates)
+
+
+@must_give("CORRUPT-UNLOGGED")
+def unlogged_rows_left(world, observation, rng):
+    """Rows of one table; an index of another."""
+    left = Leftover(kind="unlogged index", name="public.b_n", file="base/5/77", size_bytes=8192, detail="it is empty")
+    return replace(observation, unlogged_rows={"public.a": 0, "public.b": 7}, leftovers=[left])
+
+
+@must_give("CORRUPT-REDO-END")
+def redo_went_elsewhere(world, observation, rng):
+    """Past the valid end, or not up to it."""
+    if len(world.log) < 3:
+        return None
+    wal = replace(world.wal(1), why="the record there has a wrong checksum")
+    recovery = replace(observation.recovery, redo_end=f"0/{wal.last + rng.choice((-1, 1)):X}")
+    return replace(observation, wal=wal, recovery=recovery)
+
+
+@must_give("CORRUPT-MULTIXACT")
+def multixact_unreadable(world, observation, rng):
+    message = rng.choice(
+        (
+            'could not access status of transaction 7\nDETAIL:  Could not open file "pg_multixact/offsets/0000"',
+            "MultiXactId 7 has not been created yet -- apparent wraparound",
+        )
+    )
+    return _complains(observation, "full_read", "XX000", message)
+
+
+@must_give("CORRUPT-UNREADABLE")
+def page_taken_for_zeros(world, observation, rng):
+    """Of a visibility map; the server only warns."""
+    message = "invalid page in block 0 of relation base/5/16390_vm; zeroing out page"
+    return _complains(observation, "zeroed_pages", "XX001", message, file="base/5/16390_vm")
 
 
 @must_give("CORRUPT-INVARIANT")

@@ -1,5 +1,7 @@
 """Does a verdict say no more and no less than was looked at?"""
 
+from typing import Any
+
 import pytest
 from msgspec.structs import replace
 
@@ -7,15 +9,18 @@ from crashlab.contract import contract_for
 from crashlab.history import fold
 from crashlab.model import (
     REQUIRED_CHECKS,
+    Broken,
     CheckRun,
     Complaint,
     CrashClass,
     Invariant,
     MarkerRead,
+    Observation,
     Outcome,
     PromiseStatus,
     Recovery,
     Row,
+    Verdict,
 )
 from crashlab.oracle import judge
 from crashlab.oracle.codes import CODES, SEVERITIES
@@ -47,6 +52,23 @@ def check_skipped(story, a):
     return story.judge(replace(observation, checks=observation.checks | {"amcheck_heap": skipped}))
 
 
+LACKS = Complaint(
+    check="amcheck_index",
+    object="public.register_pkey",
+    file="base/5/201",
+    sqlstate="XX002",
+    message='heap tuple (0,1) from table "register" lacks matching index tuple within index "register_pkey"',
+)
+
+
+def broken(left: Observation, *, before: bool, name: str = "register_pkey") -> Observation:
+    """An index that leads to nothing, says a reading; amcheck had said so on the running server, or says so now."""
+    leads = replace(left.indexes[0], index=name, index_rows=0, only_in_heap=["setup"])
+    if before:
+        return replace(left, indexes=[leads], broken_before=Broken(complaints=[LACKS]))
+    return replace(left, indexes=[leads], complaints=[LACKS])
+
+
 INCONCLUSIVE = {
     "INCONCLUSIVE-NO-INJECTION": lambda story, a: story.judge(story.left(a), injections=()),
     "INCONCLUSIVE-INJECTION-UNCONFIRMED": lambda story, a: story.judge(
@@ -57,9 +79,14 @@ INCONCLUSIVE = {
     "INCONCLUSIVE-CHECK-NOT-RUN": check_skipped,
     "INCONCLUSIVE-TOOL-FAULT": tool_fault,
     "INCONCLUSIVE-TRIAL-TIMEOUT": lambda story, a: story.judge(story.left(a), timed_out="after 5 s, at work"),
+    "INCONCLUSIVE-DISK-FULL": lambda story, a: story.judge(story.left(a, disk_full="the server's disk was full: x")),
     "INCONCLUSIVE-WORKLOAD-ERROR": lambda story, a: story.judge(story.left(a), workload_errors=["deadlock"]),
     "INCONCLUSIVE-INVARIANT-BEFORE": lambda story, a: story.judge(
         story.left(a, invariants=[SOLD], invariants_before=[SOLD])
+    ),
+    "INCONCLUSIVE-BROKEN-BEFORE": lambda story, a: story.judge(broken(story.left(a), before=True)),
+    "INCONCLUSIVE-INVARIANT-EMPTIED": lambda story, a: story.judge(
+        story.left(a, invariants=[replace(SOLD, reads_volatile=["unlogged table cache"])])
     ),
 }
 
@@ -86,6 +113,20 @@ def test_a_trial_that_was_cut_short_accuses_nobody():
         assert "after 5 s, while the server was read" in verdict.findings[0].explanation
 
 
+def test_a_full_disk_accuses_nobody_and_hides_behind_nothing():
+    """Refused, gone, not started, no crash in its log: the verdict is the full disk, and where."""
+    story, _ = story_of_one()
+    empty = replace(story.left().relations[0], rows=[])
+    down = Recovery(started=False, ran=False, seconds=1.0, fatal=["PANIC: could not write to file"])
+    for changes in ({}, {"relations": [empty]}, {"recovery": down}, {"died": "server closed the connection"}):
+        left = story.left(**changes)
+        assert story.judge(left, injections=()).promise is not PromiseStatus.KEPT
+        verdict = story.judge(replace(left, disk_full='the file system of "/x" was full: y'), workload_errors=["z"])
+        assert codes(verdict) == ["INCONCLUSIVE-DISK-FULL"]
+        assert (verdict.outcome, verdict.promise) == (Outcome.INCONCLUSIVE, None)
+        assert 'The file system of "/x" was full: y.' in verdict.findings[0].explanation
+
+
 def test_an_invariant_is_corruption_only_if_it_held_before():
     """The rows that it returned are in the explanation; another one's failure before the crash does not excuse it."""
     story, a = story_of_one()
@@ -97,6 +138,63 @@ def test_an_invariant_is_corruption_only_if_it_held_before():
         assert '{"id": 3}' in verdict.findings[0].explanation
     held = replace(SOLD, observed="no rows")
     assert codes(story.judge(story.left(a, invariants=[held]))) == []
+
+
+def test_an_invariant_over_what_is_emptied_is_judged_where_nothing_was():
+    """An unlogged table outlives a clean stop; the statistics may not, if the power fails soon after it."""
+    story, a = story_of_one()
+    up = Recovery(started=True, ran=False, seconds=0.0)
+    for reads, code in (("unlogged table cache", "CORRUPT-INVARIANT"), ("the cumulative statistics", "INCONCLUSIVE")):
+        left = story.left(a, invariants=[replace(SOLD, reads_volatile=[reads])], recovery=up)
+        verdict = story.judge(left, injections=(replace(KILL, crashes_server=False),))
+        assert codes(verdict)[0].startswith(code)
+
+
+def test_what_was_broken_before_the_fault_is_no_crashs_doing():
+    """By its name, or by its file if it was renamed; another index, and what nobody had found before, is accused."""
+    story, a = story_of_one()
+    left = story.left(a)
+    for name in ("register_pkey", "renamed"):
+        verdict = story.judge(broken(left, before=True, name=name))
+        assert codes(verdict) == ["INCONCLUSIVE-BROKEN-BEFORE"]
+        assert "lacks matching index tuple" in verdict.findings[0].explanation
+    assert set(codes(story.judge(broken(left, before=False)))) == {"CORRUPT-INDEX-MISMATCH", "CORRUPT-INDEX-AMCHECK"}
+    other = broken(left, before=True, name="other")
+    other = replace(other, indexes=[replace(other.indexes[0], file="base/5/999")])
+    assert set(codes(story.judge(other))) == {"CORRUPT-INDEX-MISMATCH", "INCONCLUSIVE-BROKEN-BEFORE"}
+    slow = replace(LACKS, sqlstate="57014", message="canceling statement due to statement timeout")
+    never = replace(broken(left, before=False), broken_before=Broken(complaints=[slow]))
+    assert story.judge(never).promise is PromiseStatus.BROKEN
+
+
+LOWER_BOUND = replace(SOLD, name="at least two orders")
+
+
+def lost_and_broken(invariant: Invariant, **more: Any) -> Verdict:
+    """The last of two asynchronous commits is lost, and an invariant does not hold for what is left."""
+    story, a = story_of_one()
+    story.commit(1, "b", 1, sync="off")
+    return story.judge(story.left(a, invariants=[invariant], **more))
+
+
+def test_an_invariant_that_fails_for_what_a_loss_left_accuses_nobody():
+    """It may ask for more than a prefix has. The loss stays told as it is; an invariant that holds is judged."""
+    verdict = lost_and_broken(LOWER_BOUND)
+    assert sorted(codes(verdict)) == ["INCONCLUSIVE-INVARIANT-PREFIX", "LOSS-ASYNC-WINDOW"]
+    assert (verdict.outcome, verdict.promise) == (Outcome.INCONCLUSIVE, None)
+    assert '{"id": 3}' in next(one.explanation for one in verdict.findings if "INVARIANT" in one.code)
+    held = lost_and_broken(replace(LOWER_BOUND, observed="no rows"))
+    assert (codes(held), held.promise) == (["LOSS-ASYNC-WINDOW"], PromiseStatus.KEPT)
+
+
+def test_a_loss_excuses_no_invariant_where_what_is_left_is_no_prefix():
+    """Another damage, or one of crashlab's own statements, which hold for every prefix."""
+    own = replace(SOLD, name="sum of balances", expected="1000", observed="990")
+    assert codes(lost_and_broken(own)) == ["CORRUPT-INVARIANT", "LOSS-ASYNC-WINDOW"]
+    empty = Story().left().relations[0]
+    verdict = lost_and_broken(LOWER_BOUND, relations=[replace(empty, rows=[])])
+    assert "CORRUPT-INVARIANT" in codes(verdict)
+    assert verdict.promise is PromiseStatus.BROKEN
 
 
 @pytest.mark.parametrize("name", REQUIRED_CHECKS)
@@ -250,12 +348,18 @@ LOSSES_AND_NOTES = {
     "LOSS-ASYNC-WINDOW",
     "LOSS-ASYNC-WINDOW-EXCEEDED",
     "LOSS-NOTHING-PROMISED",
+    "INCONCLUSIVE-CHANGED-OUTSIDE",
+    "NOTE-ENDED-INSIDE",
     "NOTE-LEDGER-TRUNCATED",
+    "INCONCLUSIVE-INVARIANT-PREFIX",
     "CORRUPT-SURVIVORS-CHANGED",
     "NOTE-STATISTICS-LOST",
     "NOTE-UNEXPECTED-RECOVERY",
+    "NOTE-FILES-LEFT",
+    "NOTE-INVALID-INDEX",
+    "NOTE-SERVER-WARNING",
 }
-"""Produced by name in test_order, test_clean_stop and above."""
+"""Produced by name in test_order, test_clean_stop, test_leftovers, test_outside and above."""
 
 
 def test_every_code_is_produced_by_a_test():

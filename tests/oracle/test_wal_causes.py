@@ -9,6 +9,7 @@ from crashlab.contract import contract_for
 from crashlab.history import fold
 from crashlab.model import CrashClass, LostRecord, Outcome, WalAtCut, WalFacts, WalFlush, WalRecord
 from crashlab.oracle import judge
+from crashlab.oracle.wal import lsn
 from tests.oracle.story import KILL, Story, codes
 
 WAL = WalFacts(redo=0x100, end=0x200, last=0xABC, records=[])
@@ -131,14 +132,51 @@ def test_an_unanswered_commit_whose_record_survived_must_be_there():
     assert "its commit record ends at 0/180, and the WAL was valid up to 0/200" in verdict.findings[0].explanation
 
 
-def test_a_reading_that_recovery_contradicts_accuses_nobody():
-    """Redo ended elsewhere, so the reading is not trusted, and a clean trial is inconclusive."""
+OTHER_RECOVERIES = {
+    "another redo point": {"redo_start": "0/128"},
+    "an archive": {"log_lines": ["LOG:  starting archive recovery"]},
+    "a target": {"log_lines": ["LOG:  recovery stopping before commit of transaction 7"]},
+    "a backup": {"log_lines": ["LOG:  starting backup recovery with redo LSN 0/100, checkpoint LSN 0/128"]},
+}
+
+
+def redo_that_ends_at(last, **recovery):
+    """Judge a reading of the log whose last record is another than that of redo."""
     story = Story()
     a = story.commit(1, "a", 1)
-    wal = replace(WAL, last=0x1F0, records=[WalRecord("commit", 799, 0x160, 0x180, False)])
-    verdict = story.judge(story.left(a, wal=wal))
+    wal = replace(WAL, last=last, why="the record there has a wrong checksum", records=[])
+    left = story.left(a, wal=wal)
+    return story.judge(replace(left, recovery=replace(left.recovery, **recovery)))
+
+
+@pytest.mark.parametrize("recovery", OTHER_RECOVERIES.values(), ids=OTHER_RECOVERIES)
+def test_a_recovery_from_elsewhere_is_held_against_no_reading(recovery):
+    """It was told where to begin or to end, so the reading is of no use, and a clean trial is inconclusive."""
+    verdict = redo_that_ends_at(0x1F0, **recovery)
     assert codes(verdict) == ["INCONCLUSIVE-CHECK-NOT-RUN"]
     assert "0/ABC" in verdict.findings[0].explanation
+    assert codes(redo_that_ends_at(0xABC, **recovery)) == []
+
+
+def test_redo_must_end_where_the_valid_log_ends():
+    """Both directions are told apart, each with what is known of the reason; the same end accuses nobody."""
+    start = lsn(WAL.redo)
+    for redo_start in (None, start):
+        past = redo_that_ends_at(0x1F0, redo_start=redo_start).findings
+        assert [one.code for one in past] == ["CORRUPT-REDO-END"]
+        assert "wrong checksum. Redo went past it and replayed the record at 0/ABC" in past[0].explanation
+        reason = "incorrect resource manager data checksum in record at 0/AC8"
+        early = redo_that_ends_at(0xAF0, redo_start=redo_start, end_reason=reason).findings
+        assert [one.code for one in early] == ["CORRUPT-REDO-END"]
+        assert f"stopped before it, with the record at 0/ABC. The server says why: {reason}" in early[0].explanation
+        assert codes(redo_that_ends_at(0xABC, redo_start=redo_start)) == []
+
+
+def test_redo_that_is_not_required_leaves_no_valid_record_out():
+    """The record of the checkpoint is the last one then."""
+    log = ["LOG:  redo is not required"]
+    assert codes(redo_that_ends_at(WAL.redo, redo_end=None, log_lines=log)) == []
+    assert codes(redo_that_ends_at(WAL.redo + 40, redo_end=None, log_lines=log)) == ["CORRUPT-REDO-END"]
 
 
 @pytest.mark.parametrize(("end", "code"), [(0x300, "LOSS-PROTECTED-ASYNC"), (0x500, "LOSS-ASYNC-WINDOW")])

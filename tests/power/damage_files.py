@@ -72,7 +72,7 @@ def multixact_members_removed(copy: Copy) -> str:
     return "pg_multixact/members"
 
 
-MULTIXACT_DAMAGE = ("HEAP-AMCHECK", "UNREADABLE", "INDEX-MISMATCH", "DUPLICATE-KEY")
+MULTIXACT_DAMAGE = ("MULTIXACT", "HEAP-AMCHECK", "UNREADABLE", "INDEX-MISMATCH", "DUPLICATE-KEY")
 
 
 @corrupts("pg_multixact", *MULTIXACT_DAMAGE)
@@ -208,10 +208,10 @@ def state_file_back_after_its_decision(copy: Copy) -> str:
 
 @is_harmless("pg_twophase", "the start removes the file of a transaction that is yet to come")
 def state_file_of_the_future(copy: Copy) -> str:
-    """Under the name of a transaction that nobody began."""
+    """Under the name of the next transaction; 17 and 18 do not remove that of a later one, which is found."""
     file = a_prepared_file(copy)
     name = file.removeprefix("pg_twophase/")
-    copy.put(f"pg_twophase/{copy.facts.next_xid + 1000:0{len(name)}X}", copy.read(file))
+    copy.put(f"pg_twophase/{copy.facts.next_xid:0{len(name)}X}", copy.read(file))
     return ""
 
 

@@ -28,7 +28,6 @@ from tests.power.planting import (
     corrupts,
     header,
     is_harmless,
-    is_undetectable,
     items,
     lsn_of,
     pages_of,
@@ -607,9 +606,23 @@ def space_map_removed(copy: Copy) -> str:
     return ""
 
 
-@is_undetectable("unlogged", "nothing is promised of unlogged tables, so they are not compared")
-def unlogged_rows_of_old(copy: Copy) -> str:
-    """Rows that recovery had removed are back."""
+@corrupts("visibility map", "UNREADABLE", where=(AFTER, AFTER_SUMS))
+def map_garbage(copy: Copy) -> str:
+    """Random bytes: the server warns, and takes zeros for them."""
+    file = copy.file(MARKER, "_vm")
+    copy.put(file, copy.rng.randbytes(len(copy.read(file))))
+    return file
+
+
+@corrupts("unlogged", "UNLOGGED")
+def unlogged_row_left(copy: Copy) -> str:
+    """A row of a transaction that is long gone, as if recovery had not emptied the table."""
     file = copy.file("crashlab.scratch")
-    copy.put(file, copy.read_old(file))
-    return ""
+    assert copy.read(file) == b""
+    row = struct.pack("<IIIHHHHHBxi", 3, 0, 0, 0, 0, 1, 1, XMIN_COMMITTED | XMAX_INVALID, 24, 17)
+    page = new_page()
+    put_item(page, 1, PAGE - 32, LP_NORMAL, len(row))
+    struct.pack_into("<HH", page, LOWER_AT, ITEMS_AT + 4, PAGE - 32)
+    page[PAGE - 32 : PAGE - 32 + len(row)] = row
+    copy.put(file, bytes(page))
+    return "crashlab.scratch"

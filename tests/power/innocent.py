@@ -1,6 +1,6 @@
 """Is a sound database ever accused? Runs every profile that promises to keep its promises, on given servers.
 
-    python tests/power/innocent.py --trials 40 --pg-bindir DIR --pg-bindir DIR ... [--seed N] [--log FILE] [PROFILE ...]
+    python tests/power/innocent.py --trials 40 --pg-bindir DIR --pg-bindir DIR ... [--buffers 128kB] [PROFILE ...]
 
 Trials come in batches of one seed: a batch is one recording, or as many live crashes. Each finished batch is a line of
 the log; a batch that the log has is not run again, so an interrupted run goes on where it was. Evidence of a trial that
@@ -8,6 +8,7 @@ was accused, or could not be judged, stays below --out; everything else is remov
 """
 
 import argparse
+import itertools
 import shutil
 import sys
 import tempfile
@@ -38,7 +39,7 @@ class Batch(msgspec.Struct, frozen=True):
     """What became of the trials of one seed. One line of the log."""
 
     profile: str
-    version: str
+    version: str  # and shared_buffers, if not the profile's
     seed: int
     asked: int
     trials: int
@@ -73,7 +74,7 @@ def run_batch(profile: Profile, bindir: Path | None, version: str, seed: int, tr
         trials=trials,
         time_limit_s=None,
         server=ServerChoice(kind="local", pg_bindir=bindir),
-        out=folder / f"{profile.name}-{version}-{seed}",
+        out=folder / f"{profile.name}-{version.replace(' ', '-')}-{seed}",
         keep="failed",
     )
     done: list[TrialResult] = []
@@ -100,7 +101,9 @@ def table(batches: Iterable[Batch]) -> str:
     for batch in batches:
         for number, value in enumerate((batch.trials, batch.accused, batch.inconclusive)):
             cells[batch.profile, batch.version][number] += value
-    versions = sorted({version for _, version in cells}, key=lambda text: [int(part) for part in text.split(".")])
+    versions = sorted(
+        {version for _, version in cells}, key=lambda text: ([int(part) for part in text.split()[0].split(".")], text)
+    )
     lines = [f"{'trials / accused / inconclusive':32}" + "".join(f"{version:>14}" for version in versions)]
     for name in sorted({name for name, _ in cells}):
         row = ["/".join(map(str, cells[name, v])) if (name, v) in cells else "-" for v in versions]
@@ -110,6 +113,10 @@ def table(batches: Iterable[Batch]) -> str:
     lines += [f"{one.profile} {one.version} seed {one.seed}: {one.error or ' '.join(one.codes)}"
               for one in batches if one.error or one.codes]  # fmt: skip
     return "\n".join(lines)
+
+
+def _version_order(label: str) -> tuple[list[int], str]:
+    return [int(part) for part in label.split()[0].split(".")], label
 
 
 def known(log: Path) -> list[Batch]:
@@ -123,6 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("profiles", nargs="*", help="default: every innocent profile of fault_profiles")
     parser.add_argument("--trials", type=int, default=40, help="of each profile on each server")
     parser.add_argument("--pg-bindir", type=Path, action="append", help="may be given many times")
+    parser.add_argument("--buffers", action="append", help="shared_buffers in place of the profile's; many times")
     parser.add_argument("--seed", type=int, default=1, help="of the first batch; the others follow")
     parser.add_argument("--out", type=Path, default=Path("innocent"))
     parser.add_argument("--log", type=Path, help="default: innocent.jsonl below --out")
@@ -130,18 +138,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     log = options.log or options.out / "innocent.jsonl"
     log.parent.mkdir(parents=True, exist_ok=True)
     names = options.profiles or sorted(path.stem for path in PROFILES.glob("*.toml"))
-    profiles = [profile for profile in map(load_profile, names) if is_innocent(profile)]
+    names = [name for name in names if is_innocent(load_profile(name))]
     done = {(one.profile, one.version, one.seed, one.asked) for one in known(log)}
-    for bindir in options.pg_bindir or [None]:
+    for bindir, buffers in itertools.product(options.pg_bindir or [None], options.buffers or [""]):
         build = find_build(bindir)
         assert build is not None, bindir
-        for profile in profiles:
+        label = f"{build.version.text} {buffers}".rstrip()
+        changes = [f'server.settings.shared_buffers={buffers}'] if buffers else []
+        for profile in (load_profile(name, changes) for name in names):
             size = BATCH_TRIALS[profile.power_loss is not None]
             for number, first in enumerate(range(0, options.trials, size)):
                 seed, trials = options.seed + number, min(size, options.trials - first)
-                if (profile.name, build.version.text, seed, trials) in done:
+                if (profile.name, label, seed, trials) in done:
                     continue
-                batch = run_batch(profile, bindir, build.version.text, seed, trials, options.out)
+                batch = run_batch(profile, bindir, label, seed, trials, options.out)
                 with log.open("ab") as opened:
                     opened.write(msgspec.json.encode(batch) + b"\n")
                 what = batch.error or " ".join(batch.codes)

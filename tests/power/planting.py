@@ -156,11 +156,6 @@ def is_harmless(group: str, reason: str, where: tuple[Where, ...] = (AFTER,)) ->
     return _note(group, where, family=None, reason=reason, damage=False)
 
 
-def is_undetectable(group: str, reason: str, where: tuple[Where, ...] = (AFTER,)) -> Callable[[Plant], Plant]:
-    """It is damage that cannot be told from a sound database."""
-    return _note(group, where, family=None, reason=reason)
-
-
 def tells_nothing(group: str, *codes: str, where: tuple[Where, ...] = (AFTER,)) -> Callable[[Plant], Plant]:
     """It keeps crashlab from looking, and is nobody's fault."""
     codes = tuple(f"INCONCLUSIVE-{code}" for code in codes)

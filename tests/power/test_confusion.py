@@ -13,8 +13,6 @@ pytestmark = pytest.mark.server
 
 SEED = 7
 KINDS_MIN, REAL_MIN = 60, 50
-UNDETECTABLE = {"unlogged rows of old"}
-"""Nothing is promised of unlogged tables, so they are not compared."""
 
 
 @pytest.fixture(scope="module")
@@ -32,11 +30,11 @@ def test_every_kind_of_damage_is_found_and_called_by_its_name(done: Sequence[Lin
 
 
 def test_there_are_enough_kinds(done: Sequence[Line]) -> None:
-    """At least 60 kinds of damage, 50 of them on real data directories; those that nobody can see are named here."""
+    """At least 60 kinds of damage, 50 of them on real data directories, and none that nobody can see."""
     kinds = {(line.kind.group, line.kind.name) for line in done if line.kind.damage}
     assert len(kinds) >= KINDS_MIN
     assert sum(group != "evidence" for group, _ in kinds) >= REAL_MIN
-    assert {line.kind.name for line in done if line.kind.damage and line.kind.family is None} == UNDETECTABLE
+    assert not [line.kind.name for line in done if line.kind.damage and line.kind.family is None]
     assert sum(line.kind.group == "undamaged" for line in done) >= 12
 
 

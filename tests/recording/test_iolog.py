@@ -203,7 +203,7 @@ def test_nothing_recorded(log: Path) -> None:
     """A log that no program started to write is an error, not an empty recording."""
     log.unlink(missing_ok=True)
     iolog.create(log)
-    assert log.stat().st_mode & 0o777 == 0o666
+    assert log.stat().st_mode & 0o777 == 0o600
     with pytest.raises(RecordingError, match="nothing was recorded"):
         list(Decoder(log, BASE))
     with pytest.raises(RecordingError, match="could not create"):

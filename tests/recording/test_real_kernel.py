@@ -198,6 +198,7 @@ class RecordedServer:
         self.disk, self.seed, self.log = disk, seed, folder / "io.log"
         self.base = base.take(roots, folder / "base")
         iolog.create(self.log)
+        self.server.own(self.log)
         self.server.environment = Recorder.install(folder / "recorder").environment(self.log, roots)
         self.acknowledged: set[int] = set()
         self.errors: list[str] = []

@@ -56,6 +56,8 @@ class RecordedServer:
         self._run("initdb", "-D", self.data, "-A", "trust", "-U", "postgres", "--no-sync", "--wal-segsize=1", *initdb)
         self.base = base.take([self.data, self.tablespaces], folder / "base")
         iolog.create(self.log)
+        if self._user is not None:
+            os.chown(self.log, self._user, -1)
         environment = Recorder.install(folder).environment(self.log, [self.data, self.tablespaces])
         command = [str(bindir / "postgres"), "-D", str(self.data), "-k", str(folder / "pg")]
         command += [*SETTINGS.split(), *settings.split()]

@@ -14,9 +14,7 @@ from crashlab.server import Server
 
 pytestmark = pytest.mark.server
 
-READING = Reading(
-    relations=[], invariants=[], xids=[], sequences=(), unlogged=(), marker_table="pg_database", databases=True
-)
+READING = Reading(relations=[], invariants=[], xids=[], sequences=(), marker_table="pg_database", databases=True)
 
 
 def look(server: Server, damage: Callable[[Path, str, str], object]) -> Observation:

@@ -56,7 +56,6 @@ READING = Reading(
     invariants=[],
     xids=[],
     sequences=(),
-    unlogged=(),
     marker_table="pg_database",
 )
 
@@ -127,7 +126,7 @@ def test_what_cannot_be_read_is_named_and_not_counted(local_server) -> None:
         )
         for definition in ("gist (p)", "btree (n)", "gin (tags)", "hash (m)", "hash (m)"):
             session.execute(f"CREATE INDEX ON t USING {definition}")
-    reading = Reading([], [], [], "t", (), ())
+    reading = Reading([], [], [], "t", ())
     recovery = recover(local_server, restart=False, log_position=0)
     observation = observe(lambda name: local_server.connect(autocommit=True, dbname=name), reading, recovery)
     run = observation.checks["index_read"]

@@ -1,5 +1,7 @@
 """Are the facts of a recovery found in a server's log?"""
 
+import pytest
+
 from crashlab.recovery.restart import read_log
 
 CRASH_RECOVERY = """\
@@ -44,6 +46,34 @@ def test_a_panic_is_the_databases_fault_and_a_lock_file_is_not() -> None:
     assert "checkpoint record" in panic.fatal[0]
     locked = read_log(LOCKED, started=False, seconds=0.1, tool_fault=None)
     assert locked.tool_fault is not None
+
+
+DIED = """\
+2026-11-20 22:00:00.001 UTC [10] LOG:  redo starts at 0/16EF490
+2026-11-20 22:00:00.002 UTC [9] LOG:  startup process (PID 10) was terminated by signal {signal}: {name}
+2026-11-20 22:00:00.002 UTC [9] LOG:  aborting startup due to startup process failure
+"""
+
+
+@pytest.mark.parametrize(
+    ("signal", "name", "its_own"),
+    [(11, "Segmentation fault", True), (6, "Aborted", True), (9, "Killed", False), (7, "Bus error", False)],
+)
+def test_a_startup_process_that_dies_of_itself_is_the_servers_fault(signal: int, name: str, its_own: bool) -> None:
+    """One that was killed from outside says nothing about the data: its death is named as the tool's fault."""
+    text = DIED.format(signal=signal, name=name)
+    for hung in (None, "the server did not become ready within 60 s"):
+        found = read_log(text, started=False, seconds=0.1, tool_fault=hung)
+        assert (found.tool_fault is None) == its_own
+        assert len(found.fatal) == its_own
+    found = read_log(text, started=False, seconds=0.1, tool_fault=None)
+    assert f"was terminated by signal {signal}: {name}" in (found.fatal[0] if its_own else found.tool_fault or "")
+
+
+def test_a_full_disk_stays_the_reason_for_an_abort() -> None:
+    """PANIC over no space is an abort, too."""
+    text = "[10] PANIC:  could not write to file: No space left on device\n" + DIED.format(signal=6, name="Aborted")
+    assert "No space left" in (read_log(text, started=False, seconds=0.1, tool_fault=None).tool_fault or "")
 
 
 def test_silence_is_no_evidence() -> None:

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.server
 
 PAGE = 8192
 ALL_VISIBLE_AND_FROZEN = 3  # of the first page; two bits a page, from byte 24 on
-READING = Reading(relations=[], invariants=[], xids=[], sequences=(), unlogged=(), marker_table="marker")
+READING = Reading(relations=[], invariants=[], xids=[], sequences=(), marker_table="marker")
 SET_UP = """
 CREATE EXTENSION amcheck; CREATE EXTENSION pg_visibility; CREATE EXTENSION pageinspect;
 CREATE TABLE marker (tx bigint PRIMARY KEY, client integer, xid bigint);

@@ -46,7 +46,6 @@ READING = Reading(
     ],
     xids=[3, 700],
     sequences=(),
-    unlogged=("fleeting",),
     marker_table="marker",
 )
 

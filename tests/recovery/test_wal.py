@@ -2,13 +2,14 @@
 
 import os
 import re
+import struct
 import subprocess
 from pathlib import Path
 from random import Random
 
 import pytest
 
-from crashlab.model import WalDecision, WalFacts, WalRecord
+from crashlab.model import Family, WalDecision, WalFacts, WalRecord
 from crashlab.recovery.restart import recover
 from crashlab.recovery.wal import WalReader, directory, file_of, file_pages, read_control, read_wal
 from crashlab.recovery.walpages import _TABLE, Cluster, crc32c
@@ -16,6 +17,7 @@ from crashlab.seeds import stream
 from crashlab.server import ServerSpec
 from crashlab.server.builds import Build, find_builds
 from crashlab.server.local import LocalServer
+from tests.oracle.story import Story
 
 DUMP = re.compile(r"rmgr: (\S+) .* tx: +(\d+), lsn: (\S+), prev \S+, desc: (\S+) (.*)")
 DECISIONS: dict[str, WalDecision] = {
@@ -97,6 +99,87 @@ def test_recovery_ends_where_the_reader_says(build: Build):
         assert sum(record.decision == "commit prepared" for record in facts.records) == 5
     finally:
         server.dispose()
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("damaged", ["when it was read", "when it was replayed", "never"])
+@pytest.mark.parametrize("build", builds(), ids=lambda build: str(build.version))
+def test_redo_that_ends_elsewhere_is_found(build: Build, damaged: str):
+    """What is read is not what is replayed, as with a server that replays a record of a wrong checksum, or stops."""
+    server = crashed(build)
+    try:
+        assert server.data_directory is not None
+        cluster, _ = control_of(server.data_directory)
+        sound = read_wal(server.data_directory)
+        assert sound is not None
+        record = sound.records[len(sound.records) // 2]
+        path, offset = server.data_directory / file_of(cluster, record.start), record.start % cluster.segment_bytes
+        before = path.read_bytes()
+        if damaged != "never":
+            path.write_bytes(before[: offset + 4] + bytes([before[offset + 4] ^ 1]) + before[offset + 5 :])
+        facts = sound if damaged == "when it was replayed" else read_wal(server.data_directory)
+        if damaged == "when it was read":
+            path.write_bytes(before)
+        recovery = recover(server, restart=True, log_position=server.log_position())
+        story = Story()
+        verdict = story.judge(story.left(wal=facts, recovery=recovery))
+        said = {one.code: one.explanation for one in verdict.findings if one.family is not Family.NOTE}
+        if damaged == "never":
+            assert said == {}
+            return
+        assert set(said) == {"CORRUPT-REDO-END"}
+        explanation = said["CORRUPT-REDO-END"]
+        assert f"0/{record.start:X}" in explanation
+        assert ("Redo went past it" if damaged == "when it was read" else "Redo stopped before it") in explanation
+        assert "checksum" in explanation
+    finally:
+        server.dispose()
+
+
+def page_of(cluster: Cluster, at: int, flags: int, records: bytes) -> bytes:
+    """Make a page of the WAL by hand: header, records."""
+    header = struct.pack("<HHIQI", 0xD121, flags, cluster.timeline, at, 0).ljust(24, b"\0")
+    if at % cluster.segment_bytes == 0:
+        header += struct.pack("<QII", cluster.system, cluster.segment_bytes, cluster.page_bytes)
+    return (header + records)[: cluster.page_bytes].ljust(cluster.page_bytes, b"\0")
+
+
+def record_of(length: int, before: int) -> bytes:
+    """Make a record that decides nothing by hand."""
+    head = struct.pack("<IIQBB2x", length, 0, before, 0, 10)
+    data = bytes(length - 24)
+    return head + struct.pack("<I", crc32c(data + head)) + data
+
+
+@pytest.mark.parametrize("major", [18, 19])
+def test_the_formats_of_19_and_before_are_read(tmp_path: Path, major: int):
+    """The sizes in the control file, and the flag of a page that begins anew behind a record that was given up.
+
+    The bytes are made by hand, after pg_control.h and xlog_internal.h of both: 19 has slru_pages_per_segment in front
+    of the size of a WAL page, no XLP_BKP_REMOVABLE, and XLP_FIRST_IS_OVERWRITE_CONTRECORD in its place.
+    """
+    cluster = Cluster(major, 7, 8192, 1 << 20, 1)
+    start = 1 << 20
+    first, second, anew = start + 40, start + 80, start + 8192 + 24
+    sizes = (8192, 131072, *([32] if major >= 19 else []), 8192, 1 << 20, 64)
+    control = struct.pack("<Q", 7).ljust(40, b"\0") + struct.pack("<QI", first, 1)
+    control = control.ljust(200, b"\0") + struct.pack(f"<d{len(sizes)}I", 1234567.0, *sizes)
+    given_up = page_of(cluster, start, 0x02, record_of(40, start) + record_of(10_000, first))
+    for folder in ("global", "pg_wal"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "PG_VERSION").write_text(f"{major}\n")
+    (tmp_path / "global" / "pg_control").write_bytes(control.ljust(8192, b"\0"))
+    assert control_of(tmp_path) == (cluster, first)
+
+    for flag in (0x04, 0x08):
+        page = page_of(cluster, start + 8192, flag, record_of(48, first))
+        (tmp_path / "pg_wal" / "000000010000000000000001").write_bytes(given_up + page)
+        facts = read_wal(tmp_path)
+        assert facts is not None
+        if (flag == 0x04) == (major >= 19):
+            assert (facts.last, facts.end, facts.why) == (anew, anew + 48, "no record begins there")
+        else:
+            assert (facts.last, facts.end) == (first, second)
 
 
 @pytest.mark.server

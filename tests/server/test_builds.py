@@ -9,10 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from crashlab.cli import invoke
 from crashlab.errors import ServerError, UsageProblem
-from crashlab.server import ServerSpec, Version, create_server
+from crashlab.exploration import record
+from crashlab.profile import load_profile
+from crashlab.results import make_trial_folder
+from crashlab.server import ServerChoice, ServerSpec, Version, create_server
 from crashlab.server import builds as builds_module
 from crashlab.server.builds import find_build, find_builds
+from crashlab.trial.live import run_trial
+from crashlab.trial.setup import TrialPlan
 
 
 @pytest.fixture
@@ -65,6 +71,46 @@ def test_machine_without_builds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert "crashlab[embedded]" in local.value.hint
     with pytest.raises(ServerError, match="could not reach a Docker engine"):
         create_server(ServerSpec(kind="auto"))
+
+
+def test_a_server_that_is_too_old_is_refused_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before initdb or anything else is run of it, with the reason; the oldest one that is not is let pass."""
+    for name in ("postgres", "initdb"):
+        (tmp_path / name).write_text('#!/bin/sh\n[ "$1" = --version ] || exit 9\necho "postgres (PostgreSQL) 13.23"\n')
+        (tmp_path / name).chmod(0o755)
+    tmp_path.chmod(0o755)
+    with tempfile.TemporaryDirectory(prefix="crashlab-test-") as folder:
+        bindir = Path(shutil.copytree(tmp_path, Path(folder) / "bin"))
+        Path(folder).chmod(0o755)
+        with pytest.raises(ServerError, match=r"cannot test PostgreSQL 13\.23 in .*: it is older than 14"):
+            create_server(ServerSpec(pg_bindir=bindir))
+        assert invoke(["run", "kill9-all", "--pg-bindir", str(bindir), "--out", str(tmp_path / "out"), "-j", "1"]) == 4
+        assert "it is older than 14" in capsys.readouterr().err
+    Version.parse("14.0").refuse_if_too_old("bin")
+
+
+@pytest.mark.server
+def test_a_build_without_amcheck_is_refused_at_once(cache: Path, tmp_path: Path) -> None:
+    """Every trial would be inconclusive; the build that it was copied from, contrib modules and all, is taken."""
+    build = find_build()
+    assert build is not None
+    root = build.bindir.parent
+    if not (root / "share").is_dir():
+        pytest.skip("this build cannot be moved")
+    copy = cache / "copy"
+    builds_module._copy_parts(build.bindir, copy)
+    bindir = copy / root.parent.name / root.name / build.bindir.name
+    choice = ServerChoice(pg_bindir=bindir)
+    profile = load_profile("kill9-all", ["workload.kinds=['register']", "faults.0.when={acks=30}"])
+    plan = TrialPlan(profile=profile, run_seed=1, server=choice)
+    assert run_trial(plan, 0, make_trial_folder(tmp_path, 0)).verdict.promise == "kept"
+    for control in copy.rglob("amcheck*.control"):
+        control.unlink()
+    with pytest.raises(ServerError, match="it has no extension amcheck"):
+        run_trial(plan, 1, make_trial_folder(tmp_path, 1))
+    recorded = TrialPlan(profile=load_profile("power-loss"), run_seed=1, server=choice)
+    with pytest.raises(ServerError, match="it has no extension amcheck"):
+        record.make(recorded, tmp_path / "recording")
 
 
 def test_contradicting_wishes() -> None:

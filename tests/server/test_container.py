@@ -1,7 +1,10 @@
 """Does a container live, die and come back as a local server does?"""
 
+import io
+import os
 import signal
 import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
@@ -10,6 +13,7 @@ import pytest
 from crashlab.errors import ServerError, ServerTimeout
 from crashlab.server import Server, ServerSpec, create_server
 from crashlab.server.container import ContainerServer
+from crashlab.server.imagecommand import ImageCommand, read_command
 
 IMAGE = "postgres:17"
 
@@ -189,3 +193,62 @@ def test_no_docker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(ServerError, match="could not reach a Docker engine") as caught:
         create_server(ServerSpec(kind="container", image=IMAGE))
     assert caught.value.hint is not None
+
+
+@pytest.fixture
+def image_with(request: pytest.FixtureRequest) -> Iterator[Callable[[str], str]]:
+    """Makes images of IMAGE with more in their description; removed afterwards."""
+    import docker
+
+    client = docker.from_env()
+    made: list[str] = []
+
+    def make(lines: str) -> str:
+        tag = f"crashlab-test-command-{os.getpid()}:{len(made)}"
+        client.images.build(fileobj=io.BytesIO(f"FROM {IMAGE}\n{lines}\n".encode()), tag=tag, rm=True)
+        made.append(tag)
+        return tag
+
+    try:
+        yield make
+    finally:
+        for tag in made:
+            client.images.remove(tag, force=True)
+        client.close()
+
+
+@pytest.mark.container
+def test_the_settings_of_an_images_own_command_are_kept(image_with: Callable[[str], str]) -> None:
+    """In force and told, unless asked for otherwise, also after a restart; its configuration file is read, too."""
+    image = image_with(
+        "RUN printf \"work_mem = '6MB'\\nlog_min_messages = 'info'\\n\" >/etc/own.conf && chmod 644 /etc/own.conf\n"
+        'CMD ["postgres", "-c", "config_file=/etc/own.conf", "-cwal_writer_delay=10s", "--log-statement=ddl",'
+        ' "-c", "port=7777", "-B", "2048", "-c", "checkpoint_timeout=1h"]'
+    )
+    with create_server(ServerSpec(kind="container", image=image, settings={"checkpoint_timeout": "2h"})) as server:
+        server.start()
+        server.kill_all()
+        server.start(overrides={"fsync": "off"})
+        found = server.read_settings()
+    expected = {"work_mem": "6MB", "wal_writer_delay": "10s", "log_statement": "ddl", "log_min_messages": "info"}
+    expected |= {"checkpoint_timeout": "2h", "shared_buffers": "16MB", "fsync": "off"}
+    assert {name: found[name] for name in expected} == expected
+
+
+@pytest.mark.container
+def test_a_command_that_does_not_name_postgres_is_refused(image_with: Callable[[str], str]) -> None:
+    """Its settings could not be kept, and are not dropped silently; a wrapper around postgres is none of that kind."""
+    with pytest.raises(ServerError, match="its command does not name postgres"):
+        create_server(ServerSpec(kind="container", image=image_with("CMD exec postgres -c work_mem=6MB")))
+    wrapped = image_with('CMD ["nice", "postgres", "-c", "work_mem=6MB"]')
+    assert read_command("x", ["nice", "postgres", "-c", "work_mem=6MB"]).words == ["nice", "postgres"]
+    with create_server(ServerSpec(kind="container", image=wrapped)) as server:
+        assert isinstance(server, ContainerServer)
+        assert b"work_mem = '6MB'" in server._config({})
+
+
+@pytest.mark.parametrize("command", [None, [], ["postgres"]])
+def test_an_image_without_a_command_of_its_own_runs_postgres(command: list[str] | None) -> None:
+    """As the official one does."""
+    assert read_command("postgres:17", command) == ImageCommand()
+    assert read_command("x", ["-c", "fsync=off", "-N", "9"]) == ImageCommand(["-N", "9"], {"fsync": "off"})

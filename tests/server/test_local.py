@@ -19,6 +19,7 @@ from crashlab.server.builds import DEBIAN_ROOT, find_build
 from crashlab.server.local import LocalServer
 from crashlab.server.processes import state, working_in
 from crashlab.server.sharedmemory import posix_segments
+from tests.terminal import as_in_a_terminal
 
 pytestmark = pytest.mark.server
 
@@ -316,7 +317,11 @@ def test_interrupted_program_leaves_nothing(sig: signal.Signals | None) -> None:
         + ("time.sleep(60)\n" if sig else "raise RuntimeError\n")
     )
     child = subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        preexec_fn=as_in_a_terminal,
     )
     assert child.stdout is not None
     home, sockets, pid = child.stdout.readline().split()

@@ -14,6 +14,7 @@ from crashlab.profile import load_profile
 from crashlab.profile_schema import When
 from crashlab.results import ProfileResult
 from crashlab.server import ServerChoice, registry
+from crashlab.trial import live
 from crashlab.trial.live import run_trial
 from crashlab.workload.kinds.register import Register
 from crashlab.workload.relations import InvariantQuery
@@ -129,10 +130,22 @@ def test_a_server_that_does_not_allow_the_workload_is_an_error_with_a_hint(
     assert caught.value.hint
 
 
-def test_a_workload_that_acknowledges_nothing_is_inconclusive(tmp_path: Path) -> None:
-    """A crash before enough was promised proves nothing."""
-    at_once = 'faults=[{kind="kill", target="all", when={after="0ms"}}]'
-    outcome, promise, codes = only(run_profile(request(tmp_path, "kill9-all", at_once, "workload.acked_min=100000")))
+AT_ONCE = 'faults=[{kind="kill", target="all", when={after="0ms"}}]'
+
+
+def test_a_fault_waits_until_there_is_enough_to_judge_by(tmp_path: Path) -> None:
+    """However slow the machine: the time of the profile begins to run then. At once means at the minimum."""
+    result = run_profile(request(tmp_path, "kill9-all", AT_ONCE, "workload.acked_min=50", "workload.read_only=0.5"))
+    assert only(result) == (Outcome.INTACT, PromiseStatus.KEPT, [])
+    assert result.trials[0].verdict.counts.acked > 50
+
+
+def test_a_workload_that_acknowledges_too_little_is_inconclusive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crash before enough was promised proves nothing, so there is none; the wait for it has an end."""
+    monkeypatch.setattr(live, "FAULT_TIMEOUT_S", 0.5)
+    outcome, promise, codes = only(run_profile(request(tmp_path, "kill9-all", AT_ONCE, "workload.acked_min=100000")))
     assert (outcome, promise) == (Outcome.INCONCLUSIVE, None)
     assert "INCONCLUSIVE-TOO-FEW-ACKS" in codes
 
@@ -180,9 +193,9 @@ def test_a_replay_runs_the_same_trial_elsewhere(tmp_path: Path) -> None:
         replay(folder, out=tmp_path / "second", server=ServerChoice(), keep="none")
 
 
-def test_a_full_disk_is_a_clear_error_and_leaves_no_server(tmp_path: Path) -> None:
-    """What cannot be written is named, and the server is gone all the same."""
-    (tmp_path / evidence.SERVER_LOG).symlink_to("/dev/full")
-    with pytest.raises(EvidenceError, match=r"could not write evidence .*server.log.*No space left on device"):
+def test_what_cannot_be_written_is_a_clear_error_and_leaves_no_server(tmp_path: Path) -> None:
+    """It is named, and the server is gone all the same; here a folder is in the way."""
+    (tmp_path / evidence.SERVER_LOG).mkdir()
+    with pytest.raises(EvidenceError, match=r"could not write evidence .*server.log.*Is a directory"):
         run_trial(plan_of(request(tmp_path, "kill9-all")), 0, tmp_path)
     assert not registry._alive

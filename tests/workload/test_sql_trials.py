@@ -109,7 +109,7 @@ def test_damage_is_found_with_its_table_and_key(tmp_path: Path, sql: str, code: 
         tmp_path, "own-application", 'workload.sql.transactions=["UPDATE item SET price = 1 WHERE id = :item"]'
     )
     if code is not None:
-        asked = request(tmp_path, "own-application")
+        asked = request(tmp_path, "own-application", 'workload.synchronous_commit="on"')  # a loss may excuse
     result = run_trial(plan_of(asked), 0, tmp_path, before_recovery=tampered(sql, said))
     found = codes(result)
     if code is None:
