@@ -83,7 +83,7 @@ class Observer(registry.Disposable):
         self._done: set[int] = set()
         self._port = 0
         self._armed: Moment | None = None
-        self._epoch = 0
+        self._epoch = 0  # how often it was armed, as it says itself
         self._reached: Reached | None = None
         self._gone = False
         self._process: subprocess.Popen[bytes] | None = None
@@ -132,7 +132,7 @@ class Observer(registry.Disposable):
     def arm(self, moment: Moment | None) -> None:
         """Stop at a moment, counted from now; None: never, and count from now."""
         with self._changed:
-            self._armed, self._reached, self._epoch = moment, None, self._epoch + 1
+            self._armed, self._reached = moment, None
         self._ask("arm", moment=None if moment is None else str(moment))
 
     def wait_reached(self, timeout_s: float) -> Reached | None:
@@ -234,6 +234,7 @@ class Observer(registry.Disposable):
             self._port = said["port"]
         elif "done" in said:
             self._done.add(said["done"])
+            self._epoch = said["epoch"]
         elif self._armed is not None and said["reached"]["epoch"] == self._epoch:  # and not of an earlier one
             event = said["reached"]
             self._reached = Reached(self._armed, event["connection"], event["step"])

@@ -26,7 +26,7 @@ CONNECT_TIMEOUT_S = 10.0
 SLOW_CLIENT_POLL_S = 0.002
 
 
-class Writer:
+class Conversation:
     """The file to which everything is appended, in one order."""
 
     def __init__(self, path: Path) -> None:
@@ -213,7 +213,7 @@ class Proxy:
     def __init__(self, upstream: tuple[str, int], conversation: Path) -> None:
         self.gate = Gate()
         self.upstream = upstream
-        self.conversation = Writer(conversation)
+        self.conversation = Conversation(conversation)
         self.links: set[Link] = set()
         self.down = False
         self.told_stop = False
@@ -248,7 +248,7 @@ class Proxy:
         for line in lines:
             asked = json.loads(line)
             getattr(self, f"do_{asked['do']}")(asked)
-            self.tell({"done": asked["id"]})
+            self.tell({"done": asked["id"], "epoch": self.gate.epoch})
 
     def eof_received(self) -> None:
         """The parent is gone."""
