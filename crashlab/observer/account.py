@@ -72,7 +72,9 @@ class Transaction:
     "open": its end was never asked for."""
     end: Asked | None = None  # what asked for its end
     xid: int | None = None
-    unknown: str = ""  # why `xid` says nothing; empty: it is known, and None means that nothing was written
+    unknown: str = ""
+    """Why `xid` does not say everything; empty: it does, and None means that nothing was written. What may have
+    committed on its own may have done so whatever `outcome` says."""
     sync: str = ""  # synchronous_commit at its end; empty: was not asked
     sync_set_by: Asked | None = None  # the statement of this connection that set it
     lsn: str | None = None

@@ -100,7 +100,7 @@ class Answers:
                 return False
             if kind in "CI":
                 head.tags.append(body[:-1].decode(errors="replace") if kind == "C" else "")
-                if kind == "C" and head.asks == "appended":
+                if kind == "C" and head.asks == "appended" and len(head.tags) >= len(head.statements):
                     self._late = message(b"C", body)
                     return False
         elif kind in ENDS.get(head.kind, ""):

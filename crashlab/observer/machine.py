@@ -238,13 +238,12 @@ class Machine:
         ask = "ahead" if self.session.can_ask and not session.copies else ""
         if step.kind == "E":
             asked = step.statements[0].kind
-            if session.state == "T" or session.implicit:
-                if asked in ("commit", "prepare transaction") and session.state != "E":
-                    # Behind what has committed on its own, our statement would be the first of a transaction.
-                    alone = session.state == "I" and session.implicit[-1].kind in ("call", "other")
-                    step.may_commit, step.asks = True, "" if alone else ask
-            elif asked == "commit prepared":
-                step.may_commit = True
+            if asked in ("commit", "prepare transaction") and (session.state == "T" or session.implicit):
+                # Behind what has committed on its own, our statement would be the first of a transaction.
+                alone = session.state == "I" and session.implicit[-1].kind in ("call", "other")
+                step.may_commit, step.asks = True, "" if alone else ask
+            elif asked in ("commit prepared", "call", "other"):  # a procedure may commit, and so does VACUUM
+                step.may_commit = session.state == "I"
         elif step.kind == "S" and session.state == "I" and session.implicit and not session.copies:
             step.may_commit = any(one.kind in WORKS for one in session.implicit)
             step.asks = ask if step.may_commit else ""

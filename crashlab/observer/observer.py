@@ -83,6 +83,7 @@ class Observer(registry.Disposable):
         self._done: set[int] = set()
         self._port = 0
         self._armed: Moment | None = None
+        self._epoch = 0  # how often it was armed, as it says itself
         self._reached: Reached | None = None
         self._gone = False
         self._process: subprocess.Popen[bytes] | None = None
@@ -248,6 +249,7 @@ class Observer(registry.Disposable):
             self._port = said["port"]
         elif "done" in said:
             self._done.add(said["done"])
-        elif self._armed is not None:
+            self._epoch = said["epoch"]
+        elif self._armed is not None and said["reached"]["epoch"] == self._epoch:  # and not of an earlier one
             event = said["reached"]
             self._reached = Reached(self._armed, event["connection"], event["step"])

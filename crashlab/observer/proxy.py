@@ -252,7 +252,7 @@ class Proxy:
         for line in lines:
             asked = json.loads(line)
             getattr(self, f"do_{asked['do']}")(asked)
-            self.tell({"done": asked["id"]})
+            self.tell({"done": asked["id"], "epoch": self.gate.epoch})
 
     def eof_received(self) -> None:
         """The parent is gone."""

@@ -64,7 +64,7 @@ class Accounts:
                 self._facts(state, step)
                 self._fold(state, step, answered=False)
         if state.open is not None:
-            self._end(state, "open", None)
+            self._end(state, "unanswered" if state.loose & {"call", "other"} else "open", None)
 
     def end(self) -> None:
         """The conversation is at its end."""

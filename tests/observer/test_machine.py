@@ -148,6 +148,9 @@ def test_implicit_commit_of_the_simple_protocol():
     assert heard(machine, tag("INSERT 0 1")) == b""  # it has not committed yet
     assert heard(machine, OURS + ready("I")) == tag("INSERT 0 1") + ready("I")
     assert facts_of(machine) == [789]
+    said(machine, wire.query("INSERT INTO t VALUES (1); INSERT INTO t VALUES (2)"))
+    assert heard(machine, tag("INSERT 0 1")) == tag("INSERT 0 1")  # natively it comes before the commit, too
+    assert heard(machine, tag("INSERT 0 1") + OURS + ready("I")) == tag("INSERT 0 1") + ready("I")
     said(machine, wire.query(sql))
     failed = error("23505") + ready("I")
     assert heard(machine, tag("INSERT 0 1") + OURS + failed) == failed  # a deferred constraint
@@ -212,6 +215,19 @@ def test_commit_waits_for_the_state_of_a_transaction_that_may_have_failed():
     answer = message(b"1") + message(b"2") + message(b"n") + tag("BEGIN") + ready("T")
     assert heard(machine, answer + message(b"1") + error("22012") + ready("E"))
     assert bytes(machine.to_server) == wire.execute() + wire.SYNC
+
+
+def test_what_waits_is_not_asked_if_the_server_ignores_it_by_then():
+    """Our question would get no answer, and all behind it would wait for one."""
+    machine = logged_in()
+    begin = wire.whole("BEGIN") + wire.SYNC + wire.parse("SELEC") + wire.FLUSH
+    assert said(machine, begin + wire.query("COMMIT") + wire.SYNC) == begin
+    machine.to_server.clear()
+    begun = message(b"1") + message(b"2") + message(b"n") + tag("BEGIN") + ready("T")
+    heard(machine, begun + error("42601"))
+    assert bytes(machine.to_server) == wire.query("COMMIT") + wire.SYNC
+    assert heard(machine, ready("E")) == ready("E")
+    assert not machine.pending
 
 
 def test_the_sync_that_copy_ignores():

@@ -34,6 +34,9 @@ def server() -> Iterator[Server]:
             connection.execute(
                 "CREATE FUNCTION f(v int) RETURNS int LANGUAGE sql AS 'INSERT INTO t VALUES ($1) RETURNING v'"
             )
+            connection.execute(
+                "CREATE PROCEDURE p(v int) LANGUAGE plpgsql AS 'BEGIN INSERT INTO t VALUES (v); COMMIT; END'"
+            )
         yield started
 
 
@@ -66,6 +69,8 @@ COMMITS: dict[str, list[bytes]] = {
         wire.query(INSERT),
         wire.bind("c") + wire.execute() + wire.SYNC,
     ],
+    "procedure": [wire.whole("CALL p(1)") + wire.SYNC],
+    "simple procedure": [wire.query("CALL p(1)")],
     "function": [wire.query("SELECT f(1)")],
     "everything in one message": [wire.query(f"BEGIN; {INSERT}; COMMIT")],
     "copy": [wire.query("COPY t FROM STDIN") + wire.copy_data("1\n") + wire.COPY_DONE],
@@ -135,6 +140,9 @@ def test_each_phase_of_a_commit(server: Server, observer: Observer, tmp_path: Pa
             if moment.phase == "before":
                 assert [one.outcome for one in ended] in ([], ["open"])
                 continue
+            if how == "procedure":  # it has committed, and nobody has asked for the end of what is behind it
+                assert [(one.outcome, bool(one.unknown)) for one in ended] == [("unanswered", True)]
+                continue
             done = next(one for one in ended if "SELECT 1" not in one.steps[0].sql)
             assert done.outcome == {"unheard": "unheard", "answered": "committed"}[moment.phase]
             if done.xid is not None:
@@ -153,6 +161,8 @@ def everything(client: Client) -> list[tuple[str, bytes]]:
 
 
 def _told_of_commit(heard: list[str], how: str) -> bool:
+    if how == "procedure":
+        return "CALL" in heard  # and its Sync has not been served
     explicit = how in ("simple COMMIT", "extended COMMIT", "pipeline", "prepared COMMIT")
     return "COMMIT" in heard if explicit else "I" in heard
 

@@ -144,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         build = find_build(bindir)
         assert build is not None, bindir
         label = f"{build.version.text} {buffers}".rstrip()
-        changes = [f'server.settings.shared_buffers={buffers}'] if buffers else []
+        changes = [f"server.settings.shared_buffers={buffers}"] if buffers else []
         for profile in (load_profile(name, changes) for name in names):
             size = BATCH_TRIALS[profile.power_loss is not None]
             for number, first in enumerate(range(0, options.trials, size)):
