@@ -259,7 +259,12 @@ class Crash:
             self._arm(None)
             error.add_note("crashlab: raised before the server was crashed, so it is no consequence of a crash.")
             return False
-        in_time = watch.end(self._end_timeout_s())
+        try:
+            in_time = watch.end(self._end_timeout_s())
+        except KeyboardInterrupt:
+            if not watch.stuck:
+                raise
+            in_time = watch.end(self._end_timeout_s())  # the interrupt was for the block, which has just ended
         if watch.stuck:
             raise CrashFailure(
                 f"the block was not at its end after {self._block_timeout_s:g} s, with the server up all that time: "

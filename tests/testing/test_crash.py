@@ -123,6 +123,32 @@ def test_two_transactions_that_should_be_one(dying, together):
     assert crash.judged[1].promise == "kept"
 
 
+@pytest.mark.parametrize(
+    "profile",
+    [
+        pytest.param(name, marks=pytest.mark.crashlab(profile=name))
+        for name in ("kill9-backend", "kill9-postmaster", "immediate-shutdown")
+    ],
+)
+def test_other_ways_to_die(dying, profile):
+    """Also where the postmaster lives on and recovers by itself; an application may have a database of its own."""
+    crash = dying("1:commit:2:answered")
+    with crash.connect(autocommit=True) as connection:
+        connection.execute("CREATE DATABASE app")
+    shop = Shop(f"{crash.url.rpartition('/')[0]}/app").create_tables()
+    with crash:
+        for number in range(5):
+            crash.told(shop.order(number))
+    with pytest.raises(UsageProblem, match="cannot run the query"):
+        crash.check(ORDERS)  # it is in another database
+    connection = psycopg.connect(crash.direct_url, dbname="app")
+    told = [str(number) for number in crash.told_keys]
+    assert [str(one) for (one,) in connection.execute("SELECT id FROM orders ORDER BY id")] == told == ["0", "1"]
+    (verdict,) = crash.check("SELECT unnest(ARRAY[0, 1])")
+    assert (verdict.outcome, verdict.counts.acked) == ("intact", 3)
+    assert crash.observed.crashes[0].observation.checks["databases"].count > 0
+
+
 def test_many_crashes_with_life_between(dying):
     """The address stays; each crash has evidence of its own; what was told once must stay."""
     crash = dying()
