@@ -10,24 +10,25 @@ Choices: with nothing else asked for, the moment is a time, drawn on a logarithm
 import asyncio
 import contextlib
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import quote
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
 
 from crashlab.errors import UsageProblem
 from crashlab.fault import FAULTS
-from crashlab.model import Injection, Verdict
-from crashlab.observer import Moment, Observer, Upstream, read_conversation
+from crashlab.model import Verdict
+from crashlab.observer import Moment, Observer, read_conversation
 from crashlab.profile import Profile, load_profile
 from crashlab.seeds import new_seed, stream
 from crashlab.server import Server, ServerChoice, create_server
+from crashlab.server.base import DATABASE
+from crashlab.testing.address import Address
 from crashlab.testing.failure import CrashFailure, is_consequence
 from crashlab.testing.points import Point, Points, check_arguments, points_of, with_words
 from crashlab.testing.process import Kill, Process
@@ -71,7 +72,7 @@ class Crash:
             observer: one that is free, and that somebody else closes; None: one of its own.
             choice: where its own runs.
             seed: what is drawn comes from it; None: a new one.
-            folder: takes the evidence; None: a temporary one, which stays.
+            folder: takes the evidence; None: a temporary one, which stays if the outermost `with` ends in an error.
             point: the one moment at which the server dies, as a failed test named it.
             points: "random": at a time that is drawn; else, unless there is a point, at the end of each block.
             reproduce: the command that runs the test again, without the point.
@@ -122,7 +123,7 @@ class Crash:
             if self._given_server is None:
                 self.server.start()
             self.folder = self._folder or Path(tempfile.mkdtemp(prefix="crashlab-test-"))
-            self._address = {name: str(value) for name, value in conninfo_to_dict(self.server.conninfo()).items()}
+            self._address = Address(self.server.conninfo())
             self._conversation = self.folder / "conversation.jsonl"
             self._observer = self._begin_conversation(stack)
             self.observed = ObservedServer(
@@ -137,8 +138,8 @@ class Crash:
 
     def _begin_conversation(self, stack: contextlib.ExitStack) -> Observer:
         if self._given_observer is None:
-            return stack.enter_context(Observer(self._upstream(), self._conversation, folder=self.folder))
-        self._given_observer.begin(self._upstream(), self._conversation)
+            return stack.enter_context(Observer(self._address.upstream, self._conversation, folder=self.folder))
+        self._given_observer.begin(self._address.upstream, self._conversation)
         stack.callback(self._given_observer.cut)
         return self._given_observer
 
@@ -154,39 +155,21 @@ class Crash:
         for process in self._processes:
             process.kill()
 
-    def _upstream(self) -> Upstream:
-        return Upstream(self._address["host"], int(self._address["port"]))
-
     @property
     def url(self) -> str:
         """The server as the application is to see it: a postgresql:// URL, the same after every restart."""
-        return self._observer.url(self._address["user"], self._address["dbname"], self._address.get("password"))
+        return self._address.url(self._observer)
 
     @property
     def direct_url(self) -> str:
         """The server past the observer, for the test itself."""
-        host, port = self._address["host"], self._address["port"]
-        who = quote(self._address["user"], safe="")
-        who += f":{quote(self._address['password'], safe='')}" if "password" in self._address else ""
-        name = quote(self._address["dbname"], safe="")
-        if host.startswith("/"):
-            return f"postgresql://{who}@/{name}?host={quote(host, safe='')}&port={port}"
-        return f"postgresql://{who}@{host}:{port}/{name}"
+        return self._address.direct_url
 
     @property
     def env(self) -> dict[str, str]:
         """The same for processes: PGHOST and its like, DATABASE_URL, CRASHLAB_TOLD."""
         self._told.listen()
-        address = self._observer.address
-        env = {
-            "PGHOST": address.host,
-            "PGPORT": str(address.port),
-            "PGUSER": self._address["user"],
-            "PGDATABASE": self._address["dbname"],
-            "DATABASE_URL": self.url,
-            "CRASHLAB_TOLD": str(self._told.path),
-        }
-        return env | ({"PGPASSWORD": self._address["password"]} if "password" in self._address else {})
+        return {**self._address.env(self._observer), "CRASHLAB_TOLD": str(self._told.path)}
 
     def connect(self, **kwargs: Any) -> "psycopg.Connection[Any]":
         """Connect past the observer, for the test itself; arguments are those of psycopg.connect."""
@@ -224,6 +207,8 @@ class Crash:
                 self.require_checked()
         finally:
             self.close()
+        if error is None and self._folder is None:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def _enter_block(self) -> None:
         if self._watch is not None:
@@ -294,7 +279,7 @@ class Crash:
             (one, one.kill()) for one in self._processes if one.kill_when == ("alone" if alone else "with server")
         ]
         if alone and outcome.why != "stuck":
-            injections = [_receipt(one, status, killed_ns) for one, status in statuses]
+            injections = [one.receipt(status, killed_ns) for one, status in statuses]
             if outcome.reached is not None:
                 self._observer.go()
         else:
@@ -309,7 +294,7 @@ class Crash:
         crash.moment = self._moment_words(outcome)
         if crash.observation.recovery.started:
             if not alone:
-                self._observer.resume(self._upstream())
+                self._observer.resume(self._address.upstream)
             for process in self._processes:
                 process.come_back()
 
@@ -372,12 +357,15 @@ class Crash:
         self._processes.append(process)
         return process
 
-    def check(self, query: str | None = None, allow: Collection[str] = ()) -> list[Verdict]:
+    def check(
+        self, query: str | None = None, allow: Collection[str] = (), *, database: str = DATABASE
+    ) -> list[Verdict]:
         """Judge all crashes so far, and fail if anything is not as it was told.
 
         Args:
             query: its first column holds every key that was told.
             allow: the codes of findings that the test accepts.
+            database: where the query is asked.
 
         Raises:
             CrashFailure: with findings, timeline and the command that runs it again.
@@ -394,15 +382,19 @@ class Crash:
                 hint='Name one: crash.check("SELECT id FROM orders").',
             )
         self._checked = len(notes)
-        return self._fail_of(self.observed.crashes, query, allow)
+        return self._fail_of(self.observed.crashes, query, allow, database)
 
     def _fail_of(
-        self, crashes: Sequence[ObservedCrash], query: str | None, allow: Collection[str] = ()
+        self,
+        crashes: Sequence[ObservedCrash],
+        query: str | None,
+        allow: Collection[str] = (),
+        database: str = DATABASE,
     ) -> list[Verdict]:
         __tracebackhide__ = True
         found, keys = None, []
         if query is not None:
-            with contextlib.closing(self.server.connect(autocommit=True)) as connection:
+            with contextlib.closing(self.server.connect(autocommit=True, dbname=database)) as connection:
                 keys = as_keys(self._told.notes, connection)
                 found = first_column(query, connection)
         for crash in crashes:
@@ -450,20 +442,3 @@ class Crash:
 
 def _crashes(fault: Any) -> bool:
     return FAULTS[fault.kind].crashes_server(fault.target)
-
-
-def _receipt(process: Process, status: int | None, at_ns: int) -> Injection:
-    """The receipt for the death of an application's process."""
-    return Injection(
-        kind="kill",
-        target="application process",
-        pid=process.pid,
-        pids=[process.pid],
-        confirmed=status is not None and status < 0,
-        proof=[f"process {process.pid} exited with status {status}"],
-        crashes_server=False,
-        bounds_window=True,
-        acked_before=0,
-        ledger_position=0,
-        at_ns=at_ns,
-    )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from crashlab.errors import UsageProblem
+from crashlab.model import Injection
 
 KILL_TIMEOUT_S = 10.0
 LOG_LINES_TOLD = 20
@@ -88,6 +89,27 @@ class Process:
     def _kill_group(self) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
+
+    def receipt(self, status: int | None, at_ns: int) -> Injection:
+        """Say that it was killed, which crashes no server.
+
+        Args:
+            status: what `kill` returned.
+            at_ns: when that was sent.
+        """
+        return Injection(
+            kind="kill",
+            target="application process",
+            pid=self.pid,
+            pids=[self.pid],
+            confirmed=status is not None and status < 0,
+            proof=[f"process {self.pid} exited with status {status}"],
+            crashes_server=False,
+            bounds_window=True,
+            acked_before=0,
+            ledger_position=0,
+            at_ns=at_ns,
+        )
 
     def come_back(self) -> None:
         """Start it again if it was killed and is to come back."""

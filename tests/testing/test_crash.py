@@ -5,12 +5,14 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import psycopg
 import pytest
 
 from crashlab.errors import UsageProblem
 from crashlab.model import Outcome
+from crashlab.observer import read_conversation
 from crashlab.observer.moment import PHASES
 from crashlab.testing import Crash, CrashFailure
 from crashlab.trial.judged import verdict_of
@@ -141,11 +143,8 @@ def test_other_ways_to_die(dying, profile):
             crash.told(shop.order(number))
     with pytest.raises(UsageProblem, match="cannot run the query"):
         crash.check(ORDERS)  # it is in another database
-    connection = psycopg.connect(crash.direct_url, dbname="app")
-    told = [str(number) for number in crash.told_keys]
-    assert [str(one) for (one,) in connection.execute("SELECT id FROM orders ORDER BY id")] == told == ["0", "1"]
-    (verdict,) = crash.check("SELECT unnest(ARRAY[0, 1])")
-    assert (verdict.outcome, verdict.counts.acked) == ("intact", 3)
+    (verdict,) = crash.check(ORDERS, database="app")
+    assert (verdict.outcome, verdict.counts.acked, crash.told_keys) == ("intact", 3, [0, 1])
     assert crash.observed.crashes[0].observation.checks["databases"].count > 0
 
 
@@ -290,6 +289,37 @@ def test_a_server_that_does_not_come_back(dying, monkeypatch):
         pass
 
 
+@pytest.mark.parametrize("cut", [True, False])
+def test_a_server_that_forgets_is_accused(dying, monkeypatch, cut):
+    """Its WAL is cut off before a commit that it had answered: the database's fault, told or not; uncut, nobody's."""
+    crash = dying()
+    shop = Shop(crash.url).create_tables()
+    kill = crash.observed.kill
+
+    def kill_and_cut():
+        receipts = kill()
+        last = read_conversation(crash.folder / "conversation.jsonl").transactions[-1]
+        assert last.lsn is not None
+        high, low = last.lsn.split("/")
+        segment = crash.server.data_directory / "pg_wal" / f"00000001{int(high, 16):08X}{int(low, 16) >> 24:08X}"
+        with segment.open("r+b") as file:
+            file.seek(int(low, 16) & 0xFFFFFF)
+            file.write(bytes(64))
+        return receipts
+
+    if cut:
+        monkeypatch.setattr(crash.observed, "kill", kill_and_cut)
+    with crash:
+        for number in range(3):
+            shop.order(number)
+    if not cut:
+        crash.check()
+        return
+    with pytest.raises(CrashFailure, match="LOSS-SYNC-COMMIT"):
+        crash.check()
+    assert (crash.judged[1].promise, crash.judged[1].counts.lost) == ("broken", 1)
+
+
 def test_nothing_told_and_nothing_checked(dying):
     """What a test has to do, said where it does not."""
     crash = dying()
@@ -317,7 +347,7 @@ def test_without_any_commit_nothing_was_tested(dying):
         crash.check()
 
 
-def test_a_script_needs_no_pytest(tmp_path):
+def test_a_script_needs_no_pytest():
     """The outermost `with` is the server's life; nothing is left."""
     script = """
 from crashlab.testing import Crash
@@ -327,13 +357,13 @@ with Crash(seed=3, points="commits") as crash:
     shop = Shop(crash.url).create_tables()
     with crash:
         crash.told(shop.order(1))
-    print(crash.check("SELECT id FROM orders")[0].outcome, crash.server.data_directory)
+    print(crash.check("SELECT id FROM orders")[0].outcome, crash.server.data_directory, crash.folder)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    outcome, folder = done.stdout.split()
+    outcome, *folders = done.stdout.split()
     assert outcome == "intact"
-    assert not tmp_path.parent.joinpath(folder).exists()
+    assert not any(Path(folder).exists() for folder in folders)
 
 
 def test_a_profile_that_crashes_nothing_is_refused(tmp_path):
