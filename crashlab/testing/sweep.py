@@ -32,20 +32,21 @@ SHARE = "crashlab_share"
 
 def arguments(item: Any) -> dict[str, Any]:
     """Return what the test's marker says, checked. Raises UsageProblem."""
-    from crashlab.testing.points import check_arguments
-
     marker = item.get_closest_marker("crashlab")
     found: dict[str, Any] = {"points": "random", "limit": None, "profile": None}
-    if marker is not None:
-        unknown = sorted(set(marker.kwargs) - set(found))
-        if unknown or len(marker.args) > 1:
-            raise UsageProblem(
-                f"cannot use the marker crashlab({', '.join(unknown) or 'two positional arguments'})",
-                hint=f"It takes {', '.join(found)}.",
-            )
-        found |= marker.kwargs
-        if marker.args:
-            found["profile"] = marker.args[0]
+    if marker is None:
+        return found
+    from crashlab.testing.points import check_arguments  # most runs of pytest have nothing of ours
+
+    unknown = sorted(set(marker.kwargs) - set(found))
+    if unknown or len(marker.args) > 1:
+        raise UsageProblem(
+            f"cannot use the marker crashlab({', '.join(unknown) or 'two positional arguments'})",
+            hint=f"It takes {', '.join(found)}.",
+        )
+    found |= marker.kwargs
+    if marker.args:
+        found["profile"] = marker.args[0]
     check_arguments(found["points"], found["limit"])
     return found
 

@@ -201,6 +201,18 @@ def test_a_marker_that_means_nothing_is_refused(pytester, marker, complaint):
     result.stderr.fnmatch_lines([complaint])
 
 
+def test_a_run_without_our_tests_loads_no_driver(pytester):
+    """The plugin is there in every run of pytest, whoever's tests they are."""
+    pytester.makepyfile(
+        """
+import sys
+def test_it():
+    assert not {"psycopg", "pydantic", "crashlab.server", "crashlab.observer"} & set(sys.modules)
+"""
+    )
+    pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)
+
+
 @pytest.mark.parametrize("profile", ["kill9-everything", "power-loss"])
 def test_a_profile_that_cannot_be_used_fails_its_test(pytester, profile):
     """Unknown, or of a recorded run."""
