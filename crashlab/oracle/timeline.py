@@ -53,7 +53,8 @@ class Timeline:
         else:
             before, after = [], self._complaint(place, witness)
         if "told" in witness:
-            before.append(self._line(witness["told_line"], witness["told_ns"], f"key {witness['told']} was told"))
+            told = self._line(witness["told_line"], witness["told_ns"], f"key {witness['told']} was told")
+            before.append(f"after {told}")
             before.sort(key=_ledger_line)
         record = self._record(tx) if before and "key" not in witness else []
         if (at_cut := self._observation.wal_at_cut) is not None and not self._observation.recovery.started:
@@ -268,7 +269,7 @@ def _at_cut(at_cut: WalAtCut, facts: WalFacts | None) -> str:
 
 
 def _ledger_line(line: str) -> float:
-    match = re.match(r"ledger line (\d+)", line)
+    match = re.match(r"(?:after )?ledger line (\d+)", line)
     return int(match[1]) if match else math.inf
 
 
