@@ -350,7 +350,7 @@ class Machine:
         session.open_segment = kind not in "QSF"
         if kind == "P":
             name = c_strings(body, 1)[0]
-            session.prepared[name] = step.statements[0] if step.statements else Statement("quiet", "")
+            session.prepared[name] = step.statements[0] if step.statements else Statement("nothing", "")
         elif kind == "B":
             portal, name = c_strings(body, 2)
             session.portals[portal] = session.prepared.get(name, Statement("other", ""))
