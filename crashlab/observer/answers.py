@@ -16,6 +16,7 @@ from crashlab.observer.steps import Step
 if TYPE_CHECKING:
     from crashlab.observer.machine import Machine
 
+OURS = b"123DCZ"  # of what answers a probe, all but errors
 ROWS = (ord("D"), ord("d"))
 COPY_IN = ord("G")
 ENDS = {"P": "1", "B": "2", "C": "3", "D": "Tn", "E": "CIs"}
@@ -41,7 +42,14 @@ class Answers:
             end = at + 1 + int.from_bytes(buffer[at + 1 : at + 5], "big")
             if end > len(buffer):
                 break
-            if buffer[at] in ROWS and not self._cutting and not (pending and isinstance(pending[0], Probe)):
+            head = pending[0] if pending else None
+            if isinstance(head, Probe):
+                if buffer[at] in OURS:
+                    self.machine.to_client += buffer[run:at]
+                    self._take_probe(head, bytes(buffer[at : at + 1]), bytes(buffer[at + 5 : end]))
+                    at = run = end
+                    continue
+            elif buffer[at] in ROWS and not self._cutting:
                 at = end
                 continue
             out = self._out()
@@ -74,7 +82,7 @@ class Answers:
             return True
         head = machine.pending[0] if machine.pending else None
         if isinstance(head, Probe):
-            return self._take_probe(head, kind, body)
+            return self._fail_probe(head, body)
         if kind == "E":
             return self._fail(head, body)
         if kind == "Z":
@@ -127,22 +135,21 @@ class Answers:
             self._cutting = False
         return False
 
-    def _take_probe(self, asked: Probe, kind: str, body: bytes) -> bool:
-        machine = self.machine
-        if kind == "E":
-            failure = read_failure(body)
-            if failure.ends_connection:
-                return True
-            machine.event("unasked", step=asked.step, failure=list(failure[:3]))
-            if not asked.synced:
-                self._end_probe(asked)
-                self._skip()
-            return False
-        if asked.take(kind.encode(), body):
-            if kind == "Z":
-                machine.session.ready(body[:1].decode(), last=not self._later_ready(1))
+    def _fail_probe(self, asked: Probe, body: bytes) -> bool:
+        failure = read_failure(body)
+        if failure.ends_connection:
+            return True
+        self.machine.event("unasked", step=asked.step, failure=list(failure[:3]))
+        if not asked.synced:
             self._end_probe(asked)
+            self._skip()
         return False
+
+    def _take_probe(self, asked: Probe, kind: bytes, body: bytes) -> None:
+        if asked.take(kind, body):
+            if kind == b"Z":
+                self.machine.session.ready(body[:1].decode(), last=not self._later_ready(1))
+            self._end_probe(asked)
 
     def _end_probe(self, asked: Probe) -> None:
         machine = self.machine

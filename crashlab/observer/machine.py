@@ -172,6 +172,9 @@ class Machine:
             return None
         self._steps += 1
         step = Step(self._steps, kind, body)
+        if kind in "BDC":  # most messages; they say nothing about a commit
+            step.place, step.message_number = self._count(step, "message")
+            return step
         if kind == "Q":
             step.statements = self._read_sql(body[:-1])
             self._look_at_query(step)
@@ -192,7 +195,8 @@ class Machine:
 
     def _count(self, step: Step, unit: Unit) -> tuple[int, int]:
         place, number = self.gate.count(self.number, unit)
-        step.phase = step.phase or self.gate.phase(self.number, unit, number)
+        if self.gate.armed is not None:
+            step.phase = step.phase or self.gate.phase(self.number, unit, number)
         return place, number
 
     def count_commit(self, step: Step) -> None:
@@ -346,7 +350,7 @@ class Machine:
         session.open_segment = kind not in "QSF"
         if kind == "P":
             name = c_strings(body, 1)[0]
-            session.prepared[name] = step.statements[0] if step.statements else Statement("quiet", "")
+            session.prepared[name] = step.statements[0] if step.statements else Statement("nothing", "")
         elif kind == "B":
             portal, name = c_strings(body, 2)
             session.portals[portal] = session.prepared.get(name, Statement("other", ""))

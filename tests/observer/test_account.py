@@ -12,7 +12,7 @@ from tests.observer.talks import Held, Talk
 
 pytestmark = pytest.mark.server
 
-SHORT = 60
+SHORT = 40
 """`python tests/power/conversations.py` is the long form."""
 
 
