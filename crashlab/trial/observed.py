@@ -24,11 +24,11 @@ from crashlab import evidence
 from crashlab.errors import UsageProblem
 from crashlab.fault import FAULTS, inject
 from crashlab.ledger import LedgerWriter
-from crashlab.model import Injection, Observation, Recovery, Told, ToldKey, Verdict
+from crashlab.model import Broken, Injection, Observation, Recovery, Told, ToldKey, Verdict
 from crashlab.observer import Conversation, read_conversation
 from crashlab.observer.account import Transaction
 from crashlab.profile import Profile
-from crashlab.recovery import Reading, observe, recover
+from crashlab.recovery import Reading, look_before, observe, recover
 from crashlab.seeds import stream
 from crashlab.server import Server
 from crashlab.trial.conversed import Written, write_ledger
@@ -79,6 +79,7 @@ class ObservedServer:
         self._log_position = server.log_position()
         self._invariants: list[InvariantQuery] = []
         self._violations: dict[str, str] = {}
+        self._broken = Broken()
         # The kernel outlives a process crash, and has everything: no verdict changes (recovery.restart)
         self._overrides = {} if "fsync" in server.settings else {"fsync": "off"}
         self._early: list[Injection] = []
@@ -110,8 +111,9 @@ class ObservedServer:
         self._violations = {**watch.violations, **self._violations}
 
     def begin(self) -> None:
-        """A block begins: look at the invariants, and do what does not crash the server yet."""
+        """A block begins: look for what does not hold already, and inject what does not crash the server."""
         self._look(self._invariants)
+        self._broken = look_before(self._connect, [])
         self._log_position = self.server.log_position()
         with contextlib.ExitStack() as stack:
             ledger = self._scratch(stack)
@@ -162,7 +164,10 @@ class ObservedServer:
             recovery = Recovery(started=True, ran=False, seconds=0.0)
         read = time.monotonic()
         observation = msgspec.structs.replace(
-            self._read(recovery, written), wal=wal, invariants_before=invariants_before(self._violations)
+            self._read(recovery, written),
+            wal=wal,
+            invariants_before=invariants_before(self._violations),
+            broken_before=self._broken,
         )
         done = time.monotonic()
         receipts = [_placed(receipt, written) for receipt in injections]

@@ -17,6 +17,7 @@ from crashlab.observer.moment import PHASES
 from crashlab.testing import Crash, CrashFailure
 from crashlab.trial.judged import verdict_of
 from tests.testing.shop import WORKER, Shop
+from tests.trial.test_broken_before import BREAK, INDEXED
 
 pytestmark = pytest.mark.server
 ORDERS = "SELECT id FROM orders"
@@ -318,6 +319,26 @@ def test_a_server_that_forgets_is_accused(dying, monkeypatch, cut):
     with pytest.raises(CrashFailure, match="LOSS-SYNC-COMMIT"):
         crash.check()
     assert (crash.judged[1].promise, crash.judged[1].counts.lost) == ("broken", 1)
+
+
+def test_what_was_broken_before_accuses_no_crash(dying):
+    """An index over a function that is called immutable and is not; without the change that breaks it, all is well."""
+    crash = dying()
+    shop = Shop(crash.url).create_tables()
+    shop.connection.execute(INDEXED.format(method="btree"))
+    shop.connection.commit()
+    with crash:
+        crash.told(shop.order(1))
+    crash.check(ORDERS)
+    shop = Shop(crash.url)
+    shop.connection.execute(BREAK)
+    shop.connection.commit()
+    with crash:
+        crash.told(shop.order(2))
+    with pytest.raises(CrashFailure, match="INCONCLUSIVE-BROKEN-BEFORE"):
+        crash.check(ORDERS)
+    assert {one.code for one in crash.judged[2].findings} == {"INCONCLUSIVE-BROKEN-BEFORE"}
+    crash.check(ORDERS, allow=["INCONCLUSIVE-BROKEN-BEFORE"])
 
 
 def test_nothing_told_and_nothing_checked(dying):
