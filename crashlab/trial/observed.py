@@ -15,28 +15,25 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import psycopg
 
 from crashlab import evidence
-from crashlab.errors import UsageProblem
 from crashlab.fault import FAULTS, inject
 from crashlab.ledger import LedgerWriter
 from crashlab.model import Broken, Injection, Observation, Recovery, Told, ToldKey, Verdict
 from crashlab.observer import Conversation, read_conversation
 from crashlab.observer.account import Transaction
 from crashlab.profile import Profile
-from crashlab.recovery import Reading, look_before, observe, recover
+from crashlab.recovery import Reading, observe, recover
 from crashlab.seeds import stream
 from crashlab.server import Server
 from crashlab.trial.conversed import Written, write_ledger
+from crashlab.trial.intest import ServerInTest
 from crashlab.trial.live import wal_of
-from crashlab.trial.setup import invariants_before, server_facts
+from crashlab.trial.setup import invariants_before
 from crashlab.trial.written import trial_record, write_trial
-from crashlab.workload.invariants import InvariantWatch
-from crashlab.workload.relations import COMMON_SQL, EXTENSIONS_SQL, MARKER_TABLE, InvariantQuery
 
 OTHER_DATABASES = (
     "SELECT EXISTS (SELECT FROM pg_database WHERE datallowconn AND datname NOT IN ('postgres', 'template1'))"
@@ -58,7 +55,7 @@ class ObservedCrash:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-class ObservedServer:
+class ObservedServer(ServerInTest):
     """A server that is up, its crashes, and their evidence."""
 
     def __init__(self, server: Server, profile: Profile, *, seed: int, folder: Path, conversation: Path | None) -> None:
@@ -68,17 +65,10 @@ class ObservedServer:
             folder: empty; takes a folder a crash.
             conversation: what the observer writes; None: nobody observes.
         """
-        self.server = server
-        self.profile = profile
-        self.seed = seed
-        self.folder = folder
+        super().__init__(server, profile, seed=seed, folder=folder)
         self.crashes: list[ObservedCrash] = []
         self._conversation = conversation
         self._rng = stream(seed, "faults")
-        self._facts = server_facts(server)
-        self._log_position = server.log_position()
-        self._invariants: list[InvariantQuery] = []
-        self._violations: dict[str, str] = {}
         self._broken = Broken()
         # The kernel outlives a process crash, and has everything: no verdict changes (recovery.restart)
         self._overrides = {} if "fsync" in server.settings else {"fsync": "off"}
@@ -86,34 +76,11 @@ class ObservedServer:
         self._survivors: set[int] = set()
         self._prepared: set[str] = set()
         self._last_cut = 0
-        with contextlib.closing(server.connect(autocommit=True)) as connection:
-            if connection.execute(f"SELECT to_regclass('{MARKER_TABLE}') IS NULL").fetchone() == (True,):
-                connection.execute(EXTENSIONS_SQL + COMMON_SQL)
-
-    def invariant(self, name: str, sql: str) -> None:
-        """Name a query that returns no rows: now, as each block begins, and after each crash.
-
-        Raises:
-            UsageProblem: the query cannot be run, or the name is taken.
-        """
-        if name in (one.name for one in self._invariants):
-            raise UsageProblem(f'cannot add invariant "{name}": there is one of that name')
-        query = InvariantQuery(name, sql, None)
-        self._look([query])
-        self._invariants.append(query)
-
-    def _look(self, queries: Sequence[InvariantQuery]) -> None:
-        if not queries:
-            return
-        watch = InvariantWatch(queries)
-        with contextlib.closing(self.server.connect(autocommit=True)) as connection:
-            watch.check_first(connection)
-        self._violations = {**watch.violations, **self._violations}
 
     def begin(self) -> None:
         """A block begins: look for what does not hold already, and inject what does not crash the server."""
         self._look(self._invariants)
-        self._broken = look_before(self._connect, [])
+        self._broken = self._look_for_broken([])
         self._log_position = self.server.log_position()
         with contextlib.ExitStack() as stack:
             ledger = self._scratch(stack)
@@ -192,7 +159,7 @@ class ObservedServer:
     def _read(self, recovery: Recovery, written: Written) -> Observation:
         databases = False
         if recovery.started:
-            with contextlib.suppress(psycopg.Error), contextlib.closing(self._connect("postgres")) as connection:
+            with contextlib.suppress(psycopg.Error), contextlib.closing(self._connect_to("postgres")) as connection:
                 row = connection.execute(OTHER_DATABASES).fetchone()
                 databases = row is not None and bool(row[0])
         reading = Reading(
@@ -203,11 +170,8 @@ class ObservedServer:
             databases=databases,
             statistics=False,  # a server that goes on has not written them down
         )
-        found = observe(self._connect, reading, recovery, unchanged=self.server.untouched())
+        found = observe(self._connect_to, reading, recovery, unchanged=self.server.untouched())
         return msgspec.structs.replace(found, marker=None)  # nobody writes there
-
-    def _connect(self, database: str) -> "psycopg.Connection[Any]":
-        return self.server.connect(autocommit=True, dbname=database)
 
     def judge(
         self, crash: ObservedCrash, keys: Sequence[ToldKey], query: str | None, found: list[str] | None, reproduce: str
