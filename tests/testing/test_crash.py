@@ -78,8 +78,9 @@ def test_a_commit_that_failed_and_was_heard(dying):
     crash.check(ORDERS)
 
 
+@pytest.mark.crashlab(profile="async-commit")
 def test_asynchronous_by_accident(dying):
-    """A setting that stays in a session: who set it is named; a test may accept it."""
+    """A setting that stays in a session: who set it is named; a test may accept it. Nobody else writes the WAL out."""
     crash = dying()
     shop = Shop(crash.url).create_tables()
     with crash:
@@ -89,9 +90,11 @@ def test_asynchronous_by_accident(dying):
     with pytest.raises(CrashFailure, match="TOLD-ASYNC-COMMIT") as caught:
         crash.check(ORDERS)
     assert "set by connection 1 itself: 'SET synchronous_commit = off'" in str(caught.value)
+    assert [one.kind for one in crash.observed.crashes[0].injections] == ["stop", "kill"]
     crash.check(ORDERS, allow=["LOSS-ASYNC-WINDOW"])
 
 
+@pytest.mark.crashlab(profile="async-commit")
 def test_asynchronous_once(dying):
     """The innocent twin: SET LOCAL."""
     crash = dying()

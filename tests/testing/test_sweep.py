@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from pathlib import Path
 
 import pytest
 
@@ -199,6 +200,14 @@ def test_a_marker_that_means_nothing_is_refused(pytester, marker, complaint):
     result = run(pytester, f"@pytest.mark.crashlab({marker})\ndef test_it(crash):\n    pass\n")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([complaint])
+
+
+def test_the_example_of_the_readme_runs(pytester):
+    """As it stands there, with a shop of ours."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    example = readme.split("\n## Test my application\n")[1].split("```python\n")[1].split("```")[0]
+    result = run(pytester, example)
+    result.assert_outcomes(passed=1)
 
 
 def test_a_run_without_our_tests_loads_no_driver(pytester):
