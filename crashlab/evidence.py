@@ -4,6 +4,7 @@ One folder a trial:
 
     trial.json         what was run, on which server, with which settings read back, what was injected
     ledger.jsonl       what the clients were told
+    told.json          what an unchanged application told its own users, if the trial is one of a test with `crash`
     observation.json   what the recovered server holds
     server.log         the server's own log
     state.json         the crash state, if the trial is one of a recording; the ledger is the recording's then
@@ -37,6 +38,7 @@ SCHEMA = 2
 TRIAL = "trial.json"
 LEDGER = "ledger.jsonl"
 OBSERVATION = "observation.json"
+TOLD = "told.json"
 SERVER_LOG = "server.log"
 VERDICT = "verdict.json"
 STATE = "state.json"
@@ -45,7 +47,7 @@ CAMPAIGN = "campaign.json"
 """In the folder of a whole run; a trial's is two levels below it."""
 
 T = TypeVar("T")
-TrialKind = Literal["live", "recorded", "application"]
+TrialKind = Literal["live", "recorded", "application", "observed"]
 
 
 class ServerFacts(msgspec.Struct, frozen=True, kw_only=True):

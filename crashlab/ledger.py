@@ -170,12 +170,12 @@ class LedgerWriter:
             raise LedgerError(f'could not create ledger "{path}": {error.strerror}') from error
         self._append(Header(schema=SCHEMA, seed=seed))
 
-    def begin(self, client: int) -> int:
-        """Open a transaction and return its id, unique in this ledger."""
+    def begin(self, client: int, at_ns: int | None = None) -> int:
+        """Open a transaction and return its id, unique in this ledger; None: it begins now."""
         with self._lock:  # number and line in one step, so that numbers ascend in the file
             tx = self._begun + 1
             io = self._io_position() if self._io_position else 0
-            self._write(Begin(tx=tx, client=client, at_ns=time.monotonic_ns(), io=io))
+            self._write(Begin(tx=tx, client=client, at_ns=at_ns or time.monotonic_ns(), io=io))
             self._begun = tx
         return tx
 

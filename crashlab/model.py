@@ -266,6 +266,27 @@ class Outside(msgspec.Struct, frozen=True, kw_only=True):
     rows_since: list[tuple[str, str]]  # ... by one that was not
 
 
+class ToldKey(msgspec.Struct, frozen=True, kw_only=True):
+    """What an application told its user: one key, as the text that PostgreSQL prints for it."""
+
+    text: str
+    at_ns: int  # monotonic clock; of a line in a file, when it was seen there
+    line: int  # so many lines of the trial's ledger had happened by then
+    by: str  # "test", or "file": a line in the file that CRASHLAB_TOLD names
+
+
+class Told(msgspec.Struct, frozen=True, kw_only=True):
+    """A test of an unchanged application: what it told its users, and what the test's own query found of it."""
+
+    observed: bool  # whether the observer listened, so that the ledger knows the application's transactions
+    keys: list[ToldKey] = []
+    query: str | None = None
+    found: list[str] | None = None  # None: not asked
+    set_by: dict[str, str] = {}  # transaction -> the statement of its connection that set synchronous_commit
+    reasons: dict[str, str] = {}  # transaction that was refused -> why, in words
+    moment: str = ""  # where the server died, in words
+
+
 class Observation(msgspec.Struct, frozen=True, kw_only=True):
     """Plain facts read from the recovered server. Judged by `oracle`, never here."""
 

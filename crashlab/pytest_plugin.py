@@ -1,5 +1,15 @@
 """How does a project test its own durability with pytest?
 
+    def test_orders_survive(crash):
+        shop = Shop(crash.url)                 # any driver; unchanged code
+        with crash:                            # somewhere in here the server dies
+            for n in range(20):
+                crash.told(shop.order(n))      # what the application told its user
+        crash.check("SELECT id FROM orders")   # told means there; and nothing is damaged
+
+`@pytest.mark.crashlab(points="commits")` runs it once for each moment (`testing.sweep`). Beside it, for single
+transactions of which every row is compared:
+
     def test_order_survives(crash_server, crash_ledger):
         with crash_server.connect(autocommit=True) as connection:
             connection.execute("CREATE TABLE orders (id integer PRIMARY KEY, item text)")
@@ -17,19 +27,24 @@ Only pytest is imported here: psycopg and the servers come with the first fixtur
 
 from __future__ import annotations
 
+import contextlib
 import shlex
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from crashlab.errors import CrashlabError, UsageProblem
 from crashlab.seeds import derive, new_seed
+from crashlab.testing import sweep
 
 if TYPE_CHECKING:
     from crashlab.model import Verdict
+    from crashlab.observer import Observer
     from crashlab.profile import Profile
-    from crashlab.server import Server
+    from crashlab.server import Server, SpareDirectories
+    from crashlab.testing import Crash
     from crashlab.trial.application import ApplicationTrial
 
 DEFAULT_PROFILE = "kill9-all"
@@ -37,7 +52,9 @@ SERVER_OPTIONS = {"--crashlab-server": "kind", "--crashlab-image": "image", "--c
 """Each option that chooses the server, and the field of ServerChoice that it fills."""
 SEED = pytest.StashKey[int]()
 REPRODUCE = pytest.StashKey[str]()
-SWEPT = pytest.StashKey[bool]()
+PASSED = pytest.StashKey[bool]()
+SPARES: pytest.StashKey[SpareDirectories] = pytest.StashKey()
+OBSERVER: pytest.StashKey[Observer] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -51,6 +68,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--crashlab-image", metavar="IMAGE", help="container image, such as postgres:17")
     group.addoption("--crashlab-pg-bindir", metavar="DIR", type=Path, help="bin directory of a local build")
+    group.addoption(
+        "--crashlab-point",
+        metavar="POINT",
+        help="the one moment at which the server of the fixture crash dies, as a failed test named it",
+    )
     group.addoption("--crashlab-seed", metavar="SEED", type=int, help="root seed (default: a new one, printed)")
 
 
@@ -58,8 +80,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the marker and fix the seed."""
     config.addinivalue_line(
         "markers",
-        "crashlab(profile): name or path of the fault profile whose settings and faults crash_server uses"
-        f' (default: "{DEFAULT_PROFILE}")',
+        "crashlab(profile, points, limit): name or path of the fault profile whose settings and faults are used"
+        f' (default: "{DEFAULT_PROFILE}"); for the fixture crash: at which moments the server dies ("commits", '
+        '"statements", "all", or once at "random"), and at how many of them',
     )
     seed = config.getoption("--crashlab-seed")
     config.stash[SEED] = new_seed() if seed is None else seed
@@ -72,13 +95,50 @@ def pytest_report_header(config: pytest.Config) -> str:
     return f"crashlab: server {where}, seed {config.stash[SEED]}"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse a marker that says what it cannot mean, before anything runs."""
+    for item in items:
+        try:
+            sweep.arguments(item)
+        except UsageProblem as error:
+            raise pytest.UsageError(f"{item.nodeid}: {error}") from error
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give each worker its share of a sweep."""
+    sweep.generate_shares(metafunc)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+    """Run a swept test once a moment."""
+    if not sweep.is_swept(item):
+        return None
+    assert isinstance(item, pytest.Function)
+    sweep.run_sweep(item, nextitem, derive(item.config.stash[SEED], sweep.plain_nodeid(item)))
+    return True
+
+
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
-    """End the report of a failed test with the command that runs it again."""
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    """End the report of a failed test with the command that runs it again; say that a moment did not come."""
     report = yield
-    if report.when == "call" and report.failed and REPRODUCE in item.stash:  # type: ignore[attr-defined]
-        report.sections.append(("crashlab", f"reproduce with: {item.stash[REPRODUCE]}"))  # type: ignore[attr-defined]
+    if report.when == "call":
+        item.stash[PASSED] = report.passed
+        crash = getattr(item, "funcargs", {}).get("crash")
+        if report.passed and crash is not None:
+            sweep.tell_missed(item, crash, report)
+        if report.failed and REPRODUCE in item.stash and item.stash[REPRODUCE] not in str(report.longrepr):
+            report.sections.append(("crashlab", f"reproduce with: {item.stash[REPRODUCE]}"))
     return report
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End what the tests shared."""
+    if OBSERVER in config.stash:
+        config.stash[OBSERVER].dispose()
+    if SPARES in config.stash:
+        config.stash[SPARES].dispose()
 
 
 def chosen_server(config: pytest.Config) -> list[tuple[str, Any]]:
@@ -97,7 +157,7 @@ def crashlab_profile(request: pytest.FixtureRequest) -> Profile:
     marker = request.node.get_closest_marker("crashlab")
     name = DEFAULT_PROFILE
     if marker is not None:
-        name = marker.kwargs.get("profile", marker.args[0] if marker.args else DEFAULT_PROFILE)
+        name = sweep.arguments(request.node)["profile"] or DEFAULT_PROFILE
     try:
         return for_a_test(load_profile(name))
     except ProfileError as error:
@@ -107,18 +167,71 @@ def crashlab_profile(request: pytest.FixtureRequest) -> Profile:
 @pytest.fixture
 def crash_server(request: pytest.FixtureRequest, crashlab_profile: Profile) -> Iterator[Server]:
     """A disposable server that is up, with the profile's settings; gone after the test."""
-    from crashlab.server import ServerChoice, create_server
-    from crashlab.server.leftovers import sweep
+    from crashlab.server import ServerChoice, SpareDirectories, create_server
+    from crashlab.server.leftovers import sweep as sweep_leftovers
     from crashlab.trial.setup import server_spec
 
     config = request.config
-    if SWEPT not in config.stash:
-        config.stash[SWEPT] = True
-        sweep()
+    if SPARES not in config.stash:
+        config.stash[SPARES] = SpareDirectories()
+        sweep_leftovers()
     choice = ServerChoice(**{SERVER_OPTIONS[option]: value for option, value in chosen_server(config)})
-    with create_server(server_spec(crashlab_profile, choice)) as server:
+    with create_server(server_spec(crashlab_profile, choice), spares=config.stash[SPARES]) as server:
         server.start()
         yield server
+
+
+@pytest.fixture
+def crash(
+    request: pytest.FixtureRequest, crash_server: Server, crashlab_profile: Profile, tmp_path: Path
+) -> Iterator[Crash]:
+    """A server that is to die, seen through an observer; see `crashlab.testing.Crash`."""
+    from crashlab.testing import Crash
+
+    node, root = request.node, request.config.stash[SEED]
+    asked = sweep.arguments(node)
+    nodeid = sweep.plain_nodeid(node)
+    folder = tmp_path / "crashlab"
+    folder.mkdir()
+    try:
+        crash = Crash(
+            crashlab_profile,
+            server=crash_server,
+            observer=_observer(request.config, folder),
+            seed=derive(root, nodeid),
+            folder=folder,
+            point=node.stash.get(sweep.POINT, request.config.getoption("--crashlab-point")),
+            points=asked["points"],
+            reproduce=reproduce_command(request.config, nodeid),
+        ).start()
+    except CrashlabError as error:
+        pytest.fail(str(error), pytrace=False)
+    node.stash[REPRODUCE] = crash.reproduce
+    with contextlib.closing(crash):
+        yield crash
+        if asked["points"] != "random" and crash.point is None:
+            node.stash[sweep.FOUND] = crash.points(asked["points"])
+        if node.stash.get(PASSED, False):
+            try:
+                crash.require_checked()
+            except UsageProblem as error:
+                pytest.fail(str(error), pytrace=False)
+
+
+def _observer(config: pytest.Config, folder: Path) -> Observer:
+    """One observer for all tests, one after the other; another one should it have ended."""
+    from crashlab.observer import Observer, Upstream
+
+    if OBSERVER in config.stash and config.stash[OBSERVER].running:
+        return config.stash[OBSERVER]
+    config.stash[OBSERVER] = Observer(Upstream("localhost", 1), folder / "conversation.jsonl", folder=folder)
+    return config.stash[OBSERVER]
+
+
+def reproduce_command(config: pytest.Config, nodeid: str) -> str:
+    """Return the command that runs a test again."""
+    chosen = [f"{option}={shlex.quote(str(value))}" for option, value in chosen_server(config)]
+    return " ".join(["pytest", shlex.quote(nodeid), *chosen, f"--crashlab-seed={config.stash[SEED]}"])
 
 
 @pytest.fixture
@@ -129,8 +242,7 @@ def crash_ledger(
     from crashlab.trial.application import ApplicationTrial
 
     root = request.config.stash[SEED]
-    chosen = [f"{option}={shlex.quote(str(value))}" for option, value in chosen_server(request.config)]
-    reproduce = " ".join(["pytest", shlex.quote(request.node.nodeid), *chosen, f"--crashlab-seed={root}"])
+    reproduce = reproduce_command(request.config, request.node.nodeid)
     request.node.stash[REPRODUCE] = reproduce
     folder = tmp_path / "crashlab"
     folder.mkdir()

@@ -38,11 +38,13 @@ ALLOWED: dict[str, set[str]] = {
     "workload": {"errors", "ledger", "seeds", "sql_text", "declared"},
     "fault": {"errors", "model", "ledger", "declared", "server"},
     "recording": {"errors", "files", "sealed", "seeds", "server", "disk"},
+    "observer": {"errors", "server"},
     "recovery": DATA | {"server", "workload"},
     "oracle": {"model", "ledger", "history", "contract"},
     "results": DATA | {"server"},
     "matrix": DATA | {"results"},
-    "trial": DATA | {"server", "disk", "workload", "fault", "recovery", "oracle", "results"},
+    "trial": DATA | {"server", "disk", "workload", "fault", "recovery", "oracle", "results", "observer"},
+    "testing": DATA | {"server", "fault", "observer", "trial"},
     "exploration": DATA | {"server", "workload", "recording", "disk", "recovery", "results", "trial"},
     "strategies": DATA | {"server", "workload", "disk", "recovery", "exploration"},
     "campaign": DATA | {"server", "disk", "recording", "oracle", "results", "trial", "exploration"},
@@ -62,7 +64,7 @@ ALLOWED: dict[str, set[str]] = {
         "report",
         "doctor",
     },
-    "pytest_plugin": BASE | {"trial", "profile", "results", "server"},
+    "pytest_plugin": BASE | {"trial", "profile", "results", "server", "observer", "testing"},
     "__main__": {"cli"},
 }
 """A part -> the parts that it may import; a folder is one part."""

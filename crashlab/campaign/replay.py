@@ -35,7 +35,7 @@ def replay(
         CrashlabError: the environment does not allow it.
     """
     record = evidence.load_trial(folder)
-    if record.kind == "application":
+    if record.kind in ("application", "observed"):
         raise UsageProblem(
             f'cannot replay "{folder}": it is a trial of a test, and only the test has its transactions',
             hint=f"Run the test again: {record.reproduce}" if record.reproduce else None,

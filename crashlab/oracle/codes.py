@@ -47,6 +47,22 @@ def _loss(
     )
 
 
+def _told(
+    code: str, title: str, explanation: str, remedy: str, *, manual: str = RELIABILITY, application: bool = True
+) -> Code:
+    return Code(
+        code=code,
+        family=Family.LOSS,
+        rank=PERMITTED_LOSS,
+        title=title,
+        explanation=explanation,
+        manual=manual,
+        remedy=remedy,
+        ground="order",
+        application=application,
+    )
+
+
 def _inconclusive(code: str, title: str, explanation: str, remedy: str) -> Code:
     return Code(
         code=code,
@@ -148,6 +164,47 @@ _TABLE = (
         "real all the same.",
         "runtime-config-wal.html#GUC-FSYNC",
         "fsync = on and synchronous_commit = on would have saved it, on a disk that has flushed what it says it has.",
+    ),
+    _told(
+        "TOLD-BEFORE-COMMIT",
+        "the user was told before COMMIT was answered",
+        "The application told its user before or while the transaction was open, or while its COMMIT had no answer. "
+        "The server had promised nothing then, and the crash took the transaction with it.",
+        "Tell the user after COMMIT has returned, and after nothing else.",
+        manual="tutorial-transactions.html",
+    ),
+    _told(
+        "TOLD-AFTER-FAILURE",
+        "the user was told although the transaction was not committed",
+        "COMMIT failed, or was answered ROLLBACK (which no driver calls an error: the transaction had failed before), "
+        "or the application rolled back; and the user was told all the same.",
+        "Let the error of COMMIT leave the function, and look at the command tag: a COMMIT that is answered ROLLBACK "
+        "has committed nothing.",
+        manual="sql-commit.html",
+    ),
+    _told(
+        "TOLD-ASYNC-COMMIT",
+        "the user was told of an asynchronous commit that is gone",
+        "COMMIT was answered before its record was flushed, because synchronous_commit was off for this transaction. "
+        "The manual permits that the newest such commits are lost in a crash; the user was told of this one.",
+        "Commit what users are told of with synchronous_commit = on; SET LOCAL confines off to what may be lost.",
+        manual=WAL_ASYNC,
+        application=False,
+    ),
+    _told(
+        "APPLICATION-INVARIANT",
+        "the crash came between two transactions that the invariant needs as one",
+        "After the recovery the test's invariant does not hold, although nothing is damaged and every commit that was "
+        "answered is there. So the application leaves such a state behind between two of its transactions.",
+        "Do both changes in one transaction; or have the application repair at its start what a crash left half done.",
+        manual="tutorial-transactions.html",
+    ),
+    _told(
+        "TOLD-LOST",
+        "what the user was told is not there",
+        "The test's query does not return a key that the application told its user. If a commit that was answered is "
+        "gone, another finding says so; if none is, it was never written, or was removed, or the query leaves it out.",
+        "Look at what the application did with this key, and at the query.",
     ),
     _inconclusive(
         "INCONCLUSIVE-NO-INJECTION",

@@ -164,6 +164,8 @@ def _listed(names: list[str]) -> str:
 def _subject(place: str, group: _Group) -> str:
     witness = group.witnesses[0]
     more = f" and {group.count - 1} more" if group.count > 1 else ""
+    if "told" in witness:
+        return f"key {witness['told']}{more}"
     if "key" in witness:
         return f"{place} key {witness['key']}{more}"
     if witness.get("tx") and "client" in witness:

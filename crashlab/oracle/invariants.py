@@ -23,8 +23,13 @@ USERS_OWN = "no rows"
 """What a user's own query must give, and no statement of crashlab's (`model.Invariant`)."""
 
 
-def check_invariants(findings: Findings, case: Case) -> None:
-    """Report statements about the data that do not hold; to be called when everything else was checked."""
+def check_invariants(findings: Findings, case: Case, *, of_application: bool = False) -> None:
+    """Report statements about the data that do not hold; to be called when everything else was checked.
+
+    Args:
+        of_application: whoever wrote the data is no workload whose every transaction is known to keep them.
+    """
+    damaged = findings.has(Family.CORRUPTION)
     observation = case.observation
     before = {invariant.name for invariant in observation.invariants_before}
     for invariant in observation.invariants_before:
@@ -39,6 +44,9 @@ def check_invariants(findings: Findings, case: Case) -> None:
         elif prefix and invariant.expected == USERS_OWN:
             why = "Acknowledged transactions are missing, so it was asked of a prefix of them."
             _add(findings, "INCONCLUSIVE-INVARIANT-PREFIX", invariant, "after the recovery", why)
+        elif of_application and not damaged:
+            why = "Every commit that was answered is there, so what it sees is a state between two transactions."
+            _add(findings, "APPLICATION-INVARIANT", invariant, "after the recovery", why)
         else:
             _add(findings, "CORRUPT-INVARIANT", invariant, "after the recovery")
 

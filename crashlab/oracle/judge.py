@@ -25,10 +25,23 @@ from crashlab.history import (
     UNSENT,
     History,
 )
-from crashlab.model import Contract, Counts, Family, Finding, Injection, Observation, Outcome, PromiseStatus, Verdict
+from crashlab.model import (
+    Contract,
+    Counts,
+    Family,
+    Finding,
+    Injection,
+    Observation,
+    Outcome,
+    PromiseStatus,
+    Told,
+    Verdict,
+)
 from crashlab.oracle.assumptions import check_crash, check_looked, check_run
 from crashlab.oracle.before import tell_broken_before, without_broken_before
+from crashlab.oracle.bystatus import read_statuses
 from crashlab.oracle.case import Case
+from crashlab.oracle.codes import CODES
 from crashlab.oracle.commit_status import CommitLog
 from crashlab.oracle.findings import Findings
 from crashlab.oracle.invariants import check_invariants
@@ -43,9 +56,14 @@ from crashlab.oracle.start import check_start
 from crashlab.oracle.survivors import Presence, read_markers
 from crashlab.oracle.survivors_again import check_survivors
 from crashlab.oracle.timeline import Timeline
+from crashlab.oracle.told import check_told
 from crashlab.oracle.wal import Wal
 
-_ASYNC_CODES = ("LOSS-ASYNC-WINDOW", "LOSS-ASYNC-WINDOW-EXCEEDED")
+_KEPT = (
+    *("LOSS-ASYNC-WINDOW", "LOSS-ASYNC-WINDOW-EXCEEDED", "TOLD-ASYNC-COMMIT"),
+    *(code for code, entry in CODES.items() if entry.application),
+)
+"""What breaks no promise of PostgreSQL's."""
 _BAD = (Family.LOSS, Family.CORRUPTION, Family.NO_START)
 
 
@@ -59,6 +77,7 @@ def judge(
     workload_errors: Sequence[str] = (),
     timed_out: str | None = None,
     in_test: bool = False,
+    told: Told | None = None,
 ) -> Verdict:
     """Judge one trial; pure.
 
@@ -70,6 +89,7 @@ def judge(
         workload_errors: what the clients met that no fault explains.
         timed_out: the trial's time was up: when, in words.
         in_test: the clients are a test of an application, not a profile's workload.
+        told: the application is unchanged, and writes no markers; what it told its users.
     """
     before = observation.broken_before
     observation = without_broken_before(observation)
@@ -90,24 +110,21 @@ def judge(
         check_leftovers(findings, observation)
         check_server_log(findings, observation)
         check_statistics(findings, observation)
-        if observation.marker is not None:
-            outsiders = Outsiders(history, observation)
-            presence = read_markers(findings, history, observation.marker, outsiders.ended_inside)
-            outsiders.note_ended_inside(findings)
-            check_rows(findings, case, presence, outsiders)
-            check_survivors(findings, history, observation, presence)
+        presence = _presence(findings, case) if told is None else read_statuses(findings, history, observation)
+        if presence is not None:
             commit_log = CommitLog(findings, history, observation.xact_status, presence)
             commit_log.check()
             wal = Wal(findings, case, presence)
             wal.check()
-            check_sequences(findings, case, presence)
         check_prepared(findings, case, presence, wal)
         if presence is not None and commit_log is not None and wal is not None:
             losses = check_order(findings, case, presence, commit_log, wal)
-        elif not findings.has(Family.CORRUPTION):
+        elif told is None and not findings.has(Family.CORRUPTION):
             says = "The marker table was not read, so nobody knows who survived."
             findings.add("INCONCLUSIVE-CHECK-NOT-RUN", "heap_read", says, remedy=UNREAD)
-        check_invariants(findings, case)
+        check_invariants(findings, case, of_application=told is not None)
+        if told is not None:
+            check_told(findings, case, told, presence)
     found = findings.finish(Timeline(case, presence, wal).tell)
     outcome = _outcome(found)
     return Verdict(
@@ -117,6 +134,20 @@ def judge(
         counts=_count(history, observation, presence, losses.forbidden),
         window=losses.window,
     )
+
+
+def _presence(findings: Findings, case: Case) -> Presence | None:
+    """Tell by the marker table who is there, and hold what they wrote against what is; None: it was not read."""
+    history, observation = case.history, case.observation
+    if observation.marker is None:
+        return None
+    outsiders = Outsiders(history, observation)
+    presence = read_markers(findings, history, observation.marker, outsiders.ended_inside)
+    outsiders.note_ended_inside(findings)
+    check_rows(findings, case, presence, outsiders)
+    check_survivors(findings, history, observation, presence)
+    check_sequences(findings, case, presence)
+    return presence
 
 
 def _is_cut_short(findings: Findings, observation: Observation, timed_out: str | None) -> bool:
@@ -159,7 +190,7 @@ def _promise(findings: list[Finding], outcome: Outcome) -> PromiseStatus | None:
     bad = [finding for finding in findings if finding.family in _BAD]
     if any(not finding.permitted for finding in bad):
         return PromiseStatus.BROKEN
-    if any(finding.code not in _ASYNC_CODES for finding in bad):
+    if any(finding.code not in _KEPT for finding in bad):
         return PromiseStatus.VOID
     return PromiseStatus.KEPT
 

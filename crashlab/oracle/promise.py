@@ -43,7 +43,7 @@ def promised(case: Case, entry: Code, commits: Iterable[Commit], ground: Ground)
 
 
 def _deciding(case: Case, entry: Code, commits: Iterable[Commit], ground: Ground) -> list[Clause]:
-    if entry.family not in (Family.LOSS, Family.CORRUPTION, Family.NO_START):
+    if entry.application or entry.family not in (Family.LOSS, Family.CORRUPTION, Family.NO_START):
         return []
     if case.weak_spot is not None:
         return [case.weak_spot]
@@ -58,6 +58,8 @@ def _deciding(case: Case, entry: Code, commits: Iterable[Commit], ground: Ground
 
 def remedy(case: Case, entry: Code, commits: Iterable[Commit]) -> str:
     """Say what would have saved what is gone, or prevented or detected what is wrong, under these settings."""
+    if entry.application:
+        return entry.remedy
     if entry.family is Family.LOSS and case.weak_spot is not None:
         return _saved_from(case.weak_spot, commits)
     if entry.family is Family.LOSS:

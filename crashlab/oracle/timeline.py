@@ -10,6 +10,8 @@ Choices: times count back from the fault. Where a recording was cut, no clock ra
 Source: design.md "The oracle" (every loss is explained).
 """
 
+import math
+import re
 from collections.abc import Iterable
 
 from crashlab.history import ACKED, REFUSED, STATES, UNSENT
@@ -50,6 +52,10 @@ class Timeline:
             after = [*self._transaction_now(tx), *self._sequence(place)]
         else:
             before, after = [], self._complaint(place, witness)
+        if "told" in witness:
+            told = self._line(witness["told_line"], witness["told_ns"], f"key {witness['told']} was told")
+            before.append(f"after {told}")
+            before.sort(key=_ledger_line)
         record = self._record(tx) if before and "key" not in witness else []
         if (at_cut := self._observation.wal_at_cut) is not None and not self._observation.recovery.started:
             record = [_at_cut(at_cut, self._observation.wal)]
@@ -196,7 +202,8 @@ class Timeline:
             listed = "lists it" if h.gid[tx] in self._observation.prepared else "does not list it"
             found.append(f"pg_prepared_xacts {listed}")
         found += [self._now(write.relation, write.key) for write in h.writes[tx][:WRITES_TOLD_MAX]]
-        return [f"after recovery: {'; '.join(part for part in found if part)}", *self._survivors()]
+        now = "; ".join(part for part in found if part)
+        return [*([f"after recovery: {now}"] if now else []), *self._survivors()]
 
     def _now(self, relation: str, key: str) -> str:
         read = next((one for one in self._observation.relations if one.relation == relation), None)
@@ -259,6 +266,11 @@ class Timeline:
 def _at_cut(at_cut: WalAtCut, facts: WalFacts | None) -> str:
     flushing = "; a flush was in progress" if at_cut.flushing else ""
     return f"WAL at the fault: {how_far(at_cut, facts)}{flushing}"
+
+
+def _ledger_line(line: str) -> float:
+    match = re.match(r"(?:after )?ledger line (\d+)", line)
+    return int(match[1]) if match else math.inf
 
 
 def _ms(age_ms: float) -> str:

@@ -354,6 +354,13 @@ class Server(Restartable):
         assert self.data_directory is not None
         yield self.data_directory
 
+    def untouched(self) -> frozenset[str]:
+        """Return the relations of which nothing was written since initdb, where that is known.
+
+        Named as pg_relation_filepath() does.
+        """
+        return frozenset()
+
     @property
     def tablespaces(self) -> Path:
         """A folder beside the data directory for tablespaces; not made yet."""

@@ -25,7 +25,7 @@ from crashlab.server.builds import Build
 from crashlab.server.privileges import server_environment, server_user
 from crashlab.server.roles import POSTMASTER, role_of
 from crashlab.server.settings import collects_log
-from crashlab.server.spares import SpareDirectories
+from crashlab.server.spares import SpareDirectories, untouched_relations
 from crashlab.server.template import copy_template, find_template, refuse
 
 PORT = "5432"  # part of the socket's name only
@@ -71,6 +71,7 @@ class LocalServer(Server):
         self._posix_segments: set[Path] = set()
         self._sysv_segments: set[tuple[int, int]] = set()
         self._spares: SpareDirectories | None = None
+        self._template: Path | None = None
         self._home: Path | None = None
         self._sockets: Path | None = None
         try:
@@ -212,7 +213,12 @@ class LocalServer(Server):
             self._remove_shared_memory()
             if keep_data_to is not None and self.data_directory is not None and self.data_directory.is_dir():
                 _keep(self.data_directory, keep_data_to)
-            if self._spares is not None and self.data_directory is not None and self.data_directory.is_dir():
+            if (
+                self._spares is not None
+                and self._template
+                and self.data_directory is not None
+                and self.data_directory.is_dir()
+            ):
                 self._spares.give(self._template, self.data_directory)
         finally:
             for folder in (self._home, self._sockets):
@@ -220,6 +226,12 @@ class LocalServer(Server):
                     owned.remove_folder(folder)
             processes.reap(self._known)
             registry.remove(self)
+
+    def untouched(self) -> frozenset[str]:
+        """See Server.untouched."""
+        if self._template is None or self.data_directory is None:
+            return frozenset()
+        return untouched_relations(self._template, self.data_directory)
 
     def _note_segments(self) -> None:
         """Note what has come since the last time; to look costs half a millisecond."""

@@ -10,6 +10,7 @@ Source: Linux fs/ext4/ialloc.c, recently_deleted().
 
 import contextlib
 import os
+import re
 import shutil
 import stat
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from pathlib import Path
 from crashlab.server import owned, registry
 
 SPARES_MAX = 8
+_RELATION = re.compile(r"(base/\d+/\d+|global/\d+)(?:_[a-z]+)?(?:\.\d+)?")
 
 
 class SpareDirectories(registry.Disposable):
@@ -75,6 +77,18 @@ def make_equal(model: Path, copy: Path) -> int:
         if stat.S_ISDIR(status.st_mode):
             os.utime(copy / path, ns=(status.st_atime_ns, status.st_mtime_ns))
     return changed
+
+
+def untouched_relations(model: Path, copy: Path) -> frozenset[str]:
+    """Return the relations nothing of which was written since the copying, as pg_relation_filepath() names them."""
+    wanted, found = dict(_entries(model)), dict(_entries(copy))
+    touched = {
+        match[1]
+        for path in wanted.keys() | found.keys()
+        if (match := _RELATION.fullmatch(path))
+        and not (path in wanted and path in found and _same(found[path], wanted[path]))
+    }
+    return frozenset(match[1] for path in found if (match := _RELATION.fullmatch(path))) - touched
 
 
 def _entries(root: Path) -> Iterator[tuple[str, os.stat_result]]:

@@ -16,7 +16,10 @@ from crashlab.model import Family, Finding, Verdict
 from crashlab.oracle.codes import CODES
 from crashlab.profile import Profile
 
-_CALL = "crash_ledger.check(allow=[{}])"
+CALL = "crash_ledger.check(allow=[{}])"
+"""How a test says what it accepts."""
+_INCLUDED = {"LOSS-ASYNC-WINDOW": "TOLD-ASYNC-COMMIT"}
+"""Who accepts that such a commit is lost accepts that a user was told of it."""
 
 
 def for_a_test(profile: Profile) -> Profile:
@@ -38,12 +41,13 @@ def for_a_test(profile: Profile) -> Profile:
     return profile
 
 
-def objection(verdict: Verdict, folder: Path, allow: Collection[str] = ()) -> str:
+def objection(verdict: Verdict, folder: Path, allow: Collection[str] = (), *, call: str = CALL) -> str:
     """Say why a test must fail, with the findings; empty if it accepts all of them.
 
     Args:
         folder: where the evidence is.
         allow: the codes of findings that the test accepts.
+        call: how the test says so.
 
     Raises:
         UsageProblem: a code is unknown.
@@ -52,19 +56,21 @@ def objection(verdict: Verdict, folder: Path, allow: Collection[str] = ()) -> st
     for code in allow:
         if code not in CODES:
             raise UsageProblem(f'cannot allow "{code}": no such finding', hint=did_you_mean(code, CODES) or None)
+    allow = {*allow, *(_INCLUDED[code] for code in allow if code in _INCLUDED)}
     unaccepted = [one for one in verdict.findings if one.family is not Family.NOTE and one.code not in allow]
     if not unaccepted:
         return ""
     lines = [f"crashlab: {verdict.outcome}, promise {verdict.promise or 'not judged'}"]
     for finding in unaccepted:
         lines += ["", f"{finding.code}: {finding.summary}", finding.explanation]
+        lines += [f"    {line}" for line in finding.timeline] if CODES[finding.code].code.startswith("TOLD-") else []
     if permitted := _permitted(unaccepted):
         codes = ", ".join(f'"{code}"' for code in permitted)
-        lines += ["", f"PostgreSQL's manual permits that; to accept it, say so: {_CALL.format(codes)}"]
+        lines += ["", f"PostgreSQL's manual permits that; to accept it, say so: {call.format(codes)}"]
     return "\n".join([*lines, "", f"evidence: {folder} (crashlab judge {folder})"])
 
 
 def _permitted(findings: list[Finding]) -> list[str]:
     """Return the codes if all that is wrong is a loss that is permitted; else nothing."""
-    permitted = all(one.permitted and one.family is Family.LOSS for one in findings)
+    permitted = all(one.permitted and one.family is Family.LOSS and not CODES[one.code].application for one in findings)
     return list(dict.fromkeys(one.code for one in findings)) if permitted else []

@@ -31,16 +31,16 @@ from crashlab.fault import inject
 from crashlab.ledger import SETUP_CLIENT, Indeterminate, Intent, LedgerWriter, Refused, Write
 from crashlab.model import Broken, Injection, Observation, Recovery, Verdict
 from crashlab.profile import Profile
-from crashlab.recovery import Reading, look_before, observe, recover
+from crashlab.recovery import Reading, observe, recover
 from crashlab.seeds import stream
 from crashlab.server import Server
+from crashlab.trial.intest import ServerInTest
 from crashlab.trial.live import wal_of
 from crashlab.trial.outsiders import Outsiders
-from crashlab.trial.setup import invariants_before, server_facts
+from crashlab.trial.setup import invariants_before
 from crashlab.trial.written import trial_record, write_trial
 from crashlab.workload.commit import decide
-from crashlab.workload.invariants import InvariantWatch
-from crashlab.workload.relations import COMMON_SQL, EXTENSIONS_SQL, MARKER_TABLE, TEXT_SETTINGS, InvariantQuery
+from crashlab.workload.relations import MARKER_TABLE, TEXT_SETTINGS
 from crashlab.workload.session import WAL_POSITIONS
 from crashlab.workload.tables import OPENING as CHANGES_OPENING
 from crashlab.workload.tables import FoundBeside, Naming, Table, Tables
@@ -52,7 +52,7 @@ ABORTED = "aborted"
 _TEXT_SETTINGS = "; ".join(f"SET {name} = '{value}'" for name, value in TEXT_SETTINGS.items())
 
 
-class ApplicationTrial:
+class ApplicationTrial(ServerInTest):
     """One server, one ledger, one crash, one verdict."""
 
     def __init__(self, server: Server, profile: Profile, *, seed: int, folder: Path, reproduce: str) -> None:
@@ -63,20 +63,14 @@ class ApplicationTrial:
             folder: empty; takes the evidence.
             reproduce: the command that runs this trial again.
         """
-        self.server = server
-        self.profile = profile
-        self.seed = seed
-        self.folder = folder
+        super().__init__(server, profile, seed=seed, folder=folder)
         self.reproduce = reproduce
         self.injections: list[Injection] = []
-        self._log_position = server.log_position()
         self._over = False  # the server has been crashed
         self._observation: Observation | None = None  # what came back
         self._broken: Broken | None = None  # None: nobody looked yet
         self._asynchronous = False  # a commit was
-        self._facts = server_facts(server)
         with contextlib.closing(server.connect(autocommit=True)) as connection:
-            connection.execute(EXTENSIONS_SQL + COMMON_SQL)
             self.outsiders = Outsiders(connection)
         self.ledger = LedgerWriter(folder / evidence.LEDGER, seed=seed)
         self._lock = threading.Lock()
@@ -84,8 +78,6 @@ class ApplicationTrial:
         self.tables = Tables(shared=True)
         self._xids: list[int] = []
         self._clients: dict[int, int] = {}
-        self._invariants: list[InvariantQuery] = []
-        self._violations: dict[str, str] = {}  # of invariants, before the crash
 
     @contextlib.contextmanager
     def transaction(self, connection: psycopg.Connection[Any]) -> Iterator["LedgeredTransaction"]:
@@ -164,25 +156,16 @@ class ApplicationTrial:
         Raises:
             UsageProblem: the query cannot be run, the name is taken, or the crash is over.
         """
-        if self._over or name in (one.name for one in self._invariants):
-            reason = "the crash is over" if self._over else "there is one of that name"
-            raise UsageProblem(f'cannot add invariant "{name}": {reason}')
-        query = InvariantQuery(name, sql, None)
-        with contextlib.closing(self.server.connect(autocommit=True)) as connection:
-            self._look(connection, [query])
-        self._invariants.append(query)
-
-    def _look(self, connection: psycopg.Connection[Any], queries: list[InvariantQuery]) -> None:
-        watch = InvariantWatch(queries)
-        watch.check_first(connection)
-        self._violations = {**watch.violations, **self._violations}
+        if self._over:
+            raise UsageProblem(f'cannot add invariant "{name}": the crash is over')
+        super().invariant(name, sql)
 
     def _look_before(self) -> None:
         """Look for what is broken already: before the first transaction, and where nothing may be lost, at the end.
 
         While it looks, asynchronous commits would become durable that the crash may lose.
         """
-        self._broken = look_before(self._connect_to, list(self.tables.relations))
+        self._broken = self._look_for_broken(self.tables.relations)
 
     def crash(self) -> list[Injection]:
         """Inject the profile's faults one after the other, now; then restart the server and wait for its recovery.
@@ -197,10 +180,9 @@ class ApplicationTrial:
             raise FaultError("cannot crash the server twice in one test", hint="Use another test for the second crash.")
         if not self.profile.faults:
             raise FaultError(f'cannot crash the server: profile "{self.profile.name}" names no fault')
-        with contextlib.closing(self.server.connect(autocommit=True)) as connection:
-            with connection.cursor() as cursor:
-                self.tables.check(cursor)
-            self._look(connection, self._invariants)
+        with contextlib.closing(self.server.connect(autocommit=True)) as connection, connection.cursor() as cursor:
+            self.tables.check(cursor)
+        self._look(self._invariants)
         if not self._asynchronous:
             self._look_before()
         with contextlib.closing(self.server.connect(autocommit=True)) as connection:
@@ -285,9 +267,6 @@ class ApplicationTrial:
                     raise
                 # The transaction itself has locked the table, after a TRUNCATE, say
                 return [FoundBeside(key, there=True, touched=True, by_us=False) for key in keys]
-
-    def _connect_to(self, database: str) -> "psycopg.Connection[Any]":
-        return self.server.connect(autocommit=True, dbname=database)
 
     def _client_of(self, connection: psycopg.Connection[Any]) -> int:
         with self._lock:

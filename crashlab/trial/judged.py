@@ -13,7 +13,7 @@ from crashlab import evidence, files
 from crashlab.contract import contract_for
 from crashlab.errors import EvidenceError, LedgerError
 from crashlab.history import History, read_ledger
-from crashlab.model import Contract, Verdict
+from crashlab.model import Contract, Told, Verdict
 from crashlab.oracle import judge
 from crashlab.results import CrashPoint, TrialResult, trial_order
 
@@ -83,7 +83,8 @@ def verdict_of(folder: Path, *, history: History | None = None) -> Verdict:
         acked_min=record.acked_min,
         workload_errors=record.workload_errors,
         timed_out=record.timed_out,
-        in_test=record.kind == "application",
+        in_test=record.kind in ("application", "observed"),
+        told=evidence.load(folder / evidence.TOLD, Told) if record.kind == "observed" else None,
     )
 
 

@@ -358,8 +358,13 @@ LOSSES_AND_NOTES = {
     "NOTE-FILES-LEFT",
     "NOTE-INVALID-INDEX",
     "NOTE-SERVER-WARNING",
+    "TOLD-BEFORE-COMMIT",
+    "TOLD-AFTER-FAILURE",
+    "TOLD-ASYNC-COMMIT",
+    "TOLD-LOST",
+    "APPLICATION-INVARIANT",
 }
-"""Produced by name in test_order, test_clean_stop, test_leftovers, test_outside and above."""
+"""Produced by name in test_order, test_clean_stop, test_leftovers, test_outside, test_told and above."""
 
 
 def test_every_code_is_produced_by_a_test():

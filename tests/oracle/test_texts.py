@@ -37,6 +37,7 @@ from crashlab.seeds import stream
 from tests.oracle.mutations import MUTATIONS
 from tests.oracle.reference import crashed_world
 from tests.oracle.story import KILL, Story
+from tests.oracle.talk import Talk
 
 STORED = Path(__file__).parent / "texts.txt"
 WIDTH = 118
@@ -72,6 +73,23 @@ def asynchronous_commits_lost_by_a_power_cut() -> list[Finding]:
     left = story.left(2, wal=WAL, wal_at_cut=AT_CUT, xact_status={"703": "aborted"})
     contract = contract_for({"synchronous_commit": "off"}, CrashClass.POWER_LOSS, bounded_window=False)
     return judge(fold(story.events), contract, [CUT], left, acked_min=0).findings
+
+
+def a_user_told_before_commit() -> list[Finding]:
+    return Talk().begin().commit().ack().tell("a").begin().tell("b").judged("a").findings
+
+
+def a_user_told_of_a_commit_that_failed() -> list[Finding]:
+    return Talk().begin().refuse().tell("a").judged(reasons={"1": "its COMMIT failed: no (SQLSTATE 23505)"}).findings
+
+
+def a_user_told_of_an_asynchronous_commit() -> list[Finding]:
+    talk = Talk().begin().commit(sync="off", there=False).ack().tell("a")
+    return talk.judged(set_by={"1": "'SET synchronous_commit = off'"}).findings
+
+
+def a_user_told_of_what_was_never_there() -> list[Finding]:
+    return Talk().begin().commit().ack().tell("a").judged(broken="1 row: {}").findings
 
 
 def asynchronous_commit_lost_with_walwriter_stopped() -> list[Finding]:
@@ -166,6 +184,10 @@ def sequence_that_went_back() -> list[Finding]:
 TYPICAL = (
     asynchronous_commits_lost_by_a_power_cut,
     asynchronous_commit_lost_with_walwriter_stopped,
+    a_user_told_before_commit,
+    a_user_told_of_a_commit_that_failed,
+    a_user_told_of_an_asynchronous_commit,
+    a_user_told_of_what_was_never_there,
     synchronous_commit_lost_without_fsync,
     synchronous_commit_lost_where_nothing_excuses_it,
     hole,

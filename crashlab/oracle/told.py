@@ -1,0 +1,139 @@
+"""What an application told its user is gone: whose fault is that?
+
+Checks: every key that the test named as told, against what its own query found after the crash. For one that is
+    missing, the transaction that carried it is the one that is gone and that was last heard of before it was told.
+Does not check: keys that are there, also if they were told too early and the crash came too late to show it. Whether
+    that transaction really wrote the key: the observer knows what was asked, and no rows. Where several connections
+    were at work the text says so.
+Choices: blame comes in this order: told before the answer; told against a refusal; permitted by a setting that
+    somebody set; only then the database, which `order` accuses of each commit that it answered for and has not. If all
+    of those are there, it was none of the database's doing.
+
+Source: design.md "Applications".
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from crashlab.history import ACKED, REFUSED
+from crashlab.model import Told, ToldKey
+from crashlab.oracle.case import Case
+from crashlab.oracle.findings import Findings
+from crashlab.oracle.survivors import Presence
+
+PLACE = "told keys"
+
+
+def check_told(findings: Findings, case: Case, told: Told, presence: Presence | None) -> None:
+    """Report every key that was told and is not there."""
+    if told.found is None:
+        return
+    found = set(told.found)
+    for key in told.keys:
+        if key.text not in found:
+            _Missing(findings, case, told, presence, key).report()
+
+
+@dataclass(frozen=True)
+class _Suspect:
+    """A transaction that is gone and had been begun when the key was told."""
+
+    tx: int
+    heard: int  # the last line of the ledger, up to then, that is about it
+
+
+class _Missing:
+    def __init__(self, findings: Findings, case: Case, told: Told, presence: Presence | None, key: ToldKey) -> None:
+        self.findings = findings
+        self.case = case
+        self.told = told
+        self.key = key
+        self.suspects = [] if presence is None else sorted(self._suspects(presence), key=lambda one: -one.heard)
+
+    def _suspects(self, presence: Presence) -> list[_Suspect]:
+        """Return who is gone, had begun and was last heard of before; else who was the next one to begin."""
+        h, line = self.case.history, self.key.line
+        gone = [tx for tx in range(1, h.count + 1) if not presence.visible[tx]]
+        found = [_Suspect(tx, self._heard(tx)) for tx in gone if h.begin_position[tx] <= line]
+        return found or [_Suspect(tx, 0) for tx in gone[:1] if h.state[tx] != REFUSED]
+
+    def _heard(self, tx: int) -> int:
+        h = self.case.history
+        lines = (h.begin_position[tx], h.intent_position[tx], h.end_position[tx])
+        return max(line for line in lines if line <= self.key.line)
+
+    def report(self) -> None:
+        if not self.suspects:
+            self._add("TOLD-LOST", self._nothing_missing())
+            return
+        tx = self.suspects[0].tx
+        h, line = self.case.history, self.key.line
+        ended = 0 < h.end_position[tx] <= line
+        if ended and h.state[tx] == REFUSED:
+            self._add("TOLD-AFTER-FAILURE", self._refused(tx), tx)
+        elif ended and h.state[tx] == ACKED and not h.flushed[tx]:
+            self._add("TOLD-ASYNC-COMMIT", self._asynchronous(tx), tx)
+        elif ended:
+            self._add(
+                "TOLD-LOST", f"Its {self._name(tx)} was answered before that, and is gone: see what is said of it.", tx
+            )
+        else:
+            self._add("TOLD-BEFORE-COMMIT", self._too_early(tx), tx)
+
+    def _add(self, code: str, why: str, tx: int = 0) -> None:
+        h = self.case.history
+        when = self.case.when(self.key.at_ns, self.key.line)
+        says = f"Key {self.key.text} was told{f' {when}' if when else ''}, and is not there. {why}"
+        others = len(self.suspects) - 1
+        if others > 0:
+            says += f" {others} more transactions that are gone were under way then." if others > 1 else ""
+        facts: dict[str, Any] = {"tx": tx, "client": h.client[tx], "xid": h.xid[tx]} if tx else {}
+        if code == "TOLD-ASYNC-COMMIT":
+            facts |= {"sync": h.sync[tx], "flushed": False}
+        facts |= {"told_line": self.key.line, "told_ns": self.key.at_ns, "by": self.key.by}
+        self.findings.add(code, PLACE, says, told=self.key.text, **facts)
+
+    def _name(self, tx: int) -> str:
+        h = self.case.history
+        xid = f", xid {h.xid[tx]}" if h.xid[tx] else ""
+        return f"transaction (number {tx} of the ledger{xid}) on connection {h.client[tx]}"
+
+    def _too_early(self, tx: int) -> str:
+        h, line = self.case.history, self.key.line
+        name = self._name(tx)
+        if h.begin_position[tx] > line:
+            return f"Its {name} began only after that. What is not answered may be gone after a crash."
+        sent = 0 < h.intent_position[tx] <= line
+        how = "had reached the server then and not been answered" if sent else "had not reached the server then"
+        came = "; the answer came later" if h.end_position[tx] else ""
+        return f"The COMMIT of its {name} {how}{came}. What is not answered may be gone after a crash."
+
+    def _refused(self, tx: int) -> str:
+        reason = self.told.reasons.get(str(tx), "it was rolled back")
+        return f"Its {self._name(tx)} had ended without a commit by then: {reason}. No crash was needed to lose it."
+
+    def _asynchronous(self, tx: int) -> str:
+        h = self.case.history
+        by = self.told.set_by.get(str(tx))
+        whose = (
+            f"set by connection {h.client[tx]} itself: {by}"
+            if by
+            else "which no statement of its connection set: look at the settings of server, database and role"
+        )
+        return (
+            f"Its {self._name(tx)} had been answered, with synchronous_commit = {h.sync[tx]}, {whose}. The manual "
+            "permits that such a commit is lost in a crash, and the user was told of it all the same."
+        )
+
+    def _nothing_missing(self) -> str:
+        if not self.told.observed:
+            return "Nobody listened between application and server, so nobody knows what became of its transaction."
+        early = (
+            ""
+            if max(self.case.history.begin_position) > self.key.line
+            else ("was told before its transaction had begun (nothing more was asked of the server after that), ")
+        )
+        return (
+            "Every commit that was answered is there, so the database has kept its word: the key was never written, "
+            f"{early}was undone by ROLLBACK TO SAVEPOINT, was deleted, or is not what the query returns."
+        )

@@ -1,0 +1,119 @@
+"""What did the application tell its user, and when?
+
+From any thread by `note`; from any process, in any language, by a line appended to a file. A file has no times, so a
+thread looks every few milliseconds: a line counts as told when it was seen, which may be a little late, never early.
+"""
+
+import contextlib
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from crashlab.errors import UsageProblem
+from crashlab.model import ToldKey
+
+POLL_S = 0.002
+
+
+@dataclass(frozen=True)
+class Note:
+    """One key, as it was given."""
+
+    key: Any
+    at_ns: int
+    by: str
+
+
+class ToldNotes:
+    """All that was told in one test."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.notes: list[Note] = []
+        self._lock = threading.Lock()
+        self._reading = threading.Lock()
+        self._at = 0
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def note(self, key: Any) -> None:
+        """Say that the user was told of this key, now."""
+        with self._lock:
+            self.notes.append(Note(key, time.monotonic_ns(), "test"))
+
+    def listen(self) -> None:
+        """Look at the file from now on; it is there when this returns."""
+        if self._thread is None:
+            self.path.touch()
+            self._thread = threading.Thread(target=self._listen, name="crashlab told", daemon=True)
+            self._thread.start()
+
+    def _listen(self) -> None:
+        while not self._ended.wait(POLL_S):
+            self.look()
+
+    def look(self) -> None:
+        """Read what has been appended; a line without its end is still being written."""
+        if self._thread is None:
+            return
+        with self._reading, contextlib.suppress(OSError):
+            if self.path.stat().st_size == self._at:
+                return
+            with self.path.open("rb") as file:
+                file.seek(self._at)
+                *lines, _ = file.read().split(b"\n")
+            self._at += sum(len(line) + 1 for line in lines)
+            at_ns = time.monotonic_ns()
+            with self._lock:
+                self.notes += [
+                    Note(line.decode(errors="replace").rstrip("\r"), at_ns, "file") for line in lines if line
+                ]
+
+    def close(self) -> None:
+        """Stop looking."""
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join(5)
+
+
+def as_keys(notes: list[Note], connection: "psycopg.Connection[Any]") -> list[ToldKey]:
+    """Return the notes with the text that the server itself prints for each key.
+
+    Raises:
+        UsageProblem: a key is of a type that no value of PostgreSQL's has.
+    """
+    return [ToldKey(text=_text(note.key, connection), at_ns=note.at_ns, line=0, by=note.by) for note in notes]
+
+
+def _text(key: Any, connection: "psycopg.Connection[Any]") -> str:
+    if isinstance(key, str) or type(key) is int:
+        return str(key)
+    try:
+        row = connection.execute("SELECT %s::text", (key,)).fetchone()
+    except psycopg.Error as error:
+        raise UsageProblem(
+            f"cannot compare the told key {key!r} with what is there: {str(error).strip().splitlines()[0]}",
+            hint="Tell the value of the query's first column, or its text.",
+        ) from error
+    if row is None or row[0] is None:
+        raise UsageProblem("cannot tell nothing: the key is None")
+    return str(row[0])
+
+
+def first_column(query: str, connection: "psycopg.Connection[Any]") -> list[str]:
+    """Return the texts in the first column of a query. Raises UsageProblem: it cannot be run, or returns no rows."""
+    try:
+        cursor = connection.execute(query)
+    except psycopg.Error as error:
+        raise UsageProblem(
+            f"cannot run the query of check: {str(error).strip().splitlines()[0]}", detail=query
+        ) from error
+    result = cursor.pgresult
+    if result is None or not result.nfields:
+        raise UsageProblem("cannot compare what was told: the query of check returns no column", detail=query)
+    values = (result.get_value(row, 0) for row in range(result.ntuples))
+    return [value.decode() for value in values if value is not None]

@@ -1,0 +1,173 @@
+"""How does the conversation of an unchanged application become a ledger, like that of any other client?
+
+Each transaction that may have written becomes begin, intent and answer, in the order in which the observer saw them;
+so all that the oracle knows of order, loss and time holds here, too.
+
+Choices: a transaction begins with its first statement that may write, so that one that only reads, and a session that
+    is idle between two of them, is nobody. An answer that was kept from its client was not heard: indeterminate.
+    Of a transaction whose id is unknown nothing is promised; it stands there without one.
+"""
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from crashlab.ledger import Ack, Indeterminate, Intent, LedgerWriter, Prepared, Refused
+from crashlab.observer import Conversation
+from crashlab.observer.account import Asked, Transaction
+
+_WRITES = ("write", "other")
+_FAILED = "its COMMIT was answered ROLLBACK, because a statement before it had failed"
+
+
+@dataclass
+class Written:
+    """What the ledger says about whom."""
+
+    transactions: dict[int, Transaction] = field(default_factory=dict)  # by number in the ledger
+    times: list[int] = field(default_factory=list)  # of its lines from the second on
+    acked: list[int] = field(default_factory=list)  # when each answer arrived
+
+    def line_at(self, at_ns: int) -> int:
+        """Return how many lines there were at a time."""
+        return 1 + bisect_right(self.times, at_ns)
+
+    def set_by(self) -> dict[str, str]:
+        """Say of each transaction which statement had set synchronous_commit."""
+        return {str(tx): _quoted(one.sync_set_by) for tx, one in self.transactions.items() if one.sync_set_by}
+
+    def reasons(self) -> dict[str, str]:
+        """Say of each transaction that was refused why."""
+        return {str(tx): _reason(one) for tx, one in self.transactions.items() if one.outcome == "rolled back"}
+
+
+@dataclass(frozen=True)
+class _Event:
+    number: int  # of the conversation's record
+    at_ns: int
+    transaction: Transaction
+    what: str  # begin, commit, prepare, commit prepared, rollback prepared; prepared, ack, refused, unheard
+
+
+def write_ledger(
+    path: Path, seed: int, conversation: Conversation, *, until: int, since: int, there: Callable[[Transaction], bool]
+) -> Written:
+    """Write the ledger of what happened up to a record of the conversation.
+
+    Args:
+        until: the record of this crash.
+        since: that of the crash before it, or 0.
+        there: whether a transaction that ended before that one has survived it; the others are no concern of this one.
+    """
+    events = [
+        event
+        for transaction in [*conversation.transactions, *_held_back(conversation)]
+        if _ended(transaction) > since or there(transaction)
+        for event in _events(transaction)
+        if event.number < until
+    ]
+    written, numbers = Written(), dict[int, int]()
+    ledger = LedgerWriter(path, seed=seed)
+    for event in sorted(events, key=lambda one: one.number):
+        one = event.transaction
+        if event.what == "begin":
+            numbers[id(one)] = ledger.begin(one.connection, event.at_ns)
+            written.transactions[numbers[id(one)]] = one
+        else:
+            _record(ledger, event, numbers[id(one)])
+        written.times.append(event.at_ns)
+        if event.what == "ack":
+            written.acked.append(event.at_ns)
+    ledger.close()
+    return written
+
+
+def _held_back(conversation: Conversation) -> Iterator[Transaction]:
+    """Yield the statements that would have been a transaction of their own, and that the server never saw."""
+    for number, step, phase in conversation.reached:
+        inside = any(
+            one.connection == step.connection and one.outcome == "open" and one.steps[-1].number < number
+            for one in conversation.transactions
+            if one.steps
+        )
+        if phase == "before" and not inside:
+            yield Transaction(step.connection, explicit=False, steps=[step])
+
+
+def _record(ledger: LedgerWriter, event: _Event, tx: int) -> None:
+    one, client, at_ns, what = event.transaction, event.transaction.connection, event.at_ns, event.what
+    if what == "prepared":
+        ledger.record(Prepared(tx=tx, client=client, at_ns=at_ns))
+    elif what == "ack":
+        ledger.record(Ack(tx=tx, client=client, at_ns=at_ns))
+    elif what == "refused":
+        ledger.record(Refused(tx=tx, client=client, at_ns=at_ns, reason=_reason(one)))
+    elif what == "unheard":
+        ledger.record(Indeterminate(tx=tx, client=client, at_ns=at_ns, reason="the answer never reached its client"))
+    else:
+        ledger.record(
+            Intent(
+                tx=tx,
+                client=client,
+                at_ns=at_ns,
+                action=what,  # type: ignore[arg-type]
+                sync=one.sync or "on",
+                xid=one.xid or 0,
+                gid=one.gid,
+                insert_lsn=_lsn(one.lsn),
+            )
+        )
+
+
+def _ended(transaction: Transaction) -> int:
+    return max(step.answered or step.number for step in transaction.steps)
+
+
+def _events(one: Transaction) -> Iterator[_Event]:
+    writing = next((step for step in one.steps if any(s.kind in _WRITES for s in step.statements)), None)
+    if not one.steps or (writing is None and one.xid is None):
+        return
+    first = writing or one.steps[0]
+    yield _Event(first.number, first.at_ns, one, "begin")
+    prepare = next((step for step in one.steps if _asks(step, "prepare transaction")), None) if one.gid else None
+    end = one.end
+    if prepare is not None:
+        yield _Event(prepare.number, prepare.at_ns, one, "prepare")
+        if prepare is not end or one.outcome == "prepared":
+            yield _Event(*_answer(prepare), one, "prepared")
+    if end is None or end is prepare:
+        return
+    if one.outcome == "rolled back" and not _asks(end, "rollback prepared"):
+        yield _Event(*_answer(end), one, "refused")
+        return
+    action = next((kind for kind in ("commit prepared", "rollback prepared") if _asks(end, kind)), "commit")
+    yield _Event(end.number, end.at_ns, one, action)
+    yield _Event(*_answer(end), one, "ack" if one.outcome in ("committed", "rolled back") else "unheard")
+
+
+def _asks(step: Asked, kind: str) -> bool:
+    return any(statement.kind == kind for statement in step.statements)
+
+
+def _answer(step: Asked) -> tuple[int, int]:
+    return step.answered or step.number, step.answered_ns or step.at_ns
+
+
+def _lsn(text: str | None) -> int:
+    high, _, low = (text or "0/0").partition("/")
+    return int(high, 16) << 32 | int(low, 16)
+
+
+def _quoted(step: Asked) -> str:
+    return f"{' '.join(step.sql.split())!r}"
+
+
+def _reason(one: Transaction) -> str:
+    failed = next((step for step in one.steps if step.failure is not None), None)
+    if one.end is not None and one.end.failure is not None:
+        return f"its COMMIT failed: {one.end.failure[2]} (SQLSTATE {one.end.failure[1]})"
+    if failed is not None and failed.failure is not None:
+        asked = _FAILED if one.end is not None and _asks(one.end, "commit") else "it was rolled back after an error"
+        return f"{asked}: {failed.failure[2]} (SQLSTATE {failed.failure[1]})"
+    return "it was rolled back"

@@ -1,0 +1,218 @@
+"""How is a server crashed on which an unchanged application works, as often as asked, and what is each crash worth?
+
+Each crash is a trial with a folder of its own: `crash-1`, `crash-2` ... What came back is read at once, before anybody
+is let in again; the application's own ledger is made of the conversation up to that crash (`conversed`).
+
+Choices: faults that crash nothing (a stopped walwriter) happen as a block begins, all others at its moment.
+    Of transactions that an earlier crash has taken nobody is asked again: their ids may be another's by now.
+    A server restarts with fsync off, unless the profile sets it: else it would flush every file of its directory first.
+    Of the catalogs only those are swept that were written since initdb.
+    Invariants are looked at as a block begins; a look at the moment itself would give asynchronous commits time.
+"""
+
+import contextlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import psycopg
+
+from crashlab import evidence
+from crashlab.fault import FAULTS, inject
+from crashlab.ledger import LedgerWriter
+from crashlab.model import Broken, Injection, Observation, Recovery, Told, ToldKey, Verdict
+from crashlab.observer import Conversation, read_conversation
+from crashlab.observer.account import Transaction
+from crashlab.profile import Profile
+from crashlab.recovery import Reading, observe, recover
+from crashlab.seeds import stream
+from crashlab.server import Server
+from crashlab.trial.conversed import Written, write_ledger
+from crashlab.trial.intest import ServerInTest
+from crashlab.trial.live import wal_of
+from crashlab.trial.setup import invariants_before
+from crashlab.trial.written import trial_record, write_trial
+
+OTHER_DATABASES = (
+    "SELECT EXISTS (SELECT FROM pg_database WHERE datallowconn AND datname NOT IN ('postgres', 'template1'))"
+)
+_OPEN_ENDED = 1 << 62
+
+
+@dataclass
+class ObservedCrash:
+    """One crash and what it left."""
+
+    number: int
+    folder: Path
+    injections: list[Injection]
+    observation: Observation
+    written: Written
+    at_block_end: bool = False  # no moment came before
+    moment: str = ""  # in words
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+class ObservedServer(ServerInTest):
+    """A server that is up, its crashes, and their evidence."""
+
+    def __init__(self, server: Server, profile: Profile, *, seed: int, folder: Path, conversation: Path | None) -> None:
+        """Take a server that is up.
+
+        Args:
+            folder: empty; takes a folder a crash.
+            conversation: what the observer writes; None: nobody observes.
+        """
+        super().__init__(server, profile, seed=seed, folder=folder)
+        self.crashes: list[ObservedCrash] = []
+        self._conversation = conversation
+        self._rng = stream(seed, "faults")
+        self._broken = Broken()
+        # The kernel outlives a process crash, and has everything: no verdict changes (recovery.restart)
+        self._overrides = {} if "fsync" in server.settings else {"fsync": "off"}
+        self._early: list[Injection] = []
+        self._survivors: set[int] = set()
+        self._prepared: set[str] = set()
+        self._last_cut = 0
+
+    def begin(self) -> None:
+        """A block begins: look for what does not hold already, and inject what does not crash the server."""
+        self._look(self._invariants)
+        self._broken = self._look_for_broken([])
+        self._log_position = self.server.log_position()
+        with contextlib.ExitStack() as stack:
+            ledger = self._scratch(stack)
+            early = [fault for fault in self.profile.faults if not FAULTS[fault.kind].crashes_server(fault.target)]
+            self._early = [inject(self.server, fault, ledger, self._rng) for fault in early]
+
+    def _scratch(self, stack: contextlib.ExitStack) -> LedgerWriter:
+        """A ledger in which nobody is: what the receipts say of it is mended when it is known."""
+        path = self.folder / ".faults"
+        stack.callback(path.unlink, missing_ok=True)
+        ledger = LedgerWriter(path, seed=self.seed)
+        stack.callback(ledger.close)
+        return ledger
+
+    def kill(self) -> list[Injection]:
+        """Inject the profile's faults, now. Raises FaultError, ServerError."""
+        with contextlib.ExitStack() as stack:
+            ledger = self._scratch(stack)
+            late = [fault for fault in self.profile.faults if FAULTS[fault.kind].crashes_server(fault.target)]
+            return [*self._early, *(inject(self.server, fault, ledger, self._rng) for fault in late)]
+
+    def come_back(self, injections: list[Injection], *, timeout_s: float) -> ObservedCrash:
+        """Recover the server, if it was crashed, and read it. One that does not come back is no exception."""
+        begun = time.monotonic()
+        number = len(self.crashes) + 1
+        folder = self.folder / f"crash-{number}"
+        folder.mkdir()
+        conversation, until = self._read_conversation()
+        written = write_ledger(
+            folder / evidence.LEDGER,
+            self.seed,
+            conversation,
+            until=until,
+            since=self._last_cut,
+            there=self._is_there,
+        )
+        wal = wal_of(self.server, injections) if any(one.crashes_server for one in injections) else None
+        recovered = time.monotonic()
+        if any(one.crashes_server for one in injections):
+            recovery = recover(
+                self.server,
+                restart=not self.server.running(),
+                log_position=self._log_position,
+                timeout_s=timeout_s,
+                overrides=self._overrides,
+            )
+        else:
+            recovery = Recovery(started=True, ran=False, seconds=0.0)
+        read = time.monotonic()
+        observation = msgspec.structs.replace(
+            self._read(recovery, written),
+            wal=wal,
+            invariants_before=invariants_before(self._violations),
+            broken_before=self._broken,
+        )
+        done = time.monotonic()
+        receipts = [_placed(receipt, written) for receipt in injections]
+        seconds = {"ledger": recovered - begun, "recovery": read - recovered, "observe": done - read}
+        crash = ObservedCrash(number, folder, receipts, observation, written, seconds=seconds)
+        self.crashes.append(crash)
+        self._survivors = {int(xid) for xid, status in observation.xact_status.items() if status == "committed"}
+        self._prepared = set(observation.prepared)
+        self._last_cut = until
+        return crash
+
+    def _read_conversation(self) -> tuple[Conversation, int]:
+        if self._conversation is None:
+            return Conversation(), _OPEN_ENDED
+        conversation = read_conversation(self._conversation)
+        cuts = [record for record, what in conversation.marks if what == "cut" and record > self._last_cut]
+        return conversation, cuts[-1] if cuts else max([self._last_cut, *_records(conversation)]) + 1
+
+    def _is_there(self, transaction: Transaction) -> bool:
+        return transaction.xid in self._survivors or bool(transaction.gid and transaction.gid in self._prepared)
+
+    def _read(self, recovery: Recovery, written: Written) -> Observation:
+        databases = False
+        if recovery.started:
+            with contextlib.suppress(psycopg.Error), contextlib.closing(self._connect_to("postgres")) as connection:
+                row = connection.execute(OTHER_DATABASES).fetchone()
+                databases = row is not None and bool(row[0])
+        reading = Reading(
+            relations=[],
+            invariants=self._invariants,
+            xids=[one.xid for one in written.transactions.values() if one.xid],
+            sequences=(),
+            databases=databases,
+            statistics=False,  # a server that goes on has not written them down
+        )
+        found = observe(self._connect_to, reading, recovery, unchanged=self.server.untouched())
+        return msgspec.structs.replace(found, marker=None)  # nobody writes there
+
+    def judge(
+        self, crash: ObservedCrash, keys: Sequence[ToldKey], query: str | None, found: list[str] | None, reproduce: str
+    ) -> Verdict:
+        """Save the evidence of one crash, and judge it.
+
+        Args:
+            keys: what was told; their lines are found here.
+            found: what the query found of them; None: nobody asks about this crash.
+        """
+        written = crash.written
+        told = Told(
+            observed=self._conversation is not None,
+            keys=[msgspec.structs.replace(key, line=written.line_at(key.at_ns)) for key in keys],
+            query=query,
+            found=found,
+            set_by=written.set_by(),
+            reasons=written.reasons(),
+            moment=crash.moment,
+        )
+        evidence.save(crash.folder, evidence.TOLD, told)
+        record = trial_record(
+            self.profile,
+            "observed",
+            trial=crash.number,
+            seed=self.seed,
+            run_seed=self.seed,
+            server=self._facts,
+            acked_min=1 if crash.at_block_end and told.observed else 0,
+            injections=crash.injections,
+            seconds=crash.seconds,
+            reproduce=reproduce,
+        )
+        return write_trial(crash.folder, record, crash.observation, server_log=self.server.log_since(0))
+
+
+def _records(conversation: Conversation) -> list[int]:
+    return [step.answered or step.number for step in conversation.steps[-1:]]
+
+
+def _placed(receipt: Injection, written: Written) -> Injection:
+    """Say on a receipt where in the ledger its fault stands."""
+    acked = sum(at_ns <= receipt.at_ns for at_ns in written.acked)
+    return msgspec.structs.replace(receipt, acked_before=acked, ledger_position=written.line_at(receipt.at_ns))

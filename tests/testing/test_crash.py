@@ -1,0 +1,400 @@
+"""Is an unchanged application caught where it is guilty, and let pass where it is not, by a server that really dies?"""
+
+import asyncio
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from crashlab.errors import UsageProblem
+from crashlab.model import Outcome
+from crashlab.observer import read_conversation
+from crashlab.observer.moment import PHASES
+from crashlab.testing import Crash, CrashFailure
+from crashlab.trial.judged import verdict_of
+from tests.testing.shop import WORKER, Shop
+from tests.trial.test_broken_before import BREAK, INDEXED
+
+pytestmark = pytest.mark.server
+ORDERS = "SELECT id FROM orders"
+
+
+def test_told_before_commit(dying):
+    """Guilty at the moment before its COMMIT; told after it, nothing is wrong at the same moment."""
+    guilty = dying("1:commit:3:before")
+    shop = Shop(guilty.url).create_tables()
+    with guilty:
+        for number in range(5):
+            shop.insert(number)
+            guilty.told(number)
+            shop.connection.commit()
+    with pytest.raises(CrashFailure, match=r"TOLD-BEFORE-COMMIT.*key 2") as caught:
+        guilty.check(ORDERS)
+    assert "the server died: connection 1, commit 3 (COMMIT), before the server sees it" in str(caught.value)
+    assert "had not reached the server then" in str(caught.value)
+
+
+@pytest.mark.parametrize("phase", ["before", "unheard", "answered"])
+def test_told_after_commit(dying, phase):
+    """The innocent twin, at each moment of the same commit; what is stored judges the same again."""
+    crash = dying(f"1:commit:3:{phase}")
+    shop = Shop(crash.url).create_tables()
+    with crash:
+        for number in range(5):
+            crash.told(shop.order(number))
+    (verdict,) = crash.check(ORDERS)
+    assert verdict.outcome == Outcome.INTACT
+    assert verdict.counts.acked == (4 if phase == "answered" else 3)  # one of them made the tables
+    assert crash.connect().execute("SELECT count(*) FROM orders").fetchone() == (2 + (phase != "before"),)
+    assert verdict_of(crash.folder / "crash-1") == verdict
+
+
+def test_a_commit_that_failed(dying):
+    """An error that is swallowed, a COMMIT that is answered ROLLBACK; and one whose error is heard."""
+    crash = dying()
+    shop = Shop(crash.url).create_tables()
+    with crash:
+        crash.told(shop.order_carelessly(1))
+        crash.told(shop.order_after_an_error(2))
+    with pytest.raises(CrashFailure, match="TOLD-AFTER-FAILURE") as caught:
+        crash.check(ORDERS)
+    assert "its COMMIT failed: duplicate key" in str(caught.value)
+    assert [one.code for one in crash.judged[1].findings] == ["TOLD-AFTER-FAILURE"]
+    assert crash.judged[1].findings[0].count == 2
+
+
+def test_a_commit_that_failed_and_was_heard(dying):
+    """The innocent twin of both."""
+    crash = dying()
+    shop = Shop(crash.url).create_tables()
+    with crash:
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            crash.told(shop.order_and_fail(1))
+        crash.told(shop.order(2))
+    crash.check(ORDERS)
+
+
+@pytest.mark.crashlab(profile="async-commit")
+def test_asynchronous_by_accident(dying):
+    """A setting that stays in a session: who set it is named; a test may accept it. Nobody else writes the WAL out."""
+    crash = dying()
+    shop = Shop(crash.url).create_tables()
+    with crash:
+        shop.hurry()
+        for number in range(5):
+            crash.told(shop.order(number))
+    with pytest.raises(CrashFailure, match="TOLD-ASYNC-COMMIT") as caught:
+        crash.check(ORDERS)
+    assert "set by connection 1 itself: 'SET synchronous_commit = off'" in str(caught.value)
+    assert [one.kind for one in crash.observed.crashes[0].injections] == ["stop", "kill"]
+    crash.check(ORDERS, allow=["LOSS-ASYNC-WINDOW"])
+
+
+@pytest.mark.crashlab(profile="async-commit")
+def test_asynchronous_once(dying):
+    """The innocent twin: SET LOCAL."""
+    crash = dying()
+    shop = Shop(crash.url).create_tables()
+    with crash:
+        shop.hurry_once()
+        for number in range(5):
+            crash.told(shop.order(number))
+    crash.check(ORDERS)
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_two_transactions_that_should_be_one(dying, together):
+    """The crash between them breaks the invariant, and accuses no database; one transaction keeps it."""
+    crash = dying("1:commit:3:answered" if not together else "1:commit:2:before")
+    shop = Shop(crash.url).create_tables()
+    shop.connection.execute("CREATE TABLE paid (id integer)")
+    shop.connection.commit()
+    crash.invariant("each order is paid", "SELECT id FROM orders EXCEPT SELECT id FROM paid")
+    with crash:
+        for number in range(5):
+            shop.insert(number)
+            if not together:
+                shop.connection.commit()
+            shop.connection.execute("INSERT INTO paid VALUES (%s)", (number,))
+            shop.connection.commit()
+    if together:
+        crash.check()
+        return
+    with pytest.raises(CrashFailure, match=r"APPLICATION-INVARIANT.*each order is paid"):
+        crash.check()
+    assert crash.judged[1].promise == "kept"
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [
+        pytest.param(name, marks=pytest.mark.crashlab(profile=name))
+        for name in ("kill9-backend", "kill9-postmaster", "immediate-shutdown")
+    ],
+)
+def test_other_ways_to_die(dying, profile):
+    """Also where the postmaster lives on and recovers by itself; an application may have a database of its own."""
+    crash = dying("1:commit:2:answered")
+    with crash.connect(autocommit=True) as connection:
+        connection.execute("CREATE DATABASE app")
+    shop = Shop(f"{crash.url.rpartition('/')[0]}/app").create_tables()
+    with crash:
+        for number in range(5):
+            crash.told(shop.order(number))
+    with pytest.raises(UsageProblem, match="cannot run the query"):
+        crash.check(ORDERS)  # it is in another database
+    (verdict,) = crash.check(ORDERS, database="app")
+    assert (verdict.outcome, verdict.counts.acked, crash.told_keys) == ("intact", 3, [0, 1])
+    assert crash.observed.crashes[0].observation.checks["databases"].count > 0
+
+
+def test_many_crashes_with_life_between(dying):
+    """The address stays; each crash has evidence of its own; what was told once must stay."""
+    crash = dying()
+    url = crash.url
+    Shop(url).create_tables().connection.close()
+    for block in range(3):
+        shop = Shop(url)
+        with crash:
+            for number in range(3):
+                crash.told(shop.order(10 * block + number))
+        crash.told(Shop(url).order(10 * block + 9))
+    assert [verdict.outcome for verdict in crash.check(ORDERS)] == ["intact"] * 3
+    assert (crash.url, len(list(crash.folder.glob("crash-*/verdict.json")))) == (url, 3)
+
+
+def test_an_application_that_tries_again_finds_its_server(dying):
+    """Inside the block, after the crash."""
+    crash = dying("1:commit:2:unheard")
+    shop = Shop(crash.url).create_tables()
+    tries = 0
+    with crash:
+        for number in range(5):
+            while True:
+                try:
+                    shop.connection.execute("INSERT INTO orders VALUES (%s) ON CONFLICT DO NOTHING", (number,))
+                    shop.connection.commit()
+                    break
+                except psycopg.OperationalError:
+                    tries += 1
+                    while True:
+                        try:
+                            shop = Shop(crash.url)
+                            break
+                        except psycopg.OperationalError:
+                            time.sleep(0.01)
+            crash.told(number)
+    assert tries == 1
+    crash.check(ORDERS)
+
+
+def test_async_with_and_threads(dying):
+    """A coroutine's connection dies with the server, and other threads may tell, too."""
+    crash = dying("1:commit:4:answered")
+    Shop(crash.url).create_tables().connection.close()
+
+    async def work() -> None:
+        connection = await psycopg.AsyncConnection.connect(crash.url)
+        async with crash:
+            for number in range(10):
+                await connection.execute("INSERT INTO orders VALUES (%s)", (number,))
+                await connection.commit()
+                teller = threading.Thread(target=crash.told, args=(number,))
+                teller.start()
+                teller.join()
+
+    asyncio.run(work())
+    (verdict,) = crash.check(ORDERS)
+    assert verdict.counts.acked == 5  # the tables, and four orders
+
+
+@pytest.mark.parametrize("kill", ["with server", "alone"])
+def test_a_worker_process_is_killed_and_started_again(dying, kill):
+    """It gets the environment, tells by a file, and goes on after the recovery; alone, its server lives on."""
+    crash = dying()
+    Shop(crash.url).create_tables().connection.close()
+    postmaster = crash.server.processes()[0].pid
+    worker = crash.process([sys.executable, "-c", WORKER], kill=kill)
+    with crash:
+        crash.wait_told(10, timeout_s=20)
+    count = len(crash.told_keys)
+    crash.wait_told(count + 5, timeout_s=20)
+    crash.check(ORDERS)
+    assert worker.starts == 2
+    assert (crash.server.processes()[0].pid == postmaster) == (kill == "alone")
+    crash.close()
+    assert not worker.running
+
+
+def test_whatever_is_raised_before_the_crash_is_raised(dying):
+    """And what came after it ends the block quietly, unless it is an assertion."""
+    crash = dying("1:commit:2:before")
+    shop = Shop(crash.url).create_tables()
+    with pytest.raises(ZeroDivisionError), crash:
+        raise ZeroDivisionError
+    with pytest.raises(UsageProblem, match="has not been crashed"):
+        crash.check(ORDERS)
+    assert crash.server.running()
+    with crash:  # another block: the moment was for the first one
+        shop.order(1)
+    assert [str(point) for point in crash.points("commits")] == [f"2/1:commit:1:{phase}" for phase in PHASES]
+    crash.check()
+    other = dying("1:commit:2:before")
+    shop = Shop(other.url)
+
+    def work() -> None:
+        shop.order(2)
+        with pytest.raises(psycopg.OperationalError):
+            shop.order(3)
+        raise AssertionError("the application says no")
+
+    with pytest.raises(AssertionError, match="the application says no"), other:
+        work()
+    other.check()
+
+
+@pytest.mark.parametrize("hang", ["in the application", "in the server"])
+def test_a_block_that_hangs_is_ended(dying, hang):
+    """Whatever it waits for: a failure, soon, and the server is dead."""
+    crash = dying(block_timeout_s=0.5)
+    shop = Shop(crash.url).create_tables()
+    begun = time.monotonic()
+
+    def work() -> None:
+        if hang == "in the server":
+            shop.connection.execute("SELECT pg_sleep(600)")
+        time.sleep(600)
+
+    with pytest.raises(CrashFailure, match="the application hangs"), crash:
+        work()
+    assert time.monotonic() - begun < 30
+    assert not crash.server.running()
+
+
+def test_a_server_that_does_not_come_back(dying, monkeypatch):
+    """The block itself says so, with its last words."""
+    crash = dying()
+    shop = Shop(crash.url).create_tables()
+    kill = crash.observed.kill
+
+    def kill_and_damage():
+        receipts = kill()
+        (crash.server.data_directory / "global" / "pg_control").write_bytes(bytes(8192))
+        return receipts
+
+    monkeypatch.setattr(crash.observed, "kill", kill_and_damage)
+    with pytest.raises(CrashFailure, match="NO-START"), crash:
+        shop.order(1)
+    with pytest.raises(UsageProblem, match="did not come back"), crash:
+        pass
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_a_server_that_forgets_is_accused(dying, monkeypatch, cut):
+    """Its WAL is cut off before a commit that it had answered: the database's fault, told or not; uncut, nobody's."""
+    crash = dying()
+    shop = Shop(crash.url).create_tables()
+    kill = crash.observed.kill
+
+    def kill_and_cut():
+        receipts = kill()
+        last = read_conversation(crash.folder / "conversation.jsonl").transactions[-1]
+        assert last.lsn is not None
+        high, low = last.lsn.split("/")
+        segment = crash.server.data_directory / "pg_wal" / f"00000001{int(high, 16):08X}{int(low, 16) >> 24:08X}"
+        with segment.open("r+b") as file:
+            file.seek(int(low, 16) & 0xFFFFFF)
+            file.write(bytes(64))
+        return receipts
+
+    if cut:
+        monkeypatch.setattr(crash.observed, "kill", kill_and_cut)
+    with crash:
+        for number in range(3):
+            shop.order(number)
+    if not cut:
+        crash.check()
+        return
+    with pytest.raises(CrashFailure, match="LOSS-SYNC-COMMIT"):
+        crash.check()
+    assert (crash.judged[1].promise, crash.judged[1].counts.lost) == ("broken", 1)
+
+
+def test_what_was_broken_before_accuses_no_crash(dying):
+    """An index over a function that is called immutable and is not; without the change that breaks it, all is well."""
+    crash = dying()
+    shop = Shop(crash.url).create_tables()
+    shop.connection.execute(INDEXED.format(method="btree"))
+    shop.connection.commit()
+    with crash:
+        crash.told(shop.order(1))
+    crash.check(ORDERS)
+    shop = Shop(crash.url)
+    shop.connection.execute(BREAK)
+    shop.connection.commit()
+    with crash:
+        crash.told(shop.order(2))
+    with pytest.raises(CrashFailure, match="INCONCLUSIVE-BROKEN-BEFORE"):
+        crash.check(ORDERS)
+    assert {one.code for one in crash.judged[2].findings} == {"INCONCLUSIVE-BROKEN-BEFORE"}
+    crash.check(ORDERS, allow=["INCONCLUSIVE-BROKEN-BEFORE"])
+
+
+def test_nothing_told_and_nothing_checked(dying):
+    """What a test has to do, said where it does not."""
+    crash = dying()
+    shop = Shop(crash.url).create_tables()
+    with pytest.raises(UsageProblem, match="never crashed"):
+        crash.require_checked()
+    with crash:
+        crash.told(shop.order(1))
+    with pytest.raises(UsageProblem, match="1 keys were told, and not checked"):
+        crash.require_checked()
+    with pytest.raises(UsageProblem, match="there is no query"):
+        crash.check()
+    with pytest.raises(UsageProblem, match="cannot run the query"):
+        crash.check("SELECT id FROM nowhere")
+    crash.check(ORDERS)
+    crash.require_checked()
+
+
+def test_without_any_commit_nothing_was_tested(dying):
+    """Inconclusive is not passed."""
+    crash = dying()
+    with crash:
+        psycopg.connect(crash.url).execute("SELECT 1")
+    with pytest.raises(CrashFailure, match="INCONCLUSIVE-TOO-FEW-ACKS"):
+        crash.check()
+
+
+def test_a_script_needs_no_pytest():
+    """The outermost `with` is the server's life; nothing is left."""
+    script = """
+from crashlab.testing import Crash
+from tests.testing.shop import Shop
+
+with Crash(seed=3, points="commits") as crash:
+    shop = Shop(crash.url).create_tables()
+    with crash:
+        crash.told(shop.order(1))
+    print(crash.check("SELECT id FROM orders")[0].outcome, crash.server.data_directory, crash.folder)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    outcome, *folders = done.stdout.split()
+    assert outcome == "intact"
+    assert not any(Path(folder).exists() for folder in folders)
+
+
+def test_a_profile_that_crashes_nothing_is_refused(tmp_path):
+    """And an unknown one."""
+    profile = tmp_path / "gentle.toml"
+    profile.write_text('description = "x"\n[[faults]]\nkind = "kill"\ntarget = "logger"\nwhen = { after = "1ms" }\n')
+    with pytest.raises(UsageProblem, match="names no fault that crashes one"):
+        Crash(str(profile))
+    with pytest.raises(UsageProblem):
+        Crash("kill9-everything")
