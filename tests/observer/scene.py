@@ -114,12 +114,16 @@ class Scene:
         """Say where the accounts are not what all of the WAL says."""
         assert isinstance(self.server, LocalServer)
         assert self.server.data_directory is not None
-        row = self.controls[DIRECT].execute("SELECT pg_current_wal_flush_lsn()").fetchone()
+        row = (
+            self.controls[DIRECT]
+            .execute("SELECT lsn, pg_walfile_name(lsn) FROM pg_current_wal_flush_lsn() lsn")
+            .fetchone()
+        )
         assert row is not None
         wal = self.server.data_directory / "pg_wal"
         first = min(file.name for file in wal.iterdir() if len(file.name) == 24)
         program = str(self.server.build.bindir / "pg_waldump")
-        command = [program, "-p", str(wal), "-r", "Transaction", "-e", str(row[0]), first]
+        command = [program, "-p", str(wal), "-r", "Transaction", "-e", str(row[0]), first, str(row[1])]
         listed = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
         done = {
             int(match[2] or match[1])
