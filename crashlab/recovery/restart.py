@@ -79,7 +79,8 @@ _REDO_END = re.compile(r"redo done at ([0-9A-F]+/[0-9A-F]+)")
 _NO_CONTROL_FILE = "could not find the database system"
 """Said before there is a log, so without FATAL; the third line names the file and the reason."""
 _LOG_MESSAGE = re.compile(r"LOG:\s+(.*)")
-_STARTUP_DIED = re.compile(r"startup process \(PID \d+\) was terminated by signal (\d+).*")
+_STARTUP_DIED = re.compile(r"(startup process) \(PID \d+\) (was terminated by signal (\d+).*)")
+"""Told without the number, which is another one in each replay."""
 _OWN_SIGNALS = (4, 6, 8, 11)
 """SIGILL, SIGABRT, SIGFPE and SIGSEGV come of what a process does itself. The others are sent by somebody: the kernel
 sends SIGKILL where memory runs out, and SIGBUS where a file in memory cannot grow."""
@@ -144,11 +145,12 @@ def read_log(text: str, *, started: bool, seconds: float, tool_fault: str | None
     lines = text.splitlines()
     fatal = [] if started else _last_words(lines)
     died = None if started else _STARTUP_DIED.search(text)
-    if died is not None and int(died[1]) in _OWN_SIGNALS:
-        fatal.append(died[0].strip())
+    death = "" if died is None else f"{died[1]} {died[2].strip()}"
+    if died is not None and int(died[3]) in _OWN_SIGNALS:
+        fatal.append(death)
         tool_fault = None  # such as that its postmaster hung after that: it can (postgres-contract.md section 3)
     elif died is not None and not fatal and tool_fault is None:
-        tool_fault = died[0].strip()
+        tool_fault = death
     if not started and tool_fault is None:
         tool_fault = next((line.strip() for line in fatal for fault in TOOL_FAULTS if fault in line), None)
     if not started and not fatal and tool_fault is None:

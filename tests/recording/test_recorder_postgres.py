@@ -37,7 +37,7 @@ def _embedded() -> list[Path]:
 def _builds() -> list[Path]:
     found = _embedded()
     found += sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    found += sorted(Path("/var/cache/postgres-builds").glob("*/bin"))
+    found += sorted(Path("/var/cache/postgres-builds").glob("1[4-9].*/bin"))  # older ones are there to be refused
     return [folder for folder in found if (folder / "postgres").exists()]
 
 
