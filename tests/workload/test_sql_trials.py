@@ -89,6 +89,12 @@ def test_an_honest_application_survives_the_loss_of_power(tmp_path: Path) -> Non
     assert again.trials[0].verdict.counts == result.trials[3].verdict.counts
 
 
+ORDER = (
+    "UPDATE item SET stock = stock - 1, sold = sold + 1 WHERE id = :item; "
+    "INSERT INTO orders (id, item_id, quantity) VALUES (:tx, :item, 1)"
+)
+
+
 @pytest.mark.parametrize(
     ("sql", "code", "named"),
     [
@@ -109,7 +115,7 @@ def test_damage_is_found_with_its_table_and_key(tmp_path: Path, sql: str, code: 
         tmp_path, "own-application", 'workload.sql.transactions=["UPDATE item SET price = 1 WHERE id = :item"]'
     )
     if code is not None:
-        asked = request(tmp_path, "own-application", 'workload.synchronous_commit="on"')  # a loss may excuse
+        asked = request(tmp_path, "own-application", f'workload.sql.transactions=["{ORDER}"]')  # a loss may excuse
     result = run_trial(plan_of(asked), 0, tmp_path, before_recovery=tampered(sql, said))
     found = codes(result)
     if code is None:
