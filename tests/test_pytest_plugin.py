@@ -1,6 +1,7 @@
 """Can a project test its own durability, and does a lie get found out?"""
 
 import shlex
+import sys
 
 import pytest
 
@@ -140,7 +141,7 @@ def test_orders(crash_server, crash_ledger, word):
     words = ["pytest", node, f"--crashlab-pg-bindir={bindir}", "--crashlab-seed=5"]
     assert shlex.split(line.removeprefix("reproduce with: ")) == words
     evidence = next(line.split()[1] for line in result.outlines if line.startswith("evidence: "))
-    replayed = pytester.run("crashlab", "replay", evidence)
+    replayed = pytester.run(sys.executable, "-m", "crashlab", "replay", evidence)
     assert replayed.ret == 2
     replayed.stderr.fnmatch_lines(["*cannot replay *: it is a trial of a test*", f"*{shlex.join(words[2:])}"])
 

@@ -1,10 +1,19 @@
 """A server that dies, for tests that say themselves when."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from crashlab.testing import Crash
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let tests that run pytest in a process of its own import tests/."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
 
 @pytest.fixture
