@@ -195,7 +195,7 @@ class DaskExecutor:
         if isinstance(error, remote.Lost):
             return self._lost(tasks)
         if error is not None:
-            return [Done(task, _explained(task, error)) for task in tasks[:1]]
+            return [Done(tasks[0], _explained(tasks[0], error))]
         return [Done(task, self._received(task, one)) for task, one in zip(tasks, future.result(), strict=True)]
 
     def _lost(self, tasks: list[Task]) -> list[Done]:
