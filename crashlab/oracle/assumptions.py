@@ -23,9 +23,17 @@ _LOOK_AT_SOMETHING = (
 _NEVER_RUN = "Run the trial again: evidence of another release may lack this check."
 _NOTHING_THERE = "Give it something to look at: what it reads is made by the workload (workload.kinds)."
 _IN_THE_LOG = "It names no reason: look into server.log, then run the trial again."
-_NOTHING_ACKED = (
-    "Have the test change something in a ledgered transaction (crash_ledger.transaction) before it crashes."
-)
+_NOTHING_ACKED = {
+    "application": (
+        "The test had no ledgered transaction acknowledged, so nothing could be lost.",
+        "Have the test change something in a ledgered transaction (crash_ledger.transaction) before it crashes.",
+    ),
+    "observed": (
+        "Up to the end of the block no commit of a change was answered, so nothing could be lost.",
+        "Have the application change something inside the block, through crash.url and not past it.",
+    ),
+}
+"""What is told of a test instead, and advised, by its kind of trial."""
 
 
 def check_run(
@@ -35,7 +43,7 @@ def check_run(
     acked_min: int,
     workload_errors: Sequence[str],
     *,
-    in_test: bool,
+    kind: str,
 ) -> None:
     """Say what makes the run itself worth nothing, whatever the recovered server holds."""
     if not injections:
@@ -51,10 +59,8 @@ def check_run(
         for state, wrote, client in zip(history.state, history.wrote, history.client, strict=True)
     )
     if acked < acked_min:
-        says = f"The workload was to have {acked_min} writing transactions acknowledged, and has {acked}."
-        if in_test:
-            says = "The test had no ledgered transaction acknowledged, so nothing could be lost."
-        remedy = _NOTHING_ACKED if in_test else ""
+        workload = f"The workload was to have {acked_min} writing transactions acknowledged, and has {acked}."
+        says, remedy = _NOTHING_ACKED.get(kind, (workload, ""))
         findings.add("INCONCLUSIVE-TOO-FEW-ACKS", "workload", says, remedy=remedy, acked=acked, acked_min=acked_min)
     for error in workload_errors:
         findings.add("INCONCLUSIVE-WORKLOAD-ERROR", "workload", f"A client met this error: {error}.", error=error)

@@ -76,7 +76,7 @@ def judge(
     acked_min: int,
     workload_errors: Sequence[str] = (),
     timed_out: str | None = None,
-    in_test: bool = False,
+    kind: str = "live",
     told: Told | None = None,
 ) -> Verdict:
     """Judge one trial; pure.
@@ -88,7 +88,7 @@ def judge(
         acked_min: fewer acknowledged writes of the workload make the trial inconclusive.
         workload_errors: what the clients met that no fault explains.
         timed_out: the trial's time was up: when, in words.
-        in_test: the clients are a test of an application, not a profile's workload.
+        kind: of trial (`evidence.TrialKind`): in a test the clients are an application, not a profile's workload.
         told: the application is unchanged, and writes no markers; what it told its users.
     """
     before = observation.broken_before
@@ -97,7 +97,7 @@ def judge(
     findings = Findings(case)
     if _is_cut_short(findings, observation, timed_out):
         return _untold(findings, history, observation)
-    check_run(findings, history, injections, acked_min, workload_errors, in_test=in_test)
+    check_run(findings, history, injections, acked_min, workload_errors, kind=kind)
     tell_broken_before(findings, before)
     presence: Presence | None = None
     commit_log: CommitLog | None = None

@@ -83,7 +83,7 @@ def verdict_of(folder: Path, *, history: History | None = None) -> Verdict:
         acked_min=record.acked_min,
         workload_errors=record.workload_errors,
         timed_out=record.timed_out,
-        in_test=record.kind in ("application", "observed"),
+        kind=record.kind,
         told=evidence.load(folder / evidence.TOLD, Told) if record.kind == "observed" else None,
     )
 
