@@ -154,10 +154,7 @@ def crashlab_profile(request: pytest.FixtureRequest) -> Profile:
     from crashlab.profile import load_profile
     from crashlab.trial.acceptance import for_a_test
 
-    marker = request.node.get_closest_marker("crashlab")
-    name = DEFAULT_PROFILE
-    if marker is not None:
-        name = sweep.arguments(request.node)["profile"] or DEFAULT_PROFILE
+    name = sweep.arguments(request.node)["profile"] or DEFAULT_PROFILE
     try:
         return for_a_test(load_profile(name))
     except ProfileError as error:

@@ -5,6 +5,7 @@ A "step" is one message of a client that is answered. What is not here: paramete
 
 from dataclasses import dataclass, field
 
+from crashlab.observer.messages import ENDING
 from crashlab.observer.statements import Statement
 
 
@@ -40,7 +41,7 @@ class Asked:
     @property
     def is_answered(self) -> bool:
         """An answer came that ends no connection; whether the client heard it is another question."""
-        return self.answered is not None and (self.failure is None or self.failure[0] not in ("FATAL", "PANIC"))
+        return self.answered is not None and (self.failure is None or self.failure[0] not in ENDING)
 
 
 @dataclass

@@ -5,6 +5,7 @@ connections; its time is CLOCK_MONOTONIC, which all processes of a machine share
 written when the observer was killed.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -127,16 +128,22 @@ def moments(conversation: Conversation, kind: Kind, epoch: int | None = None) ->
     Args:
         epoch: of the steps asked while this was armed, by number; the last one by default.
     """
+    return [moment for moment, _ in moments_with_steps(conversation, kind, epoch)]
+
+
+def moments_with_steps(
+    conversation: Conversation, kind: Kind, epoch: int | None = None
+) -> Iterator[tuple[Moment, Asked]]:
+    """Yield what `moments` returns, each with the message that it is about."""
     wanted = conversation.epoch if epoch is None else epoch
     wrote = {id(one.end) for one in conversation.transactions if one.end is not None and one.xid is not None}
-    found = []
     for step in conversation.steps:
         if step.epoch != wanted or step.skipped or not step.is_answered:
             continue
         named = _named(step, kind, id(step) in wrote)
         if named is not None:
-            found += [Moment(step.place, *named, phase) for phase in PHASES]
-    return found
+            for phase in PHASES:
+                yield Moment(step.place, *named, phase), step
 
 
 def step_of(conversation: Conversation, moment: Moment, epoch: int | None = None) -> Asked | None:

@@ -10,6 +10,8 @@ from typing import NamedTuple
 SSL_REQUEST = 80877103
 GSS_REQUEST = 80877104
 CANCEL_REQUEST = 80877102
+ENDING = ("FATAL", "PANIC")
+"""Severities of an error after which nothing comes on its connection."""
 STARTUP_BYTES_MAX = 10_000  # PostgreSQL's MAX_STARTUP_PACKET_LENGTH
 
 
@@ -24,7 +26,7 @@ class Failure(NamedTuple):
     @property
     def ends_connection(self) -> bool:
         """Nothing comes after it."""
-        return self.severity in ("FATAL", "PANIC")
+        return self.severity in ENDING
 
 
 def message(kind: bytes, body: bytes = b"") -> bytes:

@@ -302,10 +302,6 @@ class Proxy:
         self.conversation = Conversation(Path(asked["conversation"]))
         self.upstream, self.down = (asked["host"], asked["port"]), False
 
-    def do_close(self, asked: dict[str, Any]) -> None:
-        """End."""
-        self.ended.set()
-
 
 async def serve(control: socket.socket, proxy: Proxy, sockets: Path, parent: int) -> None:
     """Serve until the parent closes its socket, or ends."""

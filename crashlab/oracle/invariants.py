@@ -34,7 +34,7 @@ def check_invariants(findings: Findings, case: Case, *, of_application: bool = F
     before = {invariant.name for invariant in observation.invariants_before}
     for invariant in observation.invariants_before:
         _add(findings, "INCONCLUSIVE-INVARIANT-BEFORE", invariant, "before the crash")
-    prefix = findings.has(Family.LOSS) and not findings.has(Family.CORRUPTION)
+    prefix = findings.has(Family.LOSS) and not damaged
     for invariant in observation.invariants:
         if invariant.observed == invariant.expected or invariant.name in before:
             continue

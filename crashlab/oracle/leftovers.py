@@ -21,9 +21,11 @@ _FORK = re.compile(r"(?:_[a-z]+)?(?:\.\d+)?$")
 
 def holds_nothing(observation: Observation, complaint: Complaint) -> bool:
     """Whether what pg_checksums complains about is a file in which anything may stand."""
+    if complaint.check != "checksums":
+        return False
     kinds = ("invalid index", "unknown file")
     anything = {_FORK.sub("", one.file) for one in observation.leftovers if one.kind in kinds}
-    return complaint.check == "checksums" and _FORK.sub("", complaint.file or "") in anything
+    return _FORK.sub("", complaint.file or "") in anything
 
 
 def check_leftovers(findings: Findings, observation: Observation) -> None:

@@ -48,7 +48,7 @@ _NO_ENTRY_TEXTS = ("database subdirectory", "is not a valid data directory")
 _FILE = re.compile(r"(?:base|global|pg_xact|pg_multixact|pg_tblspc|pg_twophase|pg_wal|pg_subtrans)/[\w./]+\w")
 _STATUS = re.compile(r"could not access status of transaction (\d+)")
 _MULTIXACT = re.compile(r"MultiXact|multixact")
-_ZEROED = "zeroing"
+ZEROED = "zeroing"
 _BY_CHECK = {
     "amcheck_index": "CORRUPT-INDEX-AMCHECK",
     "amcheck_gin": "CORRUPT-INDEX-AMCHECK",
@@ -93,7 +93,7 @@ def check_physical(findings: Findings, observation: Observation) -> None:
         if holds_nothing(observation, complaint):
             continue
         code = code_of(complaint)
-        if code is None and _ZEROED in complaint.message:
+        if code is None and ZEROED in complaint.message:
             says = f"While it was read, the server warned: {complaint.message}."
             findings.add("NOTE-SERVER-WARNING", "server log", says, files=[complaint.file], warning=complaint.message)
             continue
@@ -139,7 +139,7 @@ def code_of(complaint: Complaint) -> str | None:
     state = complaint.sqlstate or ""
     message = complaint.message
     found = _BY_CHECK.get(complaint.check)
-    if _ZEROED in message:
+    if ZEROED in message:
         return None if is_hint(message) else "CORRUPT-UNREADABLE"
     if _STATUS.search(message):
         return _code_of_status(message)

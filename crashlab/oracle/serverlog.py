@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from crashlab.model import Observation, Recovery
 from crashlab.oracle.findings import Findings
-from crashlab.oracle.physical import files_in, is_hint
+from crashlab.oracle.physical import ZEROED, files_in, is_hint
 
 _BEGINS = ("database system was interrupted", "not properly shut down", "reinitializing")
 _READY = "ready to accept connections"
@@ -22,7 +22,6 @@ _WARNING = re.compile(r"\bWARNING:\s+(.*)")
 _LOG = re.compile(r"\bLOG:\s+(.*)")
 _OF_DAMAGE = ("wraparound protections are disabled", "invalid page")
 _OF_SESSIONS = ("terminating connection",)
-_ZEROED = re.compile(r"zeroing")
 
 
 def warnings(recovery: Recovery) -> list[str]:
@@ -50,7 +49,7 @@ def check_server_log(findings: Findings, observation: Observation) -> None:
     """Tell what the server warned of."""
     for text in warnings(observation.recovery):
         says = f"While it recovered, the server warned: {text}."
-        if _ZEROED.search(text) and not is_hint(text):
+        if ZEROED in text and not is_hint(text):
             findings.add("CORRUPT-UNREADABLE", "recovery", says, files=files_in(text), warning=text)
         else:
             findings.add("NOTE-SERVER-WARNING", "server log", says, files=files_in(text), warning=text)

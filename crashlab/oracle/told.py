@@ -85,8 +85,8 @@ class _Missing:
         when = self.case.when(self.key.at_ns, self.key.line)
         says = f"Key {self.key.text} was told{f' {when}' if when else ''}, and is not there. {why}"
         others = len(self.suspects) - 1
-        if others > 0:
-            says += f" {others} more transactions that are gone were under way then." if others > 1 else ""
+        if others > 1:
+            says += f" {others} more transactions that are gone were under way then."
         facts: dict[str, Any] = {"tx": tx, "client": h.client[tx], "xid": h.xid[tx]} if tx else {}
         if code == "TOLD-ASYNC-COMMIT":
             facts |= {"sync": h.sync[tx], "flushed": False}

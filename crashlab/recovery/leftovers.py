@@ -24,7 +24,7 @@ from crashlab.model import Leftover
 from crashlab.recovery.session import Facts, Looked, Skipped, read_named, results
 
 FILES_MAX = 1000
-WAITS_S = (0.1, 0.4, 0.5, 0.0)
+WAITS_S = (0.002, 0.008, 0.09, 0.4, 0.5, 0.0)
 WHOLE_MAX_BYTES = 1 << 20
 
 _RELATION_FILE = re.compile(r"(.*/\d+)(_[a-z]+)?(\.\d+)?")

@@ -104,12 +104,11 @@ def _connected(
 
 
 def _prepare(connection: psycopg.Connection[Any], unchanged: Collection[str], reading: Reading) -> None:
-    connection.execute("SET zero_damaged_pages = off; SET ignore_checksum_failure = off")  # damage has to be seen
-    _prepare_plain(connection, reading)
-    connection.execute(physical.leave_out(unchanged))
+    to_see_damage = ["SET zero_damaged_pages = off", "SET ignore_checksum_failure = off"]
+    connection.execute("; ".join([*to_see_damage, *_settings(reading), physical.leave_out(unchanged)]))
 
 
-def _prepare_plain(connection: psycopg.Connection[Any], reading: Reading) -> None:
+def _settings(reading: Reading) -> list[str]:
     settings = {
         "statement_timeout": str(reading.statement_timeout_ms),
         "default_transaction_read_only": "on",
@@ -118,8 +117,7 @@ def _prepare_plain(connection: psycopg.Connection[Any], reading: Reading) -> Non
         "client_min_messages": "notice",  # what the loops of `physical` speak in
         **TEXT_SETTINGS,
     }
-    statements = [f"SET {name} = '{value}'" for name, value in settings.items()]
-    connection.execute("; ".join(statements))
+    return [f"SET {name} = '{value}'" for name, value in settings.items()]
 
 
 def _invariants(session: _Session) -> int:
@@ -128,7 +126,7 @@ def _invariants(session: _Session) -> int:
         return contents.invariants(session.connection, session.reading, session.facts)
     make_role(session.connection)
     with contextlib.closing(session.connect_plain()) as connection:
-        _prepare_plain(connection, session.reading)
+        connection.execute("; ".join(_settings(session.reading)))
         return contents.invariants(connection, session.reading, session.facts)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from crashlab.model import AsyncWindow
+from crashlab.report.summary import counted
 from crashlab.results import ProfileResult
 
 BINS = 12
@@ -64,7 +65,7 @@ def window_line(result: ProfileResult) -> str | None:
         middle = f", median {_shown(summary.median_ms)}"
     bound = "no bound" if summary.bound_ms is None else f"bound {summary.bound_ms:.0f} ms"
     over = f", exceeded in {summary.over}" if summary.over else ""
-    trials = f"{len(result.trials)} trial{'s' if len(result.trials) != 1 else ''}"
+    trials = counted(len(result.trials))
     return f"async window: oldest lost commit {ages} before the fault in {summary.n} of {trials}{middle}, {bound}{over}"
 
 

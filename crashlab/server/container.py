@@ -28,7 +28,6 @@ from crashlab.server import owned, registry
 from crashlab.server.base import STOP_SIGNALS, Process, Server, ServerSpec, StopMode, Version, describe_exit
 from crashlab.server.engine import API_TIMEOUT_S, HOST, docker_errors
 from crashlab.server.enginecontainer import EngineContainer
-from crashlab.server.imagecommand import read_command
 from crashlab.server.roles import POSTMASTER, role_of
 from crashlab.server.settings import collects_log
 from crashlab.server.sharedfolder import SharedFolder
@@ -96,12 +95,7 @@ class ContainerServer(Server):
         except BaseException:
             registry.remove(self)  # nothing was made
             raise
-        try:
-            self._image = read_command(image, self.container.command)
-        except BaseException:
-            self.container.close()
-            registry.remove(self)
-            raise
+        self._image = self.container.command
         self.machine = self.container.machine
         self._pgdata = self.container.environment.get("PGDATA", DEFAULT_PGDATA)
 

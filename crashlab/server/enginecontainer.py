@@ -27,6 +27,7 @@ from crashlab.server.engine import (
     port_is_taken,
     tar_of,
 )
+from crashlab.server.imagecommand import read_command
 from crashlab.server.sharedfolder import SharedFolder, refuse_unless_root
 
 if TYPE_CHECKING:
@@ -42,14 +43,15 @@ class EngineContainer:
         """Find Docker and the image (fetched only if it is not there); make nothing yet.
 
         Raises:
-            ServerError: no Docker engine, or no such image.
+            ServerError: no Docker engine, no such image, or its own command starts no PostgreSQL.
         """
         self.image = image
         self.name = f"crashlab-{os.urandom(6).hex()}"
         self.port = 0  # of this machine, once one is published
         self._docker = new_container(image)
         try:
-            self.image_id, self.environment, self.machine, self.command = inspect_image(self._docker, image)
+            self.image_id, self.environment, self.machine, command = inspect_image(self._docker, image)
+            self.command = read_command(image, command)
         except BaseException:
             self.close()
             raise

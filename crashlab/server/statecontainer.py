@@ -21,7 +21,6 @@ from crashlab.server.base import STOP_SIGNALS, Restartable, ServerSpec, StopMode
 from crashlab.server.container import INSIDE, POSTMASTER_PID, describe_shell_exit
 from crashlab.server.engine import docker_errors
 from crashlab.server.enginecontainer import EngineContainer
-from crashlab.server.imagecommand import read_command
 from crashlab.server.local import PORT, SOCKET_ROOT
 from crashlab.server.privileges import ServerUser
 from crashlab.server.sharedfolder import SharedFolder
@@ -132,7 +131,7 @@ class StateContainer(Restartable):
         assert self.data_directory is not None
         (self.data_directory / "postmaster.pid").unlink(missing_ok=True)
         self._exit.unlink(missing_ok=True)
-        own = read_command(self.source, self.container.command)
+        own = self.container.command
         complete = own.settings | ({"config_file": own.config_file} if own.config_file is not None else {})
         complete |= settings | {
             "listen_addresses": "",

@@ -417,10 +417,8 @@ class Crash:
         return f"{self._reproduce}{point}" if self._reproduce else ""
 
     def _said(self) -> str:
-        words = [
-            f"\nprocess {' '.join(one.args)} said:\n{one.last_words()}" for one in self._processes if one.last_words()
-        ]
-        return "".join(words)
+        said = [(one, one.last_words()) for one in self._processes]
+        return "".join(f"\nprocess {' '.join(one.args)} said:\n{words}" for one, words in said if words)
 
     def require_checked(self) -> None:
         """Raise UsageProblem: keys were told or the server was crashed, and nobody asked what became of it."""

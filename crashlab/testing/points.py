@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from crashlab.errors import UsageProblem, did_you_mean
-from crashlab.observer import Conversation, Moment, moments, step_of
+from crashlab.observer import Conversation, Moment
 from crashlab.observer.account import Asked
+from crashlab.observer.conversation import moments_with_steps
 from crashlab.seeds import stream
 
 Points = Literal["commits", "statements", "all", "random"]
 POINTS: tuple[Points, ...] = get_args(Points)
-SWEPT = ("commits", "statements", "all")
 SQL_SHOWN = 60
 
 
@@ -63,12 +63,11 @@ def points_of(
     Args:
         epochs: the conversation's epoch of each block, in their order.
     """
-    found = []
-    for block, epoch in enumerate(epochs, 1):
-        for moment in moments(conversation, kind, epoch):
-            step = step_of(conversation, moment, epoch)
-            found.append(Point(block, moment) if step is None else with_words(step, Point(block, moment)))
-    return found
+    return [
+        with_words(step, Point(block, moment))
+        for block, epoch in enumerate(epochs, 1)
+        for moment, step in moments_with_steps(conversation, kind, epoch)
+    ]
 
 
 def with_words(step: Asked, point: Point) -> Point:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from crashlab.errors import UsageProblem
 from crashlab.model import Injection
@@ -17,7 +17,7 @@ from crashlab.model import Injection
 KILL_TIMEOUT_S = 10.0
 LOG_LINES_TOLD = 20
 Kill = Literal["with server", "alone", "never"]
-KILLS: tuple[Kill, ...] = ("with server", "alone", "never")
+KILLS: tuple[Kill, ...] = get_args(Kill)
 
 
 class Process:
