@@ -51,6 +51,7 @@ DEFAULT_PROFILE = "kill9-all"
 SERVER_OPTIONS = {"--crashlab-server": "kind", "--crashlab-image": "image", "--crashlab-pg-bindir": "pg_bindir"}
 """Each option that chooses the server, and the field of ServerChoice that it fills."""
 SEED = pytest.StashKey[int]()
+WORKER_SEED = "crashlab_seed"
 REPRODUCE = pytest.StashKey[str]()
 PASSED = pytest.StashKey[bool]()
 SPARES: pytest.StashKey[SpareDirectories] = pytest.StashKey()
@@ -85,7 +86,15 @@ def pytest_configure(config: pytest.Config) -> None:
         '"statements", "all", or once at "random"), and at how many of them',
     )
     seed = config.getoption("--crashlab-seed")
+    if seed is None:  # a worker of pytest-xdist has the one that its parent printed
+        seed = getattr(config, "workerinput", {}).get(WORKER_SEED)
     config.stash[SEED] = new_seed() if seed is None else seed
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Hand the seed to a worker of pytest-xdist."""
+    node.workerinput[WORKER_SEED] = node.config.stash[SEED]
 
 
 def pytest_report_header(config: pytest.Config) -> str:

@@ -146,6 +146,22 @@ def test_orders(crash_server, crash_ledger, word):
     replayed.stderr.fnmatch_lines(["*cannot replay *: it is a trial of a test*", f"*{shlex.join(words[2:])}"])
 
 
+def test_workers_have_the_seed_that_was_printed(pytester):
+    """A run of pytest-xdist is run again with one seed."""
+    pytester.makepyfile("""
+        from crashlab.pytest_plugin import SEED
+        def test_one(pytestconfig):
+            assert pytestconfig.stash[SEED] == int(open("seed").read())
+    """)
+    pytester.makeconftest("""
+        from crashlab.pytest_plugin import SEED
+        def pytest_sessionstart(session):
+            if not hasattr(session.config, "workerinput"):
+                open("seed", "w").write(str(session.config.stash[SEED]))
+    """)
+    pytester.runpytest_subprocess("-n2").assert_outcomes(passed=1)
+
+
 WATCHED = """
 def order(crash_server, crash_ledger, sold="sold + 1"):
     with crash_server.connect(autocommit=True) as connection:

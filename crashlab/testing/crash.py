@@ -434,7 +434,7 @@ class Crash:
             raise UsageProblem(
                 "the server was never crashed", hint="Put the work into `with crash:`, then crash.check()."
             )
-        if not self.judged:
+        if len(self.judged) < len(self.observed.crashes):
             raise UsageProblem("the server was crashed, and nobody checked what came back", hint="crash.check() does.")
 
 

@@ -360,6 +360,12 @@ def test_nothing_told_and_nothing_checked(dying):
         crash.check("SELECT id FROM nowhere")
     crash.check(ORDERS)
     crash.require_checked()
+    with crash:
+        Shop(crash.url).order(2)
+    with pytest.raises(UsageProblem, match="nobody checked what came back"):
+        crash.require_checked()  # the check before looked at the crash before
+    crash.check(ORDERS)
+    crash.require_checked()
 
 
 def test_without_any_commit_nothing_was_tested(dying):
