@@ -22,6 +22,7 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -46,6 +47,7 @@ from crashlab.campaign.task import (
     recording_of,
 )
 from crashlab.errors import CrashlabError, ServerError, UsageProblem
+from crashlab.exploration.recording import RECORDING
 from crashlab.results import TrialResult, trial_name
 
 AHEAD = 1
@@ -215,30 +217,23 @@ class DaskExecutor:
         if isinstance(outcome, CrashlabError | NoSuchState):
             return outcome
         assert returned.parcel is not None
-        job = self._jobs[task.job]
-        if isinstance(task, RecordTask):
-            folder = recording_folder(job.out, task.number)
-        elif isinstance(task, RecoveryTask):
-            folder = recovery_folder(job, task)
-        else:
-            folder = job.out / trial_name(task.trial)
+        folder, last = self._home_of(task)
         shutil.rmtree(folder, ignore_errors=True)
-        returned.parcel.unpack(folder)
+        settle = partial(_lead_to, task.recording, folder) if isinstance(task, StateTask) else None
+        returned.parcel.unpack(folder, last=last, settle=settle)
         if isinstance(outcome, Recorded):
             return Recorded(folder)
-        return self._settled(task, outcome, folder)
-
-    def _settled(self, task: Task, result: TrialResult, folder: Path) -> TrialResult:
-        """Let a trial lead to where it and its recording are here."""
         data = folder / evidence.DATA
-        here = replace(result, folder=folder, kept_data=data if data.exists() else None)
-        if isinstance(task, LiveTask):
-            return here
-        assert isinstance(task, StateTask)
-        record = evidence.load_trial(folder)
-        path = os.path.relpath(task.recording.resolve(), folder.resolve())
-        evidence.save(folder, evidence.TRIAL, msgspec.structs.replace(record, recording=path))
-        return here
+        return replace(outcome, folder=folder, kept_data=data if data.exists() else None)
+
+    def _home_of(self, task: Task) -> tuple[Path, str]:
+        """Return where what a task makes lies here, and the name of the file that is there when all of it is."""
+        job = self._jobs[task.job]
+        if isinstance(task, RecordTask):
+            return recording_folder(job.out, task.number), RECORDING
+        if isinstance(task, RecoveryTask):
+            return recovery_folder(job, task), RECORDING
+        return job.out / trial_name(task.trial), evidence.TRIAL
 
     def __enter__(self) -> Self:
         return self
@@ -260,3 +255,10 @@ def _explained(task: Task, error: BaseException) -> CrashlabError:
         detail=f"{type(error).__name__}: {error}",
         hint="Look at the workers' logs; each needs the same version of crashlab, and PostgreSQL.",
     )
+
+
+def _lead_to(recording: Path, folder: Path, stored: Path) -> None:
+    """Let a trial that was made elsewhere say where its recording is, seen from its folder here."""
+    record = evidence.load(stored, evidence.TrialRecord)
+    path = os.path.relpath(recording.resolve(), folder.resolve())
+    evidence.save(stored.parent, stored.name, msgspec.structs.replace(record, recording=path))

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import tarfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +20,12 @@ class Parcel:
     content: bytes
     digest: str
 
-    def unpack(self, folder: Path) -> None:
+    def unpack(self, folder: Path, *, last: str | None = None, settle: Callable[[Path], None] | None = None) -> None:
         """Make a folder of it, which must not exist.
+
+        Args:
+            last: the file by which others know that the folder is whole; it gets its name when all else is done.
+            settle: changes that file before it gets its name.
 
         Raises:
             EvidenceError: it is damaged, or the folder cannot be made.
@@ -30,8 +35,14 @@ class Parcel:
         try:
             folder.mkdir(parents=True)
             with tarfile.open(fileobj=io.BytesIO(self.content), mode="r:gz") as archive:
-                archive.extractall(folder, filter="tar")
-        except (OSError, tarfile.TarError) as error:
+                archive.extractall(folder, [one for one in archive if one.name != f"./{last}"], filter="tar")
+                if last is not None:
+                    arriving = archive.getmember(f"./{last}").replace(name=f"{last}.arriving")
+                    archive.extract(arriving, folder, filter="tar")
+                    if settle is not None:
+                        settle(folder / arriving.name)
+                    (folder / arriving.name).rename(folder / last)
+        except (OSError, KeyError, tarfile.TarError) as error:
             raise EvidenceError(f'could not unpack "{folder}": {error}') from error
 
 
