@@ -191,6 +191,14 @@ class WalRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     flushed: bool  # flushed before the answer whatever synchronous_commit says: two-phase, DROP, CREATE DATABASE ...
 
 
+class RecordCount(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """How many records of one type there are."""
+
+    name: str  # as pg_waldump has it, see `recordtypes`
+    plain: int
+    imaged: int  # with the image of at least one page
+
+
 class WalFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What the WAL of a data directory held before recovery, from the redo point on."""
 
@@ -199,6 +207,7 @@ class WalFacts(msgspec.Struct, frozen=True, kw_only=True):
     last: int  # LSN at which the last valid record begins; 0: there is none
     records: list[WalRecord]  # in their order
     why: str = ""  # what is wrong with what stands at the end, such as "a wrong checksum"
+    kinds: list[RecordCount] = []  # all whole records that redo has to replay; empty: none, or older evidence
 
 
 class LostRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -293,6 +302,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     recovery: Recovery
     wal: WalFacts | None = None  # None: not read, such as after a crash-restart, where recovery follows at once
     wal_at_cut: WalAtCut | None = None
+    replayed: list[RecordCount] | None = None  # read after the recovery, where `wal` was not; None: that could not be
     checks: dict[str, CheckRun] = {}  # by name, see REQUIRED_CHECKS
     xact_status: dict[str, str] = {}  # xid -> committed, aborted, in progress, future, too old
     marker: MarkerRead | None = None

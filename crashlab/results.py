@@ -15,7 +15,7 @@ import msgspec
 
 from crashlab.errors import CrashlabError, EvidenceError
 from crashlab.evidence import ServerFacts
-from crashlab.model import Contract, CrashClass, Injection, Verdict
+from crashlab.model import Contract, CrashClass, Injection, RecordCount, Verdict
 from crashlab.profile import Profile
 
 Keep = Literal["failed", "all", "none"]
@@ -87,6 +87,13 @@ class CrashPoint(msgspec.Struct, frozen=True):
         return f"operation {self.position} of the recording; {self.note}"
 
 
+class Redo(msgspec.Struct, frozen=True):
+    """Which types of WAL records a trial's recovery replayed, and which its server had written."""
+
+    replayed: list[RecordCount]
+    written: list[str]  # what is known of it: of a recorded trial, in the whole run; of a live one, from the redo point
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrialResult:
     """One trial as it is reported."""
@@ -102,6 +109,7 @@ class TrialResult:
     server: ServerFacts | None = None
     state: CrashPoint | None = None  # None: a live trial
     contract: Contract | None = None  # what was promised to its clients
+    redo: Redo | None = None  # None: there was no recovery, or it is not known what it replayed
     error: str | None = None  # the trial could not be run to its end; the verdict is inconclusive
 
     @property

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent / "crashlab"
 
 BASE = {"errors", "seeds", "model", "duration", "confidence", "files", "sealed"}
 DATA = BASE | {"ledger", "ledgerfile", "history", "ledgercursor", "evidence", "profile", "profile_schema", "layers"}
-DATA |= {"toml_text", "contract"}
+DATA |= {"toml_text", "contract", "recordtypes"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "files": set(),
@@ -23,6 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "toml_text": set(),
     "sql_text": set(),
     "declared": set(),
+    "recordtypes": set(),
     "layers": {"errors", "toml_text"},
     "ledger": {"errors"},
     "ledgerfile": {"errors", "ledger"},

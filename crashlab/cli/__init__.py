@@ -16,6 +16,7 @@ import click
 
 from crashlab import __version__
 from crashlab.cli.clean import clean
+from crashlab.cli.coverage import coverage
 from crashlab.cli.inspect import doctor, explain, profiles, validate
 from crashlab.cli.matrix import matrix
 from crashlab.cli.questions import compare, results
@@ -51,7 +52,7 @@ def cli() -> None:
 
 
 for command in (
-    *(run, matrix, results, compare, judge, replay),
+    *(run, matrix, results, compare, coverage, judge, replay),
     *(record, explore, show, profiles, validate, explain, doctor, clean),
 ):
     command.context_settings.update(HELP)  # click asks a command first, and keeps the answer

@@ -12,10 +12,13 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import msgspec
+
 import crashlab
 from crashlab import evidence
 from crashlab.errors import NoRoom, RecordingError
 from crashlab.exploration.recording import BASE, LOG, RECORDING, Recording, RecordingRecord, digests_of
+from crashlab.exploration.walcut import read_run
 from crashlab.ledger import LedgerWriter
 from crashlab.profile import PowerLoss, Profile
 from crashlab.recording import base, iolog
@@ -25,6 +28,7 @@ from crashlab.recording.recorder import Recorder
 from crashlab.recording.replay import self_check
 from crashlab.recovery import look_before
 from crashlab.recovery.fulldisk import full_disk
+from crashlab.recovery.wal import WalReader
 from crashlab.seeds import derive
 from crashlab.server import Restartable, Server, create_server
 from crashlab.trial.setup import (
@@ -108,6 +112,8 @@ def make(plan: TrialPlan, folder: Path, *, number: int = 0) -> Recording:
         broken_before=broken,
         seconds=seconds,
     )
+    run = read_run(Recording(folder, record, image), WalReader())
+    record = msgspec.structs.replace(record, written=[kind.name for kind in run.kinds])
     evidence.save(folder, RECORDING, record)
     return Recording(folder, record, image)
 

@@ -53,6 +53,7 @@ class RecordingRecord(msgspec.Struct, frozen=True, kw_only=True):
     invariants_before: list[Invariant] = []  # those that did not hold while the run was recorded
     broken_before: Broken = Broken()  # ... and what was broken at its end, although nothing had crashed
     seconds: dict[str, float] = {}
+    written: list[str] = []  # the types of WAL records of the whole run; empty: an older recording
 
 
 class Recording(msgspec.Struct, frozen=True):

@@ -27,13 +27,23 @@ from crashlab.exploration.logclock import LogClock
 from crashlab.exploration.recording import Recording
 from crashlab.history import ACKED, COMMITTING_PREPARED, PREPARED, History
 from crashlab.ledger import SETUP_CLIENT
-from crashlab.model import LostRecord, RecordFate, WalAtCut, WalFacts, WalFlush, WalRecord
+from crashlab.model import LostRecord, RecordCount, RecordFate, WalAtCut, WalFacts, WalFlush, WalRecord
 from crashlab.recording.base import copy_part
 from crashlab.recording.decoder import Decoder
 from crashlab.recording.logbytes import LogBytes
 from crashlab.recording.replay import Replayer
-from crashlab.recovery.wal import ReadPart, WalReader, directory, file_of, file_pages, read_control, start_at
-from crashlab.recovery.walpages import Cluster
+from crashlab.recovery.wal import (
+    CLEAN_STOP,
+    ReadPart,
+    WalReader,
+    counted,
+    directory,
+    file_of,
+    file_pages,
+    read_control,
+    start_at,
+)
+from crashlab.recovery.walpages import Cluster, Found
 from crashlab.server import owned
 
 WAL_FOLDER = f"{root_label(0)}/pg_wal"
@@ -71,6 +81,7 @@ class _Run:
     records: list[WalRecord]
     end: int  # LSN
     flushes: list[_Flush]  # by their end
+    kinds: list[RecordCount]  # of all records
 
 
 class RecordedWal:
@@ -229,10 +240,10 @@ def read_run(recording: Recording, reader: WalReader) -> _Run:
     base = recording.base
     control = read_control(directory(base.image / root_label(0)))
     if control is None:
-        return _Run([], 0, [])
+        return _Run([], 0, [], [])
     cluster, redo = control
     place = start_at(cluster, redo)
-    records: list[WalRecord] = []
+    found = Found()
     flushes = _Flushes()
     with owned.temporary_folder(prefix="crashlab-wal-") as image:
         (image / root_label(0)).mkdir()
@@ -246,14 +257,17 @@ def read_run(recording: Recording, reader: WalReader) -> _Run:
             if not named and operation.file not in numbers:
                 continue
             if operation.kind in (Kind.RENAME, Kind.UNLINK):
-                found, place = reader.read_on(cluster, file_pages(cluster, part), place)
-                records += found
+                more, place = reader.read_on(cluster, file_pages(cluster, part), place)
+                found.add(more)
             elif named and operation.file:
                 numbers.add(operation.file)
             replayer.apply(operation)
         replayer.close()
-        found, place = reader.read_on(cluster, file_pages(cluster, part), place)
-    return _Run(records + found, place.at, flushes.ended)
+        more, place = reader.read_on(cluster, file_pages(cluster, part), place)
+        found.add(more)
+    if found.first == CLEAN_STOP:  # of the set-up
+        found.kinds[CLEAN_STOP] -= 1
+    return _Run(found.records, place.at, flushes.ended, counted(cluster.major, found.kinds))
 
 
 class _Flushes:

@@ -169,6 +169,17 @@ def read_log(text: str, *, started: bool, seconds: float, tool_fault: str | None
     )
 
 
+def redone(text: str) -> list[tuple[int, int]]:
+    """Return what each recovery of a log replayed: the redo point, and the place of the last record."""
+    starts, ends = _REDO_START.findall(text), _REDO_END.findall(text)
+    return [(_position(start), _position(end)) for start, end in zip(starts, ends, strict=False)]
+
+
+def _position(lsn: str) -> int:
+    high, _, low = lsn.partition("/")
+    return int(high, 16) << 32 | int(low, 16)
+
+
 def _end_reason(lines: list[str]) -> str | None:
     """Return the message between the start and the end of redo: why the WAL ended where it did."""
     inside = False

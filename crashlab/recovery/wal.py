@@ -1,4 +1,4 @@
-"""How far does the WAL of a crashed data directory reach, and which transactions does it decide?
+"""How far does the WAL of a crashed data directory reach, what does it hold, and which transactions does it decide?
 
 Read before recovery, which overwrites what lies behind the end. A reader of our own, and not pg_waldump: many builds
 lack it (those of npm have initdb, pg_ctl and postgres only), and hundreds of crash states of one recording have most
@@ -12,13 +12,22 @@ Sources: pg_control.h; xlog_internal.h (XLogFileName); postgres-contract.md sect
 
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from pathlib import Path
 
 from crashlab import files
-from crashlab.model import WalFacts, WalRecord
-from crashlab.recovery.walpages import Cluster, Place, read_page, valid_header, why_it_ends
+from crashlab.model import RecordCount, WalFacts
+from crashlab.recordtypes import type_name
+from crashlab.recovery.walpages import (
+    Cluster,
+    Found,
+    KindOfRecord,
+    Place,
+    read_page,
+    valid_header,
+    why_it_ends,
+)
 
 ReadPart = Callable[[str, int, int], bytes]
 """path below the data directory, offset, length -> bytes, as many as there are."""
@@ -28,6 +37,8 @@ ReadPage = Callable[[int], bytes]
 
 WAL_FILES = ("PG_VERSION", "global/pg_control", "pg_wal")
 """All that is read here."""
+CLEAN_STOP = KindOfRecord(0, 0x00, False)
+"""The checkpoint of a server that stops."""
 KNOWN_PAGES_MAX = 100_000
 _AHEAD_BYTES = 64 << 10
 _CONTROL_BYTES = 512
@@ -60,7 +71,7 @@ class WalReader:
     """Reads the WAL of many directories; a page that it has read before, at the same place, costs next to nothing."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[Cluster, Place, bytes], tuple[list[WalRecord], Place, bool]] = {}
+        self._known: dict[tuple[Cluster, Place, bytes], tuple[Found, Place, bool]] = {}
 
     def read(self, cluster: Cluster, page: ReadPage, redo: int) -> WalFacts:
         """Read from a redo point to the end of the valid WAL."""
@@ -68,25 +79,28 @@ class WalReader:
         if not valid_header(cluster, page(segment), segment):  # PostgreSQL looks at the first page of each file
             why = why_it_ends(cluster, page(segment), start_at(cluster, segment))
             return WalFacts(redo=redo, end=redo, last=0, records=[], why=why)
-        records, place = self._read_to_the_end(cluster, page, start_at(cluster, redo))
+        found, place = self._read_to_the_end(cluster, page, start_at(cluster, redo))
+        if found.first == CLEAN_STOP:
+            found.kinds[CLEAN_STOP] -= 1  # redo begins behind it
         why = why_it_ends(cluster, page(place.page), place)
-        return WalFacts(redo=redo, end=place.at, last=place.last, records=records, why=why)
+        kinds = counted(cluster.major, found.kinds)
+        return WalFacts(redo=redo, end=place.at, last=place.last, records=found.records, why=why, kinds=kinds)
 
-    def read_on(self, cluster: Cluster, page: ReadPage, place: Place) -> tuple[list[WalRecord], Place]:
+    def read_on(self, cluster: Cluster, page: ReadPage, place: Place) -> tuple[Found, Place]:
         """Read from a place to the end; return what was found, and where to go on once more was written."""
-        records, place = self._read_to_the_end(cluster, page, place)
+        found, place = self._read_to_the_end(cluster, page, place)
         # A record that is not whole may be written again, all of it
-        return records, Place(place.at - place.at % cluster.page_bytes, place.at, place.last)
+        return found, Place(place.at - place.at % cluster.page_bytes, place.at, place.last)
 
-    def _read_to_the_end(self, cluster: Cluster, page: ReadPage, place: Place) -> tuple[list[WalRecord], Place]:
-        records: list[WalRecord] = []
+    def _read_to_the_end(self, cluster: Cluster, page: ReadPage, place: Place) -> tuple[Found, Place]:
+        found = Found()
         going = True
         while going:
-            found, place, going = self._read_page(cluster, page(place.page), place)
-            records += found
-        return records, place
+            here, place, going = self._read_page(cluster, page(place.page), place)
+            found.add(here)
+        return found, place
 
-    def _read_page(self, cluster: Cluster, page: bytes, place: Place) -> tuple[list[WalRecord], Place, bool]:
+    def _read_page(self, cluster: Cluster, page: bytes, place: Place) -> tuple[Found, Place, bool]:
         key = (cluster, place, blake2b(page, digest_size=16).digest())
         known = self._known.get(key)
         if known is None:
@@ -94,6 +108,16 @@ class WalReader:
                 self._known.clear()
             known = self._known[key] = read_page(cluster, page, place)
         return known
+
+
+def counted(major: int, kinds: Mapping[KindOfRecord, int]) -> list[RecordCount]:
+    """Return the counts of records as evidence, by name."""
+
+    def count(manager: int, bits: int, image: bool) -> int:
+        return kinds.get(KindOfRecord(manager, bits, image), 0)
+
+    there = sorted({(kind.manager, kind.bits) for kind, number in kinds.items() if number > 0})
+    return [RecordCount(type_name(major, *one), count(*one, False), count(*one, True)) for one in there]
 
 
 def start_at(cluster: Cluster, redo: int) -> Place:

@@ -2,8 +2,10 @@
 
 The same tests as PostgreSQL's own reader (xlogreader.c), because the end that they find must be the one at which
 recovery stops: page header, record length, link to the record before, CRC-32C. What a record means is read only for
-those that decide a transaction: COMMIT, ABORT, PREPARE and the decisions about a prepared one.
+those that decide a transaction: COMMIT, ABORT, PREPARE and the decisions about a prepared one. All are counted by type,
+with and without the image of a page.
 
+Does not tell: whether an image is to be restored; with wal_consistency_checking there are others.
 Does not check: resource manager numbers; the CRC covers them.
 
 Sources: PostgreSQL 14 .. 19: xlogreader.c (XLogDecodeNextRecord, XLogReaderValidatePageHeader, ValidXLogRecord),
@@ -11,9 +13,11 @@ Sources: PostgreSQL 14 .. 19: xlogreader.c (XLogDecodeNextRecord, XLogReaderVali
 """
 
 import struct
+from collections import Counter
 from typing import NamedTuple
 
 from crashlab.model import WalDecision, WalRecord
+from crashlab.recordtypes import type_bits
 
 PAGE_MAGIC_HIGH = 0xD1  # of every version; the low byte counts the changes of format
 _PAGE = struct.Struct("<HHIQI")  # magic, flags, timeline, address, rest of a record from the page before
@@ -34,10 +38,16 @@ _XACT_KINDS: dict[int, WalDecision] = {
     0x40: "rollback prepared",
 }
 _HAS_INFO = 0x80
+_BLOCK_ID_MAX = 32
+_BLOCK_BYTES, _RELATION_BYTES = 8, 12  # a reference to a page, with its number; the relation, unless it is the same
+_HAS_IMAGE, _SAME_RELATION = 0x10, 0x80
 _DATA_SHORT, _DATA_LONG, _ORIGIN, _TOPLEVEL_XID = 255, 254, 253, 252
 _DATABASE, _SUBTRANSACTIONS, _FILES, _INVALIDATIONS, _TWO_PHASE, _STATISTICS, _FORCED = (
     1 << bit for bit in (0, 1, 2, 3, 4, 8, 31)
 )
+
+
+LSN_MAX = 1 << 64
 
 
 class Cluster(NamedTuple):
@@ -70,6 +80,32 @@ class Place(NamedTuple):
     part: bytes = b""
 
 
+class KindOfRecord(NamedTuple):
+    """What records are counted by."""
+
+    manager: int
+    bits: int  # see `recordtypes.type_bits`
+    image: bool  # of a page
+
+
+class Found:
+    """What the records that end in a page say."""
+
+    def __init__(self, until: int = LSN_MAX) -> None:
+        """Hold nothing yet; what begins behind `until` is not looked at."""
+        self.until = until
+        self.records: list[WalRecord] = []  # those that decide a transaction
+        self.kinds: Counter[KindOfRecord] = Counter()
+        self.first: KindOfRecord | None = None
+
+    def add(self, other: "Found") -> None:
+        """Take in what another page says."""
+        self.records += other.records
+        self.first = self.first or other.first
+        for kind, count in other.kinds.items():  # Counter.update is slower for few keys
+            self.kinds[kind] += count
+
+
 def valid_header(cluster: Cluster, page: bytes, at: int) -> bool:
     """Whether a page is the one of this LSN, as far as its header says."""
     if len(page) < cluster.page_bytes:
@@ -83,12 +119,15 @@ def valid_header(cluster: Cluster, page: bytes, at: int) -> bool:
     return at % cluster.segment_bytes != 0
 
 
-def read_page(cluster: Cluster, page: bytes, place: Place) -> tuple[list[WalRecord], Place, bool]:
-    """Read one page; return what is decided by the records that end in it, where to go on, and whether to.
+def read_page(cluster: Cluster, page: bytes, place: Place, until: int = LSN_MAX) -> tuple[Found, Place, bool]:
+    """Read one page; return what the records that end in it say, where to go on, and whether to.
 
     A record that is not whole ends the valid WAL where it begins.
+
+    Args:
+        until: LSN; a record that begins behind it is not read.
     """
-    found: list[WalRecord] = []
+    found = Found(until)
     if not valid_header(cluster, page, place.page):
         return found, place, False
     _, flags, _, _, rest = _PAGE.unpack_from(page)
@@ -141,9 +180,7 @@ def why_it_ends(cluster: Cluster, page: bytes, place: Place) -> str:
     return "the record there has a wrong checksum"
 
 
-def _read_records(
-    cluster: Cluster, page: bytes, place: Place, begin: int, found: list[WalRecord]
-) -> tuple[list[WalRecord], Place, bool]:
+def _read_records(cluster: Cluster, page: bytes, place: Place, begin: int, found: Found) -> tuple[Found, Place, bool]:
     """Read the records that begin in a page."""
     at, last, size = place.at, place.last, cluster.page_bytes
     offset = max(at - place.page, begin)
@@ -164,18 +201,34 @@ def _read_records(
     return found, Place(max(place.page + size, at - at % size), at, last), True
 
 
-def _take(cluster: Cluster, record: bytes, start: int, last: int, end: int, found: list[WalRecord]) -> int:
-    """Note what a record decides; return where the next one begins, 0 if this one is not valid."""
+def _take(cluster: Cluster, record: bytes, start: int, last: int, end: int, found: Found) -> int:
+    """Note what a record is and decides; return where the next one begins, 0 if this one is not valid."""
     _, xid, before, info, manager, crc = _RECORD.unpack_from(record)
-    if (before != last if last else before >= start) or crc != crc32c(record[_RECORD_BYTES:] + record[:_CRC_AT]):
+    follows = start <= found.until and (before == last if last else before < start)
+    if not follows or crc != crc32c(record[_RECORD_BYTES:] + record[:_CRC_AT]):
         return 0
+    kind_of_record = KindOfRecord(manager, type_bits(manager, info), _has_image(record))
+    found.first = found.first or kind_of_record
+    found.kinds[kind_of_record] += 1
     if manager == _RM_XLOG and info & 0xF0 == _XLOG_SWITCH:
         return -(-end // cluster.segment_bytes) * cluster.segment_bytes
     if manager == _RM_XACT and (kind := _XACT_KINDS.get(info & 0x70)):
         flags, prepared = _decision(cluster.major, _main_data(record), info) if kind != "prepare" else (0, 0)
         flushed = "prepare" in kind or (kind == "commit" and flags & (_FORCED | _FILES) != 0)
-        found.append(WalRecord(kind, prepared or xid, start, end, flushed))
+        found.records.append(WalRecord(kind, prepared or xid, start, end, flushed))
     return end
+
+
+def _has_image(record: bytes) -> bool:
+    """Say whether a record holds the image of a page; its headers end where the data begins that they announce."""
+    at, end = _RECORD_BYTES, len(record)
+    while at < end and record[at] <= _BLOCK_ID_MAX:
+        flags = record[at + 1]
+        if flags & _HAS_IMAGE:
+            return True
+        end -= record[at + 2] | record[at + 3] << 8
+        at += _BLOCK_BYTES + (0 if flags & _SAME_RELATION else _RELATION_BYTES)
+    return False
 
 
 def _main_data(record: bytes) -> bytes:

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from crashlab.model import Family
+from crashlab.report.coverage import coverage_line
 from crashlab.report.matrix import HEADS, CellResult, cell_results, legend, matrix_line
 from crashlab.report.statistics import statistics_line
 from crashlab.report.story import Length, follow_up, story
@@ -78,6 +79,8 @@ def print_results(target: Console, run: RunResult, length: Length) -> None:
         _print_verdicts(target, others, length)
     if cells:
         _print_matrix(target, cells)
+    if (line := coverage_line(results)) is not None and length is not Length.LINE:
+        target.print(line, soft_wrap=True, end="\n\n")
     told = distinct_findings(results if length is Length.TIMELINE else [*others, *_to_be_explained(cells)])
     for found in told:
         _print_finding(target, found, length)

@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 import crashlab
 from crashlab.model import AsyncWindow, Clause
 from crashlab.oracle.codes import CODES
+from crashlab.report.coverage import redo_coverage
 from crashlab.report.matrix import HEADS, cell_results, legend, matrix_line
 from crashlab.report.statistics import statistics_line
 from crashlab.report.story import follow_up, printable, story
@@ -68,6 +69,7 @@ def report_bytes(run: RunResult, code: int) -> bytes:
         command=run.command,
         errors=[*([] if run.error is None else [run.error]), *run.damaged],
         unfinished=how_to_go_on(run),
+        redo=[one for one in redo_coverage(run.profiles) if one.recoveries],
         seeds=dict.fromkeys(str(result.seed) for result in run.profiles),
         servers=dict.fromkeys(
             f"PostgreSQL {result.server.version}, {result.server.kind}, {result.server.source}"

@@ -5,7 +5,7 @@ Paths are absolute and without symbolic links, so that a run and each later judg
 are asked. `command` runs all of it again; null where nobody noted it. `async_window` is null where no asynchronous
 commit was lost.
 `statistics` are about the profile's trials together; what is not known is null. `matrix` is null unless the profile is
-a cell of `crashlab matrix`.
+a cell of `crashlab matrix`. `redo` says which types of WAL records were replayed, for each major version.
 `promise` is null where a trial is inconclusive; `server` is null where none came up; `injection` is the last fault,
 the one that crashed the server, and `injections` are all of them. `state` is the crash state of a recorded trial.
 `unfinished` is about the whole run: how many trials there are, how many were asked for (null: as many as a rule takes),
@@ -22,6 +22,7 @@ import msgspec
 
 import crashlab
 from crashlab.errors import CrashlabError
+from crashlab.report import coverage
 from crashlab.report.matrix import as_json
 from crashlab.report.statistics import statistics
 from crashlab.report.summary import promise, sentence, tally
@@ -69,6 +70,7 @@ def _profile(result: ProfileResult, run: RunResult) -> dict[str, Any]:
         "async_window": None if window is None else asdict(window),
         "statistics": asdict(statistics(result)),
         "matrix": as_json(result),
+        "redo": [coverage.as_json(one) for one in coverage.redo_coverage([result]) if one.recoveries],
     }
 
 

@@ -7,17 +7,20 @@ Choices: a stored verdict is never read, only replaced, so that one with codes t
 import os
 import shlex
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
+
+import msgspec
 
 from crashlab import evidence, files
 from crashlab.contract import contract_for
 from crashlab.errors import EvidenceError, LedgerError
 from crashlab.history import History, read_ledger
-from crashlab.model import Contract, Told, Verdict
+from crashlab.model import Contract, RecordCount, Told, Verdict
 from crashlab.oracle import judge
-from crashlab.results import CrashPoint, TrialResult, trial_order
+from crashlab.results import CrashPoint, Redo, TrialResult, trial_order
 
-_RECORDING, _BASE = "recording.json", "base"
+_RECORDING, _BASE, RECORDING_SCHEMA = "recording.json", "base", 1
 """A recording's record, and its folder with whole data directories; `exploration` stands above this module."""
 
 
@@ -175,7 +178,44 @@ def result_of(folder: Path, *, verdict: Verdict | None = None) -> TrialResult:
         server=record.server,
         state=_state_of(folder, record),
         contract=contract_of(record),
+        redo=_redo_of(folder, record),
     )
+
+
+class _Recovered(msgspec.Struct):
+    started: bool = False
+    ran: bool = False
+
+
+class _Read(msgspec.Struct):
+    kinds: list[RecordCount] = []
+
+
+class _Replayed(msgspec.Struct):
+    """What an observation holds about redo; the rest is passed over."""
+
+    recovery: _Recovered = msgspec.field(default_factory=_Recovered)
+    wal: _Read | None = None
+    replayed: list[RecordCount] | None = None
+
+
+class _Written(msgspec.Struct):
+    schema: int = RECORDING_SCHEMA
+    written: list[str] = []
+
+
+def _redo_of(folder: Path, record: evidence.TrialRecord) -> Redo | None:
+    seen = evidence.load(folder / evidence.OBSERVATION, _Replayed, digest=record.digests.get(evidence.OBSERVATION))
+    replayed = seen.replayed if seen.wal is None else seen.wal.kinds
+    if replayed is None or not (seen.recovery.ran and seen.recovery.started):
+        return None
+    written = [] if record.recording is None else _written(recording_of(folder, record) / _RECORDING)
+    return Redo(replayed, written or [one.name for one in replayed])
+
+
+@lru_cache(maxsize=16)
+def _written(recording: Path) -> list[str]:
+    return evidence.load(recording, _Written).written
 
 
 def _state_of(folder: Path, record: evidence.TrialRecord) -> CrashPoint | None:

@@ -18,14 +18,16 @@ from crashlab.fault import FAULTS, inject
 from crashlab.fault.when import wait_until_due
 from crashlab.history import read_ledger
 from crashlab.ledger import LedgerWriter
-from crashlab.model import Broken, Injection, Observation, PromiseStatus, Recovery, Verdict, WalFacts
+from crashlab.model import Broken, Injection, Observation, PromiseStatus, RecordCount, Recovery, Verdict, WalFacts
 from crashlab.recovery import look_before, observe, recover
 from crashlab.recovery.checksums import add_checksums
 from crashlab.recovery.fulldisk import full_disk
+from crashlab.recovery.replayed import read_replayed
 from crashlab.recovery.wal import WAL_FILES, read_wal
 from crashlab.results import TrialResult
 from crashlab.seeds import stream, trial_seed
 from crashlab.server import Server, SpareDirectories, create_server
+from crashlab.server.base import DATABASE
 from crashlab.trial.clock import Clock
 from crashlab.trial.judged import result_of
 from crashlab.trial.limit import TrialLimit
@@ -114,6 +116,7 @@ class _Live:
             wal = wal_of(self.server, self.injections) if look_at_wal else None
         with self._phase("recovery", limit):
             recovery = recover(self.server, restart=not self.server.running(), log_position=log_position)
+            replayed = None if wal is not None else self._replayed(recovery, log_position)
         with self._phase("observe", limit):
             observation = observe(
                 self._connect_to,
@@ -125,8 +128,17 @@ class _Live:
             observation = add_checksums(self.server, observation)
         before = invariants_before(workload.violations)
         self.observation = msgspec.structs.replace(
-            observation, wal=wal, invariants_before=before, broken_before=self._broken
+            observation, wal=wal, replayed=replayed, invariants_before=before, broken_before=self._broken
         )
+
+    def _replayed(self, recovery: Recovery, log_position: int) -> list[RecordCount] | None:
+        if not (recovery.ran and recovery.started):
+            return None
+        try:
+            with contextlib.closing(self._connect_to(DATABASE)) as connection:
+                return read_replayed(connection, self.server.log_since(log_position))
+        except psycopg.Error:  # whoever reads the rest meets it, too, and says so
+            return None
 
     def _inject_all(self, workload: Workload, limit: TrialLimit) -> None:
         rng = stream(self.seed, "faults")

@@ -4,6 +4,7 @@ import os
 import re
 import struct
 import subprocess
+from collections import Counter
 from pathlib import Path
 from random import Random
 
@@ -180,6 +181,53 @@ def test_the_formats_of_19_and_before_are_read(tmp_path: Path, major: int):
             assert (facts.last, facts.end, facts.why) == (anew, anew + 48, "no record begins there")
         else:
             assert (facts.last, facts.end) == (first, second)
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("build", builds(), ids=lambda build: str(build.version))
+def test_records_are_counted_by_type_as_pg_waldump_prints_them(build: Build):
+    """As many records of each type, with and without the image of a page; but not the checkpoint that redo begins at.
+
+    That one is told apart from a checkpoint of the same kind that a recovery replays: here the server was stopped
+    cleanly before.
+    """
+    if not (build.bindir / "pg_waldump").exists():
+        pytest.skip(f"the build in {build.bindir} has no pg_waldump")
+    server = crashed(build)
+    try:
+        server.start()
+        server.stop("fast")
+        server.start()
+        with server.connect(autocommit=True) as session:
+            session.execute("INSERT INTO t SELECT n, 'again' FROM generate_series(20000, 40000) n")
+            session.execute("CREATE INDEX ON t USING hash (b)")
+            session.execute("DELETE FROM t WHERE a % 3 = 0")
+            session.execute("VACUUM t")
+        server.kill_all()
+        assert server.data_directory is not None
+        facts = read_wal(server.data_directory)
+        assert facts is not None
+        there: Counter[tuple[str, bool]] = Counter()
+        lines = [line for line in waldump(build, server.data_directory, facts.redo) if DUMP.match(line)]
+        assert "CHECKPOINT_SHUTDOWN" in lines.pop(0)
+        for line in lines:
+            match = DUMP.match(line)
+            assert match is not None
+            there[f"{match[1]}/{match[4]}", " FPW" in line] += 1
+        counted = {(one.name, True): one.imaged for one in facts.kinds}
+        counted |= {(one.name, False): one.plain for one in facts.kinds}
+        assert +Counter(counted) == there
+        assert len(there) > 15
+    finally:
+        server.dispose()
+
+
+def waldump(build: Build, data: Path, redo: int) -> list[str]:
+    """Return the lines of pg_waldump from a place on."""
+    dump = subprocess.run(
+        [build.bindir / "pg_waldump", "-p", data / "pg_wal", "-s", f"0/{redo:X}"], capture_output=True, text=True
+    )
+    return dump.stdout.splitlines()
 
 
 @pytest.mark.server
