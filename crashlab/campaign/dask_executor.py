@@ -36,7 +36,6 @@ from crashlab.campaign.parcel import pack
 from crashlab.campaign.runner import recording_folder, recovery_folder
 from crashlab.campaign.task import (
     Job,
-    LiveTask,
     NoSuchState,
     Outcome,
     Recorded,
@@ -48,7 +47,7 @@ from crashlab.campaign.task import (
 )
 from crashlab.errors import CrashlabError, ServerError, UsageProblem
 from crashlab.exploration.recording import RECORDING
-from crashlab.results import TrialResult, trial_name
+from crashlab.results import trial_name
 
 AHEAD = 1
 BATCH = 6
