@@ -13,7 +13,7 @@ Does not tell: whether a record's replay was right, which is the verdicts' matte
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from crashlab.recordtypes import RecordTypes, record_types
@@ -128,9 +128,7 @@ def as_json(one: RedoCoverage) -> dict[str, Any]:
         "recoveries": one.recoveries,
         "unknown": one.unknown,
         "reachable": one.reachable,
-        "replayed": {
-            kind.name: {"trials": kind.trials, "plain": kind.plain, "imaged": kind.imaged} for kind in one.replayed
-        },
+        "replayed": [asdict(kind) for kind in one.replayed],
         "written_never_replayed": one.written,
         "never_written": one.never,
         "out_of_reach": one.out_of_reach,
