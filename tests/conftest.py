@@ -25,6 +25,7 @@ import pytest
 
 from crashlab.errors import RecordingError, ServerError
 from crashlab.server import Server, ServerSpec, create_server
+from tests.examples import examples
 
 IMAGE = "postgres:17"
 SLOW = ("server", "container", "kernel")
@@ -49,7 +50,8 @@ MEMORY = Path("/dev/shm")
 MEMORY_MIN_BYTES = 4 << 30
 """Two workers had at most 0.8 GB in use at a time, measured over all tests with servers."""
 
-hypothesis.settings.register_profile("crashlab-tests", deadline=None)  # a busy machine is no fault of the code
+# A busy machine is no fault of the code
+hypothesis.settings.register_profile("crashlab-tests", deadline=None, max_examples=examples(50))
 hypothesis.settings.load_profile("crashlab-tests")
 
 
@@ -70,6 +72,9 @@ def in_memory() -> Path | None:
 
 if "TMPDIR" not in os.environ and (_folder := in_memory()) is not None:
     os.environ["TMPDIR"] = tempfile.tempdir = str(_folder)  # of workers and of started programs, too
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+    # Hundreds of Pythons are started: half of what most of them do would be to compile crashlab once more
+    os.environ["PYTHONPYCACHEPREFIX"] = str(Path(tempfile.gettempdir()) / "bytecode")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -18,6 +18,7 @@ from crashlab.errors import LedgerError
 from crashlab.history import History, State, fold, read_ledger
 from crashlab.ledger import SCHEMA, Ack, Begin, Header, Indeterminate, Intent, LedgerWriter, Prepared, Refused, Write
 from crashlab.ledgercursor import LedgerCursor
+from tests.examples import examples
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 NUMBER = st.integers(0, 2**63 - 1)
@@ -117,7 +118,7 @@ def write_some(data, writer: LedgerWriter) -> dict[int, Told]:
 
 
 @given(st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_any_legal_sequence_reads_back(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("ledger") / "ledger.jsonl"
     writer = LedgerWriter(path, seed=7)
@@ -151,7 +152,7 @@ def columns_or_error(read: Callable[[], History]) -> dict[str, Any] | str:
 
 
 @given(st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_a_cursor_reads_what_a_whole_reading_does(tmp_path_factory, data):
     """From any crash point to any other, with lines that are late in the file, and with a last line cut short."""
     path = tmp_path_factory.mktemp("ledger") / "ledger.jsonl"

@@ -20,6 +20,7 @@ from crashlab.errors import EvidenceError, UsageProblem
 from crashlab.seeds import stream
 from tests.disk.disk_text import CONTRACTS, Disk, Image
 from tests.disk.naive_disk import all_images
+from tests.examples import examples
 
 RULES = ("linux", "strict", "lying", "lying later", "process")
 MOST_STATES = 1500
@@ -127,7 +128,7 @@ def _check_against_reference(disk: Disk, contract: DiskContract) -> None:
         assert found.get(state.fingerprint, image) == image, "equal fingerprints, different images"
 
 
-_settings = settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
+_settings = settings(max_examples=examples(80), deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -139,7 +140,7 @@ def test_enumeration_is_the_definition(name: str, disk: Disk) -> None:
 
 
 @pytest.mark.parametrize("name", ["linux", "lying later"])
-@settings(_settings, max_examples=500)
+@settings(_settings, max_examples=examples(150))
 @given(disks("data"))
 def test_enumeration_is_the_definition_for_content(name: str, disk: Disk) -> None:
     """The same for logs that only change content: more truncations, overlays and flushes of the same file."""
@@ -184,7 +185,7 @@ def _mutants(image: Image, rng: Random) -> list[Image]:
 
 
 @pytest.mark.parametrize("name", RULES)
-@settings(_settings, max_examples=100)
+@settings(_settings, max_examples=examples(40))
 @given(disks(), st.randoms(use_true_random=False))
 def test_allows_accepts_exactly_the_states(name: str, disk: Disk, rng: Random) -> None:
     """A disk as found is accepted if and only if it is one of the states: damage of any kind has a reason."""

@@ -38,6 +38,7 @@ from crashlab.server.builds import find_build
 from crashlab.server.privileges import ServerUser
 from tests.disk.disk_text import CONTRACTS, Disk, Image
 from tests.disk.test_model import disks
+from tests.examples import examples
 from tests.recording.test_recorder_postgres import SETTINGS, RecordedServer, _builds
 
 STATES_A_POINT = 5
@@ -151,7 +152,7 @@ def one_file_becomes_two() -> Disk:
 
 
 @pytest.mark.parametrize("name", ["linux", "strict", "lying"])
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(40), deadline=None, suppress_health_check=list(HealthCheck))
 @given(disks(), st.integers(0, 1000))
 @example(cut_and_written_again(), 1)
 @example(one_file_becomes_two(), 1)

@@ -8,6 +8,7 @@ from crashlab.contract import contract_for
 from crashlab.model import CrashClass, Family, Outcome, PromiseStatus
 from crashlab.oracle.codes import CODES
 from crashlab.seeds import stream
+from tests.examples import examples
 from tests.oracle.mutations import MUTATIONS
 from tests.oracle.reference import crashed_world
 
@@ -20,7 +21,7 @@ OUTCOMES = {
 
 @pytest.mark.parametrize("name", MUTATIONS)
 @given(seed=st.integers(0, 2**32), crash_class=st.sampled_from(CrashClass))
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+@settings(max_examples=examples(8), deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
 def test_one_damage_one_finding_of_the_right_name(name, seed, crash_class):
     """A planted damage is the worst finding, and nothing else is forbidden; its healthy twin has none."""
     mutation, code = MUTATIONS[name]

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crashlab.model import CrashClass, Family, Outcome, PromiseStatus
+from tests.examples import examples
 from tests.oracle.reference import crashed_world
 
 WORLDS = st.builds(
@@ -20,7 +21,7 @@ WORLDS = st.builds(
 
 
 @given(WORLDS)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(120), deadline=None)
 def test_no_legal_history_is_accused(world):
     """Whatever the schedule and wherever the log ends within the rules: nothing but permitted loss is found."""
     verdict = world.judge()
@@ -32,7 +33,7 @@ def test_no_legal_history_is_accused(world):
 
 
 @given(WORLDS, st.floats(0, 1))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(120), deadline=None)
 def test_the_log_accuses_nobody_whom_the_clients_do_not(world, share):
     """With the log of the image, from any redo point on, the verdict on a correct database is the same."""
     wal = world.wal(round(share * len(world.log)))
@@ -43,7 +44,7 @@ def test_the_log_accuses_nobody_whom_the_clients_do_not(world, share):
 
 
 @given(WORLDS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_counts_are_those_of_the_world(world):
     """What the verdict counts is what the reference database knows."""
     counts = world.judge().counts
@@ -59,7 +60,7 @@ def test_counts_are_those_of_the_world(world):
 
 
 @given(st.integers(0, 2**32), st.integers(0, 2**32), st.sampled_from([0.0, 0.5, 1.0]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_any_prefix_is_loss_and_never_corruption(seed, draw, async_share):
     """Cutting more of the log's tail than the rules allow is loss, forbidden or not, but no corruption."""
     world = crashed_world(seed, async_share=async_share, two_phase_share=0.0)

@@ -34,6 +34,7 @@ from crashlab.model import (
 from crashlab.oracle import judge
 from crashlab.oracle.codes import CODES
 from crashlab.seeds import stream
+from tests.examples import examples
 from tests.oracle.mutations import MUTATIONS
 from tests.oracle.reference import crashed_world
 from tests.oracle.story import KILL, Story
@@ -224,7 +225,7 @@ def test_typical_findings_are_told_in_the_stored_words(golden):
 
 @pytest.mark.parametrize("name", MUTATIONS)
 @given(seed=st.integers(0, 2**32), crash_class=st.sampled_from(CrashClass), with_log=st.booleans())
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+@settings(max_examples=examples(5), deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
 def test_every_finding_is_told_in_three_lengths(name, seed, crash_class, with_log):
     """Whatever is damaged: one line, whole sentences, a timeline, and nothing that was left open in a text."""
     mutation, _ = MUTATIONS[name]

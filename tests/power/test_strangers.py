@@ -17,9 +17,10 @@ from crashlab.cli import invoke
 from crashlab.exploration.recording import BASE
 from crashlab.files import open_below
 from crashlab.recording import base, iolog
+from tests.examples import examples
 from tests.power.strangers import DAMAGES, Scene, ask, fuzz
 
-VALUES_TRIED = 40
+VALUES_TRIED = examples(12)
 KINDS = [
     *("ledger", "observation", "trial", "verdict", "state", "recorded trial", "recorded ledger"),
     *("recording", "io.log", "base", "file of the base", "index", "profile"),
