@@ -50,6 +50,7 @@ ALLOWED: dict[str, set[str]] = {
     "strategies": DATA | {"server", "workload", "disk", "recovery", "exploration"},
     "campaign": DATA | {"server", "disk", "recording", "oracle", "results", "trial", "exploration"},
     "report": DATA | {"results", "oracle", "matrix"},
+    "lessons": DATA | {"server", "disk", "recording", "exploration", "oracle"},
     "doctor": DATA | {"server", "recording"},
     "cli": DATA
     | {
@@ -63,6 +64,7 @@ ALLOWED: dict[str, set[str]] = {
         "campaign",
         "disk",
         "report",
+        "lessons",
         "doctor",
     },
     "pytest_plugin": BASE | {"trial", "profile", "results", "server", "observer", "testing"},

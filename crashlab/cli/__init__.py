@@ -18,6 +18,7 @@ from crashlab import __version__
 from crashlab.cli.clean import clean
 from crashlab.cli.coverage import coverage
 from crashlab.cli.inspect import doctor, explain, profiles, validate
+from crashlab.cli.lesson import lesson
 from crashlab.cli.matrix import matrix
 from crashlab.cli.questions import compare, results
 from crashlab.cli.recordings import explore, record, show
@@ -53,7 +54,7 @@ def cli() -> None:
 
 for command in (
     *(run, matrix, results, compare, coverage, judge, replay),
-    *(record, explore, show, profiles, validate, explain, doctor, clean),
+    *(record, explore, show, profiles, validate, explain, lesson, doctor, clean),
 ):
     command.context_settings.update(HELP)  # click asks a command first, and keeps the answer
     cli.add_command(command)

@@ -1,0 +1,117 @@
+"""What is a learner asked about their own run, and is the answer right?
+
+The answer stands nowhere: it is drawn and worked out anew from evidence and seed, each time that one is checked. A
+puzzle is a function from the traces of a lesson's steps and a random stream to what the text has in braces, and the
+answer.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from crashlab.errors import CrashlabError
+from crashlab.history import ACKED, INDETERMINATE, REFUSED, UNSENT
+from crashlab.lessons.lesson import Lesson
+from crashlab.lessons.readings import read
+from crashlab.lessons.traces import Trace, Traces
+from crashlab.seeds import stream
+
+
+class NothingToAsk(CrashlabError):
+    """The run has not brought what its exercise is about; another seed may."""
+
+    exit_code = 3
+
+    def __init__(self) -> None:
+        super().__init__("this run left nothing to ask about", hint="Begin the lesson anew with --again.")
+
+
+@dataclass(frozen=True)
+class Puzzle:
+    """What was drawn for one learner."""
+
+    answer: str
+    values: dict[str, Any] = field(default_factory=dict)  # for the text; a path is told as it is typed from here
+
+    def accepts(self, said: str) -> bool:
+        """Say whether an answer is right: order, case, blanks, and commas of thousands are nobody's mistake."""
+        return _words(self.answer) in (_words(said), _words(said.replace(",", "")))
+
+
+PUZZLES: dict[str, Callable[..., Puzzle]] = {}
+
+
+def _puzzle(function: Callable[..., Puzzle]) -> Callable[..., Puzzle]:
+    PUZZLES[function.__name__.replace("_", "-")] = function
+    return function
+
+
+def puzzle_of(lesson: Lesson, traces: Traces, seed: int) -> Puzzle:
+    """Draw a lesson's exercise from what its steps left."""
+    name, *arguments = lesson.exercise.puzzle.split()
+    return PUZZLES[name](traces, stream(seed, "exercise"), *arguments)
+
+
+def _words(answer: str) -> list[str]:
+    """Return the words of an answer, sorted: a list is separated by commas or blanks."""
+    return sorted(answer.casefold().replace(",", " ").split())
+
+
+def _trial(trace: Trace, rng: Random) -> dict[str, Any]:
+    return rng.choice(trace.trials())
+
+
+@_puzzle
+def reading(traces: Traces, _: Random, step: str, *asked: str) -> Puzzle:
+    """What a reading gives that the lesson did not show."""
+    return Puzzle(str(read(" ".join(asked), traces[step])), {"folder": traces[step].folder})
+
+
+@_puzzle
+def count_of_a_trial(traces: Traces, rng: Random, step: str, key: str) -> Puzzle:
+    """One count of one trial that is drawn."""
+    trial = _trial(traces[step], rng)
+    return Puzzle(str(trial["counts"][key]), {"trial": trial["trial"], "folder": Path(trial["folder"])})
+
+
+@_puzzle
+def fates(traces: Traces, rng: Random, step: str) -> Puzzle:
+    """Of some transactions, of each kind of knowledge one or two: which of them must be there after the crash?"""
+    trace = traces[step]
+    trial = _trial(trace, rng)
+    ledger = trace.ledger(trial)
+    kinds: dict[int, list[int]] = {ACKED: [], REFUSED: [], INDETERMINATE: [], UNSENT: []}
+    for tx in range(1, ledger.count + 1):
+        if ledger.state[tx] in kinds and (ledger.wrote[tx] or ledger.state[tx] != ACKED):
+            kinds[ledger.state[tx]].append(tx)
+    must = rng.sample(kinds[ACKED], 3)
+    rest = rng.sample(kinds[REFUSED], 1) + [tx for state in (INDETERMINATE, UNSENT) for tx in kinds[state][:1]]
+    drawn = must + rest
+    return Puzzle(
+        " ".join(map(str, must)),
+        {"transactions": ", ".join(map(str, sorted(drawn))), "folder": Path(trial["folder"])},
+    )
+
+
+@_puzzle
+def redo(traces: Traces, rng: Random, step: str) -> Puzzle:
+    """Where the recovery of one crash began or ended, as the server's own log has it."""
+    trace = traces[step]
+    trial = _trial(trace, rng)
+    recovery = trace.observation(trial).recovery
+    words, answer = rng.choice([("redo starts at", recovery.redo_start), ("redo done at", recovery.redo_end)])
+    assert answer is not None
+    return Puzzle(answer, {"which": words, "folder": Path(trial["folder"])})
+
+
+@_puzzle
+def witness(traces: Traces, _: Random, step: str, code: str, key: str) -> Puzzle:
+    """What the evidence of a finding says of its first witness."""
+    for trial in traces[step].trials():
+        for finding in trial["findings"]:
+            if finding["code"] == code:
+                first = finding["evidence"]["witnesses"][0]
+                return Puzzle(str(first[key]), {"tx": first["tx"], "folder": Path(trial["folder"])})
+    raise NothingToAsk
