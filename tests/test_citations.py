@@ -9,7 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "crashlab" / "reference"
-PAGES = sorted(REFERENCE.glob("*.md"))
+CONTRIBUTORS = REFERENCE / "for-contributors"
+PAGES = sorted(REFERENCE.rglob("*.md"))
 GUIDES = [ROOT / "crashlab" / "README.md", ROOT / ".github" / "CONTRIBUTING.md"]
 SUFFIXES = {".py", ".c", ".h", ".toml", ".jinja", ".md"}
 SOURCES = sorted(
@@ -61,7 +62,8 @@ def dangling(text: str, pages: Mapping[str, Sections]) -> list[str]:
     """Return what a text cites and is not in the package."""
     wrong = _ISSUE.findall(text)
     for name, section, label in citations(text):
-        page = pages.get(name.removeprefix("crashlab/").removeprefix("reference/"))
+        path = name.removeprefix("crashlab/").removeprefix("reference/")
+        page = pages.get(path.removeprefix("for-contributors/"))
         if page is None:
             if "://" not in name and not any((ROOT / folder / name).is_file() for folder in ("", ".github")):
                 wrong.append(name)
@@ -147,7 +149,7 @@ def missing_places(text: str, root: Path) -> list[str]:
     return wrong
 
 
-OURS = [path for path in PAGES if path.name != "postgres-contract.md"]  # its paths are PostgreSQL's
+OURS = [path for path in CONTRIBUTORS.glob("*.md") if path.name != "postgres-contract.md"]  # its paths are PostgreSQL's
 
 
 @pytest.mark.parametrize("path", [*OURS, *GUIDES], ids=lambda path: path.name)
