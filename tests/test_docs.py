@@ -1,8 +1,7 @@
-"""If it is written, it is so: README against commands, options, profiles, codes, exit codes and the CI script."""
+"""If it is written, it is so: README and pages against commands, options, profiles, codes, exit codes and CI."""
 
 import re
 import shlex
-from pathlib import Path
 
 import pytest
 
@@ -10,19 +9,14 @@ from crashlab.cli import EXIT_CODES, cli
 from crashlab.fault import FAULTS, TARGETS
 from crashlab.oracle.codes import CODES
 from crashlab.profile import list_profiles, load_profile
+from tests.documents import DOCUMENTS, PAGES, README, ROOT, WHOLE, blocks, rows, shell_lines
 
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-SHELL = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
-COMMANDS = [line for line in SHELL if line.startswith("crashlab ")]
-
-
-def rows(heading: str) -> dict[str, list[str]]:
-    """Return the table below a heading: first cell without its quotes -> the other cells."""
-    section = README.split(f"\n## {heading}\n")[1].split("\n## ")[0]
-    lines = [line for line in section.splitlines() if line.startswith("| ")][1:]
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    return {first.strip("`"): rest for first, *rest in cells}
+COMMANDS = [
+    pytest.param(line, id=f"{name}: {line}")
+    for name, text in DOCUMENTS.items()
+    for line in shell_lines(text)
+    if line.startswith("crashlab ")
+]
 
 
 def options_of(command: str) -> set[str]:
@@ -31,7 +25,7 @@ def options_of(command: str) -> set[str]:
 
 
 @pytest.mark.parametrize("line", COMMANDS)
-def test_every_command_line_in_the_readme_can_be_parsed(line):
+def test_every_command_line_can_be_parsed(line):
     """A reader who copies a line gets no usage error: command, options and their values are real."""
     _, command, *args = shlex.split(line, comments=True)
     context = cli.commands[command].make_context(command, args)
@@ -39,12 +33,12 @@ def test_every_command_line_in_the_readme_can_be_parsed(line):
         load_profile(profile, context.params["overrides"])
 
 
-def test_every_command_is_in_the_readme_and_every_option_named_there_exists():
+def test_every_command_is_documented_and_every_option_named_exists():
     """Commands: both ways. Options: what is named exists somewhere."""
-    named = set(re.findall(r"(?:^|`|bin/)crashlab ([a-z]+)", README, re.MULTILINE)) - {"crashes"}
+    named = set(re.findall(r"(?:^|`|bin/)crashlab ([a-z]+)", WHOLE, re.MULTILINE)) - {"crashes"}
     assert named == set(cli.commands)
     known = {option for command in cli.commands for option in options_of(command)}
-    prose = re.sub(r"(?:pip install|dask worker)[^&\n]*", "", README)
+    prose = re.sub(r"(?:pip install|dask worker)[^&\n]*", "", WHOLE)
     options = {
         option for option in re.findall(r"(?<![\w-])--[a-z][a-z-]+", prose) if not option.startswith("--crashlab-")
     }
@@ -53,7 +47,7 @@ def test_every_command_is_in_the_readme_and_every_option_named_there_exists():
 
 def test_the_table_of_profiles_is_that_of_the_files():
     """Each shipped profile with its description and its expected outcome, and no other."""
-    table = rows("Profiles")
+    table = rows(PAGES["profiles"], "profile")
     shipped = {file.stem for file in (ROOT / "fault_profiles").glob("*.toml")}
     assert set(table) == shipped <= set(list_profiles())
     for name, (description, expected) in table.items():
@@ -63,9 +57,9 @@ def test_the_table_of_profiles_is_that_of_the_files():
             assert expected == f"{' or '.join(profile.expect.outcomes)}, {' or '.join(profile.expect.promise)}"
 
 
-@pytest.mark.parametrize("example", re.findall(r"```toml\n(.*?)```", README, re.DOTALL))
+@pytest.mark.parametrize("example", blocks(WHOLE, "toml"))
 def test_the_example_profiles_are_valid(tmp_path, example):
-    """Each profile in the README can be run as it stands."""
+    """Each profile can be run as it stands."""
     file = tmp_path / "example.toml"
     file.write_text(example)
     assert load_profile(str(file)).faults
@@ -73,7 +67,7 @@ def test_the_example_profiles_are_valid(tmp_path, example):
 
 def test_the_faults_and_their_targets_are_those_that_declare_themselves():
     """Each kind of fault with what it does, each target, and no other."""
-    section = README.split("A fault is one of these:\n")[1].split("\n#")[0]
+    section = PAGES["profiles"].split("A fault is one of these:\n")[1].split("\n#")[0]
     assert dict(re.findall(r"^- `(\w+)`: (.*)", section, re.MULTILINE)) == {
         name: fault.summary for name, fault in FAULTS.items()
     }
@@ -84,26 +78,26 @@ def test_the_faults_and_their_targets_are_those_that_declare_themselves():
 
 def test_the_table_of_findings_is_that_of_the_code():
     """Each code with its title, and no other."""
-    assert {code: cells[1] for code, cells in rows("Findings").items()} == {
+    assert {code: cells[1] for code, cells in rows(PAGES["findings"], "code").items()} == {
         code: entry.title for code, entry in CODES.items()
     }
 
 
-def test_exit_codes_are_the_same_in_readme_and_help():
-    """The README and --help list the same codes."""
-    assert list(rows("Exit codes")) == re.findall(r"^  (\d+) ", EXIT_CODES, re.MULTILINE)
+def test_exit_codes_are_the_same_on_the_page_and_in_help():
+    """The page and --help list the same codes."""
+    assert list(rows(PAGES["exit-codes"], "code")) == re.findall(r"^  (\d+) ", EXIT_CODES, re.MULTILINE)
 
 
 def test_ci_runs_the_readmes_test_command():
     """The command that readers are given is the one that is tested."""
-    (command,) = [line for line in SHELL if line.endswith("pytest")]
+    (command,) = [line for line in shell_lines(README) if line.endswith("pytest")]
     assert f"\n{command}\n" in (ROOT / ".ci" / "run").read_text()
 
 
 def test_the_readme_of_the_tests_names_what_there_is(pytestconfig):
     """Markers, options and folders; and the README's own command for all tests."""
     text = (ROOT / "tests" / "README.md").read_text(encoding="utf-8")
-    assert next(line for line in SHELL if line.endswith("pytest")) in text
+    assert next(line for line in shell_lines(README) if line.endswith("pytest")) in text
     markers = {line.split(":")[0].split("(")[0] for line in pytestconfig.getini("markers")}
     for names in re.findall(r"pytest -m '?([^'#\n]+)", text):
         assert set(re.findall(r"\w+", names)) - {"not", "or"} <= markers

@@ -1,6 +1,5 @@
 """Do the strategies give what a server takes, and does what is broken shrink to what breaks it?"""
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from crashlab.strategies import (
 from crashlab.strategies.recorded import states_among
 from crashlab.strategies.settings import APART, AXES, NEWEST, OLDEST
 from tests.conftest import missing_build
+from tests.documents import PAGES, blocks
 from tests.running import RunRequest, record
 
 BUILDS: list[Build] = [] if missing_build() else list(find_builds())
@@ -195,28 +195,26 @@ def test_one_server_serves_all_states(tmp_path):
         psycopg.connect(urls.pop())
 
 
-# The README
+# The page
 
 
-def readme_examples() -> list[str]:
-    """The programs in the section about Hypothesis."""
-    text = (Path(__file__).parent.parent / "README.md").read_text()
-    section = text.split("\n## With Hypothesis\n")[1].split("\n## ")[0]
-    return re.findall(r"^```python\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+def examples_of_the_page() -> list[str]:
+    """The programs on the page about Hypothesis."""
+    return blocks(PAGES["hypothesis"], "python")
 
 
 def run_text(source: str) -> dict[str, Any]:
-    """Run a program of the README; return what it defines."""
+    """Run a program of the page; return what it defines."""
     quick = settings(SAME, max_examples=5, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
-    names: dict[str, Any] = {"__name__": "readme", "QUICK": quick}
-    exec(compile(source, "README.md", "exec"), names)
+    names: dict[str, Any] = {"__name__": "page", "QUICK": quick}
+    exec(compile(source, "hypothesis.md", "exec"), names)
     return names
 
 
 @pytest.mark.server
-def test_the_recorded_example_of_the_readme_runs(tmp_path, monkeypatch):
+def test_the_recorded_example_of_the_page_runs(tmp_path, monkeypatch):
     """Money adds up in every state; a sum that does not is found."""
-    money = readme_examples()[1].replace('settings.get_profile("crashlab")', "QUICK")
+    money = examples_of_the_page()[1].replace('settings.get_profile("crashlab")', "QUICK")
     monkeypatch.chdir(tmp_path)
     make("power-loss", tmp_path / "made").rename(tmp_path / "recorded")
     run_text(money)["test_money_adds_up"]()

@@ -18,7 +18,7 @@ from hypothesis.stateful import rule, run_state_machine_as_test
 
 from crashlab.errors import UsageProblem
 from crashlab.strategies import PROFILE, CrashStateMachine
-from tests.test_strategies import each_build, readme_examples, run_text
+from tests.test_strategies import each_build, examples_of_the_page, run_text
 
 
 class Orders(CrashStateMachine):
@@ -259,9 +259,9 @@ def test_the_profile_has_no_deadline():
 
 
 @pytest.mark.server
-def test_the_shop_of_the_readme_is_innocent_unless_it_tells_early():
-    """As it stands it passes; with one line moved it shrinks to what the README says."""
-    shop = readme_examples()[0]
+def test_the_shop_of_the_page_is_innocent_unless_it_tells_early():
+    """As it stands it passes; with one line moved it shrinks to what the page says."""
+    shop = examples_of_the_page()[0]
     early = shop.replace("        self.told(key)", "            self.told(key)")
     run_state_machine_as_test(run_text(shop)["Orders"], settings=settings(FEW, max_examples=5))
     with pytest.raises(AssertionError, match="told, but not there") as raised:

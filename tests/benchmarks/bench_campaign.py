@@ -5,7 +5,7 @@
 Without servers: the loop, its events and the index, with results that are made in no time; a plan of 100,000 trials in
 a process of its own, with the time until its first task is handed out and the largest resident size. With servers:
 states a second of one recording, by one worker, by a pool of two, and by two workers of a dask cluster, in turns, in
-one run; ratios are those of a turn. For dask's workers as the README advises to start them, set
+one run; ratios are those of a turn. For dask's workers as clusters.md advises to start them, set
 DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED=False.
 """
 

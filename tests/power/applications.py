@@ -7,8 +7,8 @@ swallowed errors, and COMMIT, ROLLBACK or PREPARE in odd places; sessions withou
 tables, sequences, cascades and triggers; DDL, VACUUM and checkpoints in between; threads with and without a ledger that
 go on until the kill. Each application has some of these, or none. Row locks are waited for briefly, so that steps fail
 as they do in life. The server is right: whatever comes back, no verdict may be corruption, a server that does not
-start, or a broken promise; but for the bug of PostgreSQL in the README's track record that an unlogged table in an open
-transaction meets, which is counted.
+start, or a broken promise; but for the bug of PostgreSQL that an unlogged table in an open transaction meets
+(track-record.md), which is counted.
 
 Evidence of a run that was accused stays below --out, with its steps; everything else is removed.
 """
@@ -273,7 +273,7 @@ def run(application: Application, folder: Path, number: int, pg_bindir: Path | N
 
 
 def is_known(verdict: Verdict) -> bool:
-    """Whether the server did not start because of the unlogged table of the README's track record."""
+    """Whether the server did not start because of the unlogged table of the track record (track-record.md)."""
     fatal = [str(finding.evidence) for finding in verdict.findings if finding.code == "NO-START"]
     return bool(fatal) and all("could not create file" in text and "File exists" in text for text in fatal)
 

@@ -1,4 +1,4 @@
-"""Is each recipe of the README caught where it is guilty, with the right blame, and let pass as it stands there?
+"""Is each recipe of the page caught where it is guilty, with the right blame, and let pass as it stands there?
 
 A recipe is a file of `recipes/`: an application that is right, and its test. Its guilty twin is the same file with a
 few words changed.
@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.documents import PAGES
+
 pytest_plugins = ["pytester"]
 RECIPES = Path(__file__).parent / "recipes"
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 MOST_LINES = 15
 BLAME = re.compile(r"\b(?:TOLD|APPLICATION)-[A-Z-]+\b")
 
@@ -60,14 +61,14 @@ def source(name: str) -> str:
     return (RECIPES / f"{name}.py").read_text(encoding="utf-8")
 
 
-def test_every_recipe_is_in_the_readme():
+def test_every_recipe_is_on_the_page():
     """Its test word for word, short enough; and its bug with the finding."""
     assert {file.stem for file in RECIPES.glob("*.py")} == set(KNOWN)
     for name, recipe in KNOWN.items():
         test = source(name).split("# --- the test\n")[1]
-        assert f"```python\n{test}```\n" in README, name
+        assert f"```python\n{test}```\n" in PAGES["recipes"], name
         assert len(test.splitlines()) <= MOST_LINES
-        (row,) = re.findall(rf"^\|.*/{name}\.py\).*$", README, re.MULTILINE)
+        (row,) = re.findall(rf"^\|.*/{name}\.py\).*$", PAGES["recipes"], re.MULTILINE)
         assert f"`{recipe.code}`" in row
 
 

@@ -2,9 +2,10 @@
 
 import re
 import shlex
-from pathlib import Path
 
 import pytest
+
+from tests.documents import PAGES, blocks
 
 pytest_plugins = ["pytester"]
 pytestmark = pytest.mark.server
@@ -202,10 +203,9 @@ def test_a_marker_that_means_nothing_is_refused(pytester, marker, complaint):
     result.stderr.fnmatch_lines([complaint])
 
 
-def test_the_example_of_the_readme_runs(pytester):
+def test_the_example_of_the_page_runs(pytester):
     """As it stands there, with a shop of ours."""
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    example = readme.split("\n## Test my application\n")[1].split("```python\n")[1].split("```")[0]
+    example = blocks(PAGES["pytest"], "python")[0]
     result = run(pytester, example)
     result.assert_outcomes(passed=1)
 

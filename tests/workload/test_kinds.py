@@ -52,7 +52,7 @@ def test_each_kind_is_intact_after_a_crash(tmp_path: Path, kind: str) -> None:
 
 
 def test_unlogged_tables_are_intact_unless_the_server_stumbles_over_its_own_file(tmp_path: Path) -> None:
-    """PostgreSQL 14 to 18 fail one start in four here, with one message; see the README's track record."""
+    """PostgreSQL 14 to 18 fail one start in four here, with one message; see the track record (track-record.md)."""
     for seed in range(8):
         folder = tmp_path / str(seed)
         folder.mkdir()
