@@ -23,7 +23,7 @@ def shell_lines(text: str) -> list[str]:
 
 def rows(text: str, head: str) -> dict[str, list[str]]:
     """Return the tables whose first column is called `head`: first cell without its quotes -> the other cells."""
-    found = {}
+    found: dict[str, list[str]] = {}
     for table in re.findall(rf"^\| {head} \|.*\n\|[-|]+\n((?:\|.*\n)+)", text, re.MULTILINE):
         cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
         found |= {first.strip("`"): rest for first, *rest in cells}

@@ -42,7 +42,20 @@ def test_every_command_is_documented_and_every_option_named_exists():
     options = {
         option for option in re.findall(r"(?<![\w-])--[a-z][a-z-]+", prose) if not option.startswith("--crashlab-")
     }
-    assert options <= known
+    assert options <= known | {"--help"}
+
+
+def test_the_table_of_commands_says_what_their_help_says():
+    """Each command, in the order of --help, with its first sentence."""
+    told = {name: command.help or "" for name, command in cli.commands.items()}
+    firsts = {f"crashlab {name}": " ".join(text.split("\n\n")[0].split()) for name, text in told.items()}
+    table = {name: f"{cells[0]}." for name, cells in rows(PAGES["commands"], "command").items()}
+    assert list(table.items()) == list(firsts.items())
+
+
+def test_the_readmes_words_are_those_of_the_page():
+    """Said twice, for readers without a terminal, and the same."""
+    assert rows(README, "word") == rows(PAGES["words"], "word")
 
 
 def test_the_table_of_profiles_is_that_of_the_files():

@@ -17,6 +17,7 @@ import click
 from crashlab import __version__
 from crashlab.cli.clean import clean
 from crashlab.cli.coverage import coverage
+from crashlab.cli.docs import docs
 from crashlab.cli.inspect import doctor, explain, profiles, validate
 from crashlab.cli.lesson import lesson
 from crashlab.cli.matrix import matrix
@@ -54,7 +55,7 @@ def cli() -> None:
 
 for command in (
     *(run, matrix, results, compare, coverage, judge, replay),
-    *(record, explore, show, profiles, validate, explain, lesson, doctor, clean),
+    *(record, explore, show, profiles, validate, explain, docs, lesson, doctor, clean),
 ):
     command.context_settings.update(HELP)  # click asks a command first, and keeps the answer
     cli.add_command(command)

@@ -24,7 +24,7 @@ class FaultKind(ABC):
     """One kind of fault. Stateless."""
 
     name: str  # in a profile
-    summary: str  # one phrase, for the README
+    summary: str  # one phrase, for profiles.md
     targets: tuple[str, ...] = ()  # what it can be aimed at, see `targets`; empty: it meets the whole server
     servers: tuple[str, ...] = ()  # the only kinds of server that it can meet; empty: all
     ends_sessions = True  # a client that loses its connection from now on has met no error

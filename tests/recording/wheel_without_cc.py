@@ -3,7 +3,8 @@
     python tests/recording/wheel_without_cc.py
 
 Makes a fresh environment, with a PATH on which there is no compiler; installs this folder, with all recorders as for a
-release; looks for them in the package; and runs two power cuts. Takes a download of 100 MB, and half a minute.
+release; looks for them in the package, and for the manual; and runs two power cuts. Takes a download of 100 MB, and
+half a minute.
 """
 
 import os
@@ -44,6 +45,7 @@ def main() -> int:
         package = next((home / "venv/lib").glob("python3*/site-packages/crashlab/recording"))
         recorders = sorted(path.name for path in package.glob("*.so"))
         assert recorders == ["recorder-aarch64.so", "recorder-x86_64.so"], recorders
+        do("venv/bin/crashlab", "docs", "exit-codes")
         do("venv/bin/crashlab", "run", "power-loss", "--trials", "2", "-j", "1", "--seed", "1", "--out", "out", "-q")
     return 0
 

@@ -5,7 +5,7 @@ import shlex
 
 import pytest
 
-from tests.documents import PAGES, blocks
+from tests.documents import PAGES, README, blocks
 
 pytest_plugins = ["pytester"]
 pytestmark = pytest.mark.server
@@ -203,9 +203,10 @@ def test_a_marker_that_means_nothing_is_refused(pytester, marker, complaint):
     result.stderr.fnmatch_lines([complaint])
 
 
-def test_the_example_of_the_page_runs(pytester):
+def test_the_example_of_the_readme_runs(pytester):
     """As it stands there, with a shop of ours."""
-    example = blocks(PAGES["pytest"], "python")[0]
+    (example,) = blocks(README, "python")
+    assert example == blocks(PAGES["pytest"], "python")[0]
     result = run(pytester, example)
     result.assert_outcomes(passed=1)
 
