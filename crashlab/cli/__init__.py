@@ -26,7 +26,7 @@ from crashlab.cli.recordings import explore, record, show
 from crashlab.cli.reports import show_error
 from crashlab.cli.run import run
 from crashlab.cli.signals import answer_interrupts
-from crashlab.cli.stored import judge, replay
+from crashlab.cli.stored import judge, replay, shrink
 from crashlab.errors import CrashlabError
 
 EXIT_CODES = """\b
@@ -54,7 +54,7 @@ def cli() -> None:
 
 
 for command in (
-    *(run, matrix, results, compare, coverage, judge, replay),
+    *(run, matrix, results, compare, coverage, judge, replay, shrink),
     *(record, explore, show, profiles, validate, explain, docs, lesson, doctor, clean),
 ):
     command.context_settings.update(HELP)  # click asks a command first, and keeps the answer
@@ -74,7 +74,7 @@ def main() -> NoReturn:
 def invoke(args: Sequence[str]) -> int:
     """Run one command line and return its exit code; errors are told on stderr, in PostgreSQL's form."""
     try:
-        if not args or args[0] not in [command.name for command in (run, record, explore, matrix, replay)]:
+        if not args or args[0] not in [command.name for command in (run, record, explore, matrix, replay, shrink)]:
             answer_interrupts()  # those do so when they are loaded
         return int(cli.main(list(args), prog_name="crashlab", standalone_mode=False) or 0)
     except click.ClickException as error:

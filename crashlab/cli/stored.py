@@ -1,4 +1,4 @@
-"""How is stored evidence judged again, and how is a stored trial run again?"""
+"""How is stored evidence judged again, how is a stored trial run again, and how does it become smaller?"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from crashlab.cli.options import (
+    Duration,
     Telling,
     keep_option,
     out_option,
@@ -91,6 +92,48 @@ def replay(
         sweep()
         result = campaign.replay(stored, out=folder, server=choice, keep=keep, trust=trust)
         return reports.finish(RunResult(profiles=[result]), folder)
+
+
+@click.command()
+@click.argument("trial", metavar="DIR-or-ID")
+@click.option("--code", metavar="CODE", help="The finding that has to stay. [default: the trial's worst one]")
+@click.option(
+    "--time-limit", type=Duration(), default=600.0, show_default="10m", help="Stop the search after this time."
+)
+@server_options
+@out_option
+@trust_option
+def shrink(trial: str, code: str | None, time_limit: float, choice: ServerChoice, out: Path | None, trust: bool) -> int:
+    """Find the smallest crash state that gives the same finding as a stored trial of a recording.
+
+    Fewest lost or torn writes and names first, then the earliest crash point. What comes of it is a folder with the
+    state, its evidence, a data directory to start a server on, and a README that names each lost write.
+
+    DIR-or-ID is a trial's folder, or PROFILE:TRIAL of the latest run, such as power-loss:3.
+    """
+    from crashlab.campaign.shrink import README
+    from crashlab.campaign.shrink import shrink as shrink_trial
+    from crashlab.exploration.shrink import Progress
+    from crashlab.server.leftovers import sweep
+
+    def told(progress: Progress) -> None:
+        click.echo(
+            f"{progress.by}: {progress.lost} lost, at operation {progress.position} ({progress.tried} tried)", err=True
+        )
+
+    stored = _trial_folder(trial)
+    with claimed(out) as folder, signals_interrupt():
+        sweep()
+        done = shrink_trial(
+            stored, out=folder, server=choice, code=code, trust=trust, time_limit_s=time_limit, told=told
+        )
+        click.echo(f"{done.code}: {done.lost} of {done.lost_before} losses are enough, {done.tried} states tried")
+        for line in done.lines:
+            click.echo(f"  {line}")
+        if not done.complete:
+            click.echo("The time was up: there may be a smaller one (--time-limit).")
+        click.echo(f"Read {folder / README}")
+        return 0
 
 
 def _trial_folder(trial: str) -> Path:

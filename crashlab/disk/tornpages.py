@@ -59,12 +59,13 @@ def _torn(file: FileHistory, choice: FileChoice, base: ReadBytes, logged: ReadBy
             if held == then:
                 continue
             old, new = (file.version(unit, position, choice.cuts) for position in (held, then))
-            if _bytes(file, old, base, logged) != _bytes(file, new, base, logged):
+            if bytes_of(file, old, base, logged) != bytes_of(file, new, base, logged):
                 yield page
                 break
 
 
-def _bytes(file: FileHistory, content: Content, base: ReadBytes, logged: ReadBytes) -> bytes:
+def bytes_of(file: FileHistory, content: Content, base: ReadBytes, logged: ReadBytes) -> bytes:
+    """Return the bytes of a unit's content."""
     found = bytearray(file.unit_bytes)
     for start, end, source, offset, _ in content.extents:
         length = end - start

@@ -34,11 +34,15 @@ CALLED_TODAY = {"CORRUPT-UNREADABLE": "CORRUPT-INDEX-AMCHECK"}
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run; its records name the build of this machine in place of the one that it was run with."""
+    return unpacked(tmp_path_factory.mktemp("stored"))
+
+
+def unpacked(folder: Path) -> Path:
+    """Unpack the run, for the build of this machine; skips the test if that is of another major release."""
     build = find_build()
     assert build is not None
     if build.version.major != MAJOR:
         pytest.skip(f"the stored recording is one of PostgreSQL {MAJOR}, the build here is {build.version}")
-    folder = tmp_path_factory.mktemp("stored")
     with tarfile.open(ARCHIVE) as archive:
         archive.extractall(folder, filter="tar")
     for name in (RECORDING, evidence.TRIAL):

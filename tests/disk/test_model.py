@@ -107,14 +107,15 @@ def _names_line(draw: st.DrawFn, disk: Disk, verb: str, paths: dict[str, int], d
     return f"{verb} {path} {target}"
 
 
-def _reference(disk: Disk, contract: DiskContract) -> set[Image]:
+def reference(disk: Disk, contract: DiskContract) -> set[Image]:
+    """Every image that a disk may hold, listed naively; an example with too many is left out."""
     images = list(islice(all_images(disk, contract), MOST_STATES + 1))
     assume(len(images) <= MOST_STATES)
     return set(images)
 
 
 def _check_against_reference(disk: Disk, contract: DiskContract) -> None:
-    expected = _reference(disk, contract)
+    expected = reference(disk, contract)
     model = disk.model(contract)
     states = list(enumerate_states(model))
     found = {state.fingerprint: disk.image(model, state) for state in states}
@@ -189,7 +190,7 @@ def _mutants(image: Image, rng: Random) -> list[Image]:
 @given(disks(), st.randoms(use_true_random=False))
 def test_allows_accepts_exactly_the_states(name: str, disk: Disk, rng: Random) -> None:
     """A disk as found is accepted if and only if it is one of the states: damage of any kind has a reason."""
-    expected = _reference(disk, CONTRACTS[name])
+    expected = reference(disk, CONTRACTS[name])
     model = disk.model(CONTRACTS[name])
     chosen = rng.sample(sorted(expected, key=sorted), min(4, len(expected)))
     for image in [*chosen, *(mutant for one in chosen for mutant in _mutants(one, rng))]:
