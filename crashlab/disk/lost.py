@@ -9,12 +9,13 @@ Choices:
     that a lost truncation forbids gives way to the newest allowed one. So a list may mean a state with other losses.
     What no name reaches is no loss of its own: the lost name stands for it. Neither is what left the same bytes.
     Counted are writes, not units: a page that lost its last two writes has lost two, one that lost both its halves of
-    one write has lost one. A size or a truncation counts where no lost write says the same.
+    one write has lost one. A size or a truncation counts where no lost write says the same. Where names keep their
+    order, the first lost one stands for all that go with it.
 
 Source: design.md "The disk model".
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -238,13 +239,7 @@ def page_header(
 
 def lost_changes(model: DiskModel, state: CrashState) -> list[LostChange]:
     """Return what else a state has lost: changes of names; truncations; sizes that no lost write explains."""
-    kept = set(state.names)
-    found = []
-    for name in model.names.pending:
-        if name.position not in kept:
-            arrow = f" -> {name.target}" if name.target else ""
-            what = f"{name.kind.name.lower()} of {name.path}{arrow}"
-            found.append(LostChange(position=name.position, path=name.path, what=what))
+    found = list(_lost_names(model, state))
     written = {write.file for write in lost_writes(model, state)}
     for file, choice in _reachable(model, state):
         path = model.names.path_of(file.number)
@@ -255,6 +250,18 @@ def lost_changes(model: DiskModel, state: CrashState) -> list[LostChange]:
             what = f"size of {path}: {choice.size} bytes in place of {whole}"
             found.append(LostChange(position=None, path=path, what=what))
     return found
+
+
+def _lost_names(model: DiskModel, state: CrashState) -> Iterator[LostChange]:
+    kept = set(state.names)
+    lost = [name for name in model.names.pending if name.position not in kept]
+    in_order = model.contract.names_in_order
+    for name in lost[:1] if in_order else lost:
+        arrow = f" -> {name.target}" if name.target else ""
+        what = f"{name.kind.name.lower()} of {name.path}{arrow}"
+        if in_order and len(lost) > 1:
+            what += f" and, as this disk keeps names in order, the {len(lost) - 1} changes of names after it"
+        yield LostChange(position=name.position, path=name.path, what=what)
 
 
 def cost(model: DiskModel, state: CrashState) -> tuple[int, int, int]:

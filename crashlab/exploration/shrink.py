@@ -161,16 +161,14 @@ class Shrinker:
 
     def _earlier(self) -> None:
         """Move the crash point back, as far as the same losses still go wrong: by halves, and then by ever less."""
-        low, losses = self._first, self._losses()
+        losses = self._losses()
         model = self._model_at(self.best.position)
         changes = [change.position for change in lost_changes(model, self.best) if change.position is not None]
         happened = [*changes, *(write.position for write in lost_writes(model, self.best))]
-        low = max([low, *(position + 1 for position in happened)])
-        if self._try("earlier", low, losses):
-            return
-        while low < self.best.position:
-            middle = (low + self.best.position) // 2
-            if middle == low:
+        for low in (max([self._first, *(position + 1 for position in happened)]), self._first):
+            if low < self.best.position and self._try("earlier", low, losses):
                 return
-            if not self._try("earlier", middle, losses):
-                low = middle
+            while low + 1 < self.best.position:
+                middle = (low + self.best.position) // 2
+                if not self._try("earlier", middle, losses):
+                    low = middle
