@@ -68,7 +68,8 @@ def test_the_record_of_a_real_server_is_named(tmp_path: Path) -> None:
             connection.execute("CREATE EXTENSION pageinspect; CREATE TABLE t (n integer); INSERT INTO t VALUES (1)")
             connection.execute("INSERT INTO t VALUES (2)")  # the page is in the log as a whole already
             row = connection.execute(
-                "SELECT lsn - '0/0'::pg_lsn, (SELECT xmin::text FROM t WHERE n = 2) FROM page_header(get_raw_page('t', 0))"
+                "SELECT lsn - '0/0'::pg_lsn, (SELECT xmin::text FROM t WHERE n = 2)"
+                " FROM page_header(get_raw_page('t', 0))"
             ).fetchone()
             assert row is not None
             connection.execute("CHECKPOINT")
