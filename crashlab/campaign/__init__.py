@@ -1,5 +1,6 @@
 """How are many trials run within a budget, by whoever can, and what becomes of them afterwards?"""
 
+from crashlab.campaign.chronicles import chronicles_of
 from crashlab.campaign.events import Handler
 from crashlab.campaign.executor import Executor
 from crashlab.campaign.loop import Campaign, run
@@ -16,6 +17,7 @@ __all__ = [
     "Campaign",
     "Plan",
     "Store",
+    "chronicles_of",
     "done_so_far",
     "executor_for",
     "judge_folder",
