@@ -7,7 +7,7 @@ from crashlab.campaign.loop import Campaign, run
 from crashlab.campaign.plan import Asked, Plan, executor_for
 from crashlab.campaign.rejudge import add_missed, done_so_far, judge_folder, judge_run, stored_results
 from crashlab.campaign.replay import replay
-from crashlab.campaign.runrecord import load_plan, save_plan, save_run, unfinished
+from crashlab.campaign.runrecord import begun_now, load_plan, save_plan, save_run, unfinished
 from crashlab.campaign.store import Store, reindex
 from crashlab.errors import CrashlabError
 from crashlab.results import RunResult
@@ -17,6 +17,7 @@ __all__ = [
     "Campaign",
     "Plan",
     "Store",
+    "begun_now",
     "chronicles_of",
     "done_so_far",
     "executor_for",

@@ -94,18 +94,22 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 def save_plan(folder: Path, plan: Plan) -> None:
     """Write what is asked for, before anything is run. Raises EvidenceError: the folder cannot be written."""
-    save_run(folder, RunResult(profiles=[], command=plan.again), plan)
+    save_run(folder, begun_now(RunResult(profiles=[], command=plan.again)), plan)
+
+
+def begun_now(run: RunResult) -> RunResult:
+    """Note in a run that it begins, and where."""
+    run.begun, run.machine = datetime.now(UTC).isoformat(timespec="seconds"), this_machine()
+    return run
 
 
 def save_run(folder: Path, run: RunResult, plan: Plan | None = None) -> None:
     """Write what a run knows beside its trials. Raises EvidenceError: the folder cannot be written.
 
-    When the run began, and on which machine, is noted the first time, and given to the run itself.
+    When the run began, and on which machine, stands there since its plan was saved, and is given to the run itself.
     """
-    if run.begun is None:
-        before = _readable(folder)
-        run.begun = before.begun if before else datetime.now(UTC).isoformat(timespec="seconds")
-        run.machine = before.machine if before else this_machine()
+    if run.begun is None and (before := _readable(folder)) is not None:
+        run.begun, run.machine = before.begun, before.machine
     error = run.error
     record = RunRecord(
         crashlab=crashlab.__version__,
