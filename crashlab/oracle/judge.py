@@ -59,6 +59,7 @@ from crashlab.oracle.survivors import Presence, read_markers
 from crashlab.oracle.survivors_again import check_survivors
 from crashlab.oracle.timeline import Timeline
 from crashlab.oracle.told import check_told
+from crashlab.oracle.twice import check_twice
 from crashlab.oracle.wal import Wal
 
 _KEPT = (
@@ -144,6 +145,7 @@ def judge_closely(
         check_invariants(findings, case, of_application=told is not None)
         if told is not None:
             check_told(findings, case, told, presence)
+            check_twice(findings, case, told, presence)
     found = findings.finish(Timeline(case, presence, wal).tell)
     outcome = _outcome(found)
     verdict = Verdict(
