@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crashlab.confidence import Until, fisher, lower_bound, upper_bound
+from crashlab.confidence import Until, fisher, lower_bound, mean_interval, student, upper_bound
+from crashlab.seeds import stream
 
 
 def at_most(broken: int, trials: int, share: float) -> float:
@@ -79,3 +80,30 @@ def test_well_known_cases_of_fishers_test() -> None:
     assert fisher(50, 100_000, 120, 100_000) < 1e-6
     with pytest.raises(ValueError, match="5 of 4"):
         fisher(5, 4, 0, 4)
+
+
+TABLE = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 9: 2.262, 10: 2.228, 30: 2.042, 120: 1.980}
+"""Two-sided 95 % quantiles of Student's t, as any table of them has it."""
+
+
+@pytest.mark.parametrize("freedom", TABLE)
+def test_students_quantiles_are_those_of_the_tables(freedom: int) -> None:
+    """Odd and even degrees of freedom, few and many; another confidence moves it the right way."""
+    assert student(freedom) == pytest.approx(TABLE[freedom], abs=0.0006)
+    assert student(freedom, 0.90) < student(freedom) < student(freedom, 0.99)
+
+
+def test_an_interval_is_around_the_mean_and_needs_two_values() -> None:
+    """By hand: 1, 2, 3 have mean 2 and standard error 1 / sqrt 3. One value says nothing about the next."""
+    low, mean, high = mean_interval([1.0, 2.0, 3.0])
+    assert (low, mean, high) == pytest.approx((2 - 4.3027 / 3**0.5, 2, 2 + 4.3027 / 3**0.5), abs=1e-4)
+    assert mean_interval([5.0, 5.0]) == (5.0, 5.0, 5.0)
+    with pytest.raises(ValueError, match=r"no interval from 1 value$"):
+        mean_interval([1.0])
+
+
+def test_an_interval_holds_the_truth_about_as_often_as_it_says() -> None:
+    """Of 2,000 samples of five from a known distribution between 94 and 96 % cover its mean."""
+    rng = stream(1, "student")
+    found = [mean_interval([rng.gauss(3, 2) for _ in range(5)]) for _ in range(2000)]
+    assert 0.94 < sum(low <= 3 <= high for low, _, high in found) / 2000 < 0.96
