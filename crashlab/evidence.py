@@ -7,6 +7,7 @@ One folder a trial:
     told.json          what an unchanged application told its own users, if the trial is one of a test with `crash`
     observation.json   what the recovered server holds
     server.log         the server's own log
+    samples.json       what the server was waiting for, if it was observed (`observe.samples`); no verdict rests on it
     state.json         the crash state, if the trial is one of a recording; the ledger is the recording's then
     verdict.json       the judgement, made from the others and replaceable
     data/              the server's data directory after recovery, if it was kept

@@ -32,6 +32,6 @@ def test_a_trial_is_found_by_its_number(tmp_path, monkeypatch, number):
     folder = make_trial_folder(tmp_path / "latest" / "kill9-all", number)
     (folder / evidence.TRIAL).write_text("{}")
     for asked in (f"kill9-all:{number}", f"kill9-all:{number:08d}"):
-        assert stored._trial_folder(asked) == folder.resolve()
+        assert stored.trial_folder(asked) == folder.resolve()
     with pytest.raises(EvidenceError, match="it exists"):
         make_trial_folder(Path(folder).parent, number)

@@ -41,6 +41,7 @@ class Plan:
     fail_fast: bool = False
     record_again: bool = True  # when a recording has no more states
     trial_timeout_s: float | None = None  # for one trial
+    observe_ms: float | None = None  # look at the servers of live trials this often; None: not at all
     again: str | None = None  # the command that repeats it
 
     def trials_of(self, profile: Profile) -> int | None:
@@ -63,6 +64,7 @@ class Plan:
                         server=self.server,
                         keep=self.keep,
                         timeout_s=self.trial_timeout_s,
+                        observe_ms=self.observe_ms,
                     ),
                     out=out / one.profile.name,
                 ),

@@ -67,6 +67,7 @@ if TYPE_CHECKING:
 @out_option
 @fail_fast_option
 @keep_option
+@click.option("--observe", is_flag=True, help="Sample what each server waits for, live trials only: crashlab waits.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and the contract; start nothing.")
 @click.pass_context
 def run(
@@ -87,6 +88,7 @@ def run(
     out: Path | None,
     fail_fast: bool,
     keep: "Keep",
+    observe: bool,
     dry_run: bool,
 ) -> int:
     """Crash servers as PROFILE says, recover them, and judge what came back.
@@ -95,6 +97,7 @@ def run(
     and PostgreSQL settings, such as fsync=off.
     """
     from crashlab.campaign import Asked, Plan
+    from crashlab.observe import EVERY_MS
     from crashlab.profile import expand
     from crashlab.seeds import new_seed
 
@@ -117,6 +120,7 @@ def run(
         fail_fast=fail_fast,
         record_again=not one_recording,
         trial_timeout_s=trial_timeout,
+        observe_ms=EVERY_MS if observe else None,
     )
     if dry_run:
         if telling.targets:
@@ -251,4 +255,6 @@ def limits_of(plan: "Plan") -> list[str]:
     words = ["--fail-fast"] if plan.fail_fast else []
     if plan.trial_timeout_s not in (None, DEFAULT_TRIAL_TIMEOUT_S):
         words += ["--trial-timeout", f"{plan.trial_timeout_s:g}s"]
+    if plan.observe_ms is not None:
+        words.append("--observe")
     return words

@@ -86,13 +86,12 @@ def replay(
     from crashlab.results import RunResult
     from crashlab.server.leftovers import sweep
 
-    stored = _trial_folder(trial)
+    stored = trial_folder(trial)
     reports = Reports(telling)
     with claimed(out) as folder, signals_interrupt():
         sweep()
-        run = campaign.begun_now(RunResult(profiles=[]))
-        run.profiles.append(campaign.replay(stored, out=folder, server=choice, keep=keep, trust=trust))
-        return reports.finish(run, folder)
+        result = campaign.replay(stored, out=folder, server=choice, keep=keep, trust=trust)
+        return reports.finish(RunResult(profiles=[result]), folder)
 
 
 @click.command()
@@ -122,7 +121,7 @@ def shrink(trial: str, code: str | None, time_limit: float, choice: ServerChoice
             f"{progress.by}: {progress.lost} lost, at operation {progress.position} ({progress.tried} tried)", err=True
         )
 
-    stored = _trial_folder(trial)
+    stored = trial_folder(trial)
     with claimed(out) as folder, signals_interrupt():
         sweep()
         done = shrink_trial(
@@ -137,7 +136,7 @@ def shrink(trial: str, code: str | None, time_limit: float, choice: ServerChoice
         return 0
 
 
-def _trial_folder(trial: str) -> Path:
+def trial_folder(trial: str) -> Path:
     """Resolve a folder, or PROFILE:TRIAL below the latest run, before the link moves on to the replay itself."""
     from crashlab.results import trial_name
     from crashlab.trial.judged import trial_folders

@@ -19,6 +19,7 @@ from crashlab.fault.when import wait_until_due
 from crashlab.history import read_ledger
 from crashlab.ledger import LedgerWriter
 from crashlab.model import Broken, Injection, Observation, PromiseStatus, RecordCount, Recovery, Verdict, WalFacts
+from crashlab.observe import SAMPLES, Sampler
 from crashlab.recovery import look_before, observe, recover
 from crashlab.recovery.checksums import add_checksums
 from crashlab.recovery.fulldisk import full_disk
@@ -75,6 +76,7 @@ class _Live:
         self.errors: list[str] = []
         self.observation = Observation(recovery=Recovery(started=False, ran=False, seconds=0.0))
         self._workload: Workload | None = None
+        self._sampler: Sampler | None = None
         self._broken = Broken()
         self.ledger = LedgerWriter(folder / evidence.LEDGER, seed=self.seed)
 
@@ -105,9 +107,26 @@ class _Live:
         workload = self._workload = make_workload(self.plan.profile, self.server, self.ledger, self.seed)
         workload.set_up()
         workload.start()
+        self._observe()
         self._inject_all(workload, limit)
         self._end_sessions(workload)
+        self._save_samples()
         return workload
+
+    def _observe(self) -> None:
+        """Look at the server from now on, if that is asked for; its session ends with the crash."""
+        if self.plan.observe_ms is None:
+            return
+        self._sampler = Sampler(lambda: self.server.connect(autocommit=True), every_ms=self.plan.observe_ms)
+        try:
+            self._sampler.start()
+        except psycopg.Error as error:
+            self._sampler = None
+            self.errors.append(f"the server could not be observed: {error}")
+
+    def _save_samples(self) -> None:
+        if self._sampler is not None:
+            evidence.save(self.folder, SAMPLES, self._sampler.stop())
 
     def _read(self, limit: TrialLimit, workload: Workload, log_position: int, *, look_at_wal: bool) -> None:
         with self._phase("read ledger", limit):

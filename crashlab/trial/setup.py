@@ -41,6 +41,7 @@ class TrialPlan:
     server: ServerChoice = field(default_factory=ServerChoice)
     keep: Keep = "failed"  # which trials' data directories stay
     timeout_s: float | None = None  # for one trial, from its server's first start on
+    observe_ms: float | None = None  # look at a live trial's server this often; None: not at all
 
 
 def server_spec(profile: Profile, choice: ServerChoice) -> ServerSpec:
