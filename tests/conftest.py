@@ -41,6 +41,7 @@ GROUPS = {
     "tests/test_cli_clean.py": "container",
     "tests/test_pytest_plugin.py": "container",
     "tests/recording/test_real_kernel.py": "kernel",
+    "tests/flush/test_powercut.py": "kernel",
     "tests/power/test_one_flush.py": "one flush",
     "tests/test_cli_recorded.py": "recorded",
     "tests/exploration/test_images.py": "images",
