@@ -38,7 +38,7 @@ ONLY_IF_ASKED = ("local", "remote_write", "remote_apply")
 STATES = 10
 """Crash states of a cell, unless more are asked for."""
 _PREFIX = "matrix"
-_BASE: dict[str, Any] = {
+BASE: dict[str, Any] = {
     "workload": {
         "kinds": ["transfer", "register", "append", "indexed"],
         "checkpoint_every": "40ms",
@@ -188,8 +188,8 @@ def profile_of(cell: Cell, states: int = STATES) -> Profile:
                 "initdb": ["--wal-segsize=1", sums],
                 "settings": {"min_wal_size": "2MB", "max_wal_size": "4MB", **settings},
             },
-            "workload": {**_BASE["workload"], "synchronous_commit": cell.synchronous_commit},
-            "power_loss": {**_BASE["power_loss"], "disk": "process" if process else "linux"},
+            "workload": {**BASE["workload"], "synchronous_commit": cell.synchronous_commit},
+            "power_loss": {**BASE["power_loss"], "disk": "process" if process else "linux"},
             "expect": {
                 "outcomes": [str(outcome) for outcome in may.outcomes],
                 "promise": ["kept"] if set(may.outcomes) <= {Outcome.INTACT, Outcome.LOSS} else ["kept", "void"],

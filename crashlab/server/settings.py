@@ -77,6 +77,8 @@ ALWAYS = (
 
 TRUE_WORDS = {"on", "true", "yes", "1"}
 FALSE_WORDS = {"off", "false", "no", "0"}
+ALIASES = {("wal_compression", "on"): "pglz"}
+"""A setting and a value that it takes -> how it shows that value, where that is neither a number nor a yes or no."""
 UNIT_BYTES = {"B": 1, "kB": 1024, "MB": 1024**2, "GB": 1024**3, "TB": 1024**4}
 UNIT_MICROSECONDS = {"us": 1, "ms": 1000, "s": 10**6, "min": 60 * 10**6, "h": 3600 * 10**6, "d": 86400 * 10**6}
 
@@ -122,7 +124,9 @@ def require_in_force(wanted: Mapping[str, str], found: Mapping[str, Setting]) ->
         setting = found.get(name)
         if setting is None:
             wrong.append(f'"{name}": wanted "{value}", found no such setting')
-        elif not (_is_ours(setting) or same_value(value, setting)):
+        elif not (
+            _is_ours(setting) or same_value(value, setting) or setting.value == ALIASES.get((name, _word(value)))
+        ):
             wrong.append(f'"{name}": wanted "{value}", found "{setting.shown}" (source: {setting.source})')
     if wrong:
         raise ServerError(
