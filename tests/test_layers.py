@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent / "crashlab"
 
 BASE = {"errors", "seeds", "model", "duration", "confidence", "files", "sealed"}
 DATA = BASE | {"ledger", "ledgerfile", "history", "ledgercursor", "evidence", "profile", "profile_schema", "layers"}
-DATA |= {"toml_text", "contract", "recordtypes", "chronicle"}
+DATA |= {"toml_text", "contract", "recordtypes"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "files": set(),
@@ -20,7 +20,6 @@ ALLOWED: dict[str, set[str]] = {
     "duration": set(),
     "confidence": set(),
     "model": set(),
-    "chronicle": {"model"},
     "toml_text": set(),
     "sql_text": set(),
     "declared": set(),
@@ -42,16 +41,19 @@ ALLOWED: dict[str, set[str]] = {
     "fault": {"errors", "model", "ledger", "declared", "server"},
     "recording": {"errors", "files", "sealed", "seeds", "server", "disk"},
     "observer": {"errors", "server"},
+    "observe": {"errors"},
+    "flush": {"errors", "seeds", "confidence"},
     "recovery": DATA | {"server", "workload"},
     "oracle": {"model", "ledger", "history", "contract"},
     "results": DATA | {"server"},
     "matrix": DATA | {"results"},
-    "trial": DATA | {"server", "disk", "workload", "fault", "recovery", "oracle", "results", "observer"},
+    "tradeoff": DATA | {"server", "observe", "flush", "matrix", "results"},
+    "trial": DATA | {"server", "disk", "workload", "fault", "recovery", "oracle", "results", "observer", "observe"},
     "testing": DATA | {"server", "fault", "observer", "trial"},
     "exploration": DATA | {"server", "workload", "recording", "disk", "recovery", "results", "trial"},
     "strategies": DATA | {"server", "workload", "disk", "recovery", "exploration"},
     "campaign": DATA | {"server", "disk", "recording", "oracle", "results", "trial", "exploration"},
-    "report": DATA | {"results", "oracle", "matrix"},
+    "report": DATA | {"results", "oracle", "matrix", "observe", "flush", "tradeoff"},
     "lessons": DATA | {"server", "disk", "recording", "exploration", "oracle"},
     "doctor": DATA | {"server", "recording"},
     "cli": DATA
@@ -69,6 +71,9 @@ ALLOWED: dict[str, set[str]] = {
         "lessons",
         "doctor",
         "pages",
+        "observe",
+        "flush",
+        "tradeoff",
     },
     "pytest_plugin": BASE | {"trial", "profile", "results", "server", "observer", "testing"},
     "__main__": {"cli"},

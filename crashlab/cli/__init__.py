@@ -17,6 +17,7 @@ import click
 from crashlab import __version__
 from crashlab.cli.clean import clean
 from crashlab.cli.coverage import coverage
+from crashlab.cli.disk import disk
 from crashlab.cli.docs import docs
 from crashlab.cli.inspect import doctor, explain, profiles, validate
 from crashlab.cli.lesson import lesson
@@ -27,6 +28,8 @@ from crashlab.cli.reports import show_error
 from crashlab.cli.run import run
 from crashlab.cli.signals import answer_interrupts
 from crashlab.cli.stored import judge, replay, shrink
+from crashlab.cli.tradeoff import tradeoff
+from crashlab.cli.waits import waits
 from crashlab.errors import CrashlabError
 
 EXIT_CODES = """\b
@@ -54,11 +57,14 @@ def cli() -> None:
 
 
 for command in (
-    *(run, matrix, results, compare, coverage, judge, replay, shrink),
-    *(record, explore, show, profiles, validate, explain, docs, lesson, doctor, clean),
+    *(run, matrix, results, compare, coverage, waits, judge, replay, shrink),
+    *(record, explore, show, profiles, validate, explain, docs, lesson, tradeoff, disk, doctor, clean),
 ):
     command.context_settings.update(HELP)  # click asks a command first, and keeps the answer
     cli.add_command(command)
+
+OWN_INTERRUPTS = [command.name for command in (run, record, explore, matrix, replay, shrink, tradeoff)]
+"""Commands that answer interrupts themselves, when they are loaded."""
 
 
 def main() -> NoReturn:
@@ -74,8 +80,10 @@ def main() -> NoReturn:
 def invoke(args: Sequence[str]) -> int:
     """Run one command line and return its exit code; errors are told on stderr, in PostgreSQL's form."""
     try:
-        if not args or args[0] not in [command.name for command in (run, record, explore, matrix, replay, shrink)]:
-            answer_interrupts()  # those do so when they are loaded
+        if not args or args[0] not in [
+            command.name for command in (run, record, explore, matrix, replay, shrink, tradeoff)
+        ]:
+            answer_interrupts()
         return int(cli.main(list(args), prog_name="crashlab", standalone_mode=False) or 0)
     except click.ClickException as error:
         error.show()
