@@ -115,3 +115,58 @@ def witness(traces: Traces, _: Random, step: str, code: str, key: str) -> Puzzle
                 first = finding["evidence"]["witnesses"][0]
                 return Puzzle(str(first[key]), {"tx": first["tx"], "folder": Path(trial["folder"])})
     raise NothingToAsk
+
+
+@_puzzle
+def in_flight(traces: Traces, rng: Random, step: str, file_class: str = "") -> Puzzle:
+    """How many files, or units of one class of them, were not durable at a point where a trial cut the power."""
+    from crashlab.exploration.overview import in_flight as pending_at
+
+    trace = traces[step]
+    points = sorted({trial["state"]["position"] for trial in trace.trials()})
+    for point in rng.sample(points, len(points)):
+        files = pending_at(trace.recording, point).files
+        count = sum(file.units for file in files if file.file_class == file_class) if file_class else len(files)
+        if count:
+            return Puzzle(str(count), {"point": point, "recording": trace.recording.folder})
+    raise NothingToAsk
+
+
+@_puzzle
+def torn(traces: Traces, rng: Random, step: str) -> Puzzle:
+    """How many pages were torn in one crash state, of those that have any."""
+    trace = traces[step]
+    counted = [(trial, len(trace.observation(trial).torn_pages)) for trial in trace.trials()]
+    some = [(trial, count) for trial, count in counted if count]
+    if not some:
+        raise NothingToAsk
+    trial, count = rng.choice(some)
+    return Puzzle(str(count), {"trial": trial["trial"], "folder": Path(trial["folder"])})
+
+
+@_puzzle
+def forced(traces: Traces, rng: Random, step: str) -> Puzzle:
+    """Of some transactions with synchronous_commit off that were answered: which were flushed before that?"""
+    trace = traces[step]
+    trial = _trial(trace, rng)
+    ledger = trace.ledger(trial)
+    kinds: dict[bool, list[int]] = {True: [], False: []}
+    for tx in range(1, ledger.count + 1):
+        if ledger.state[tx] == ACKED and ledger.wrote[tx] and ledger.sync[tx] == "off":
+            kinds[bool(ledger.flushed[tx])].append(tx)
+    if len(kinds[True]) < 2 or len(kinds[False]) < 3:
+        raise NothingToAsk
+    flushed, others = rng.sample(kinds[True], 2), rng.sample(kinds[False], 3)
+    return Puzzle(
+        " ".join(map(str, flushed)),
+        {"transactions": ", ".join(map(str, sorted(flushed + others))), "folder": Path(trial["folder"])},
+    )
+
+
+@_puzzle
+def killed_pid(traces: Traces, rng: Random, step: str) -> Puzzle:
+    """Which process it was that a fault killed."""
+    profile = rng.choice(traces[step].profiles)
+    injection = profile["trials"][0]["injection"]
+    values = {"role": injection["target"], "profile": profile["profile"], "lesson": traces[step].folder.parent}
+    return Puzzle(str(injection["pid"]), values)

@@ -153,3 +153,15 @@ def fact(trace: Trace, name: str) -> Value:
     """What a program of the lesson itself wrote down, in facts.json."""
     value = trace.facts("facts.json").get(name, NOTHING)
     return value if isinstance(value, int | float | str) else NOTHING
+
+
+@_reading
+def torn_pages(trace: Trace) -> int:
+    """How many pages of tables and indexes were torn, over all crash states."""
+    return sum(len(trace.observation(trial).torn_pages) for trial in trace.trials())
+
+
+@_reading
+def recovered(trace: Trace, profile: str = "") -> int:
+    """After how many of the faults the server's log says that crash recovery took place."""
+    return sum(trace.observation(trial).recovery.ran for trial in trace.trials(profile))
