@@ -2,13 +2,20 @@
 
 import re
 import shlex
+from collections.abc import Iterator
+from typing import Any, get_args, get_origin
 
 import pytest
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from crashlab.cli import EXIT_CODES, cli
+from crashlab.disk.fileclass import FileClass
 from crashlab.fault import FAULTS, TARGETS
 from crashlab.oracle.codes import CODES
 from crashlab.profile import list_profiles, load_profile
+from crashlab.profile_schema import Profile
+from crashlab.workload.kinds import KINDS
 from tests.documents import DOCUMENTS, PAGES, README, ROOT, WHOLE, blocks, rows, shell_lines
 
 COMMANDS = [
@@ -117,3 +124,48 @@ def test_the_readme_of_the_tests_names_what_there_is(pytestconfig):
     assert pytestconfig.getoption("--update-golden", default=None) is not None
     for folder in re.findall(r"`(tests/[\w/.]+)`", text):
         assert (ROOT / folder).exists(), folder
+
+
+def keys_of(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Yield each key of a profile by its dotted name; a table's own line is that of the table that holds it."""
+    for name, field in model.model_fields.items():
+        key = f"{prefix}{field.alias or name}"
+        yield key, field
+        for inner in models_in(field.annotation):
+            named = "NAME." if get_origin(field.annotation) is dict else ""
+            yield from keys_of(inner, f"{key}.{named}")
+
+
+def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield the tables that stand in a type, at whatever depth."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from models_in(inner)
+
+
+def told_default(key: str, field: FieldInfo) -> str:
+    """Return a default as the page tells it."""
+    if key == "name":
+        return "the file's"
+    value = list(field.default) if isinstance(field.default, list | dict) else field.default
+    if field.is_required():
+        return "needed"
+    if field.default_factory is not None or value in (None, "", []):
+        return "none"
+    return ", ".join(value) if isinstance(value, list) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def test_every_key_of_a_profile_is_documented_with_its_default():
+    """Both ways; the four tables that are only headings have none of their own."""
+    headings = {"server", "workload", "faults", "power_loss", "invariants", "expect"}
+    told = {key: cells[0] for key, cells in rows(PAGES["profile-keys"], "key").items()}
+    known = {key: told_default(key, field) for key, field in keys_of(Profile) if key not in headings}
+    assert told == {key: text.lower() if text in ("True", "False") else text for key, text in known.items()}
+
+
+def test_the_kinds_of_transactions_and_files_are_those_of_the_code():
+    """Every name that a profile may use there, and no other."""
+    assert set(rows(PAGES["profile-keys"], "kind")) == set(KINDS)
+    (classes,) = re.findall(r"Files are meant by class: (.*?)\.\n", PAGES["profile-keys"], re.DOTALL)
+    assert re.findall(r"`(\w+)`", classes) == [str(one) for one in FileClass]
