@@ -42,6 +42,10 @@ class Passage:
     heading: str
     text: str
 
+    def defines(self, word: str) -> bool:
+        """Whether this is the name's own line in a table."""
+        return self.text.lower().startswith(f"| `{word.lower()}")
+
 
 def pages(folder: Path = FOLDER) -> dict[str, Page]:
     """Return the pages of a folder by name."""

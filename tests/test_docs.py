@@ -1,8 +1,10 @@
 """If it is written, it is so: README and pages against commands, options, profiles, codes, exit codes and CI."""
 
+import json
 import re
 import shlex
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, get_args, get_origin
 
 import pytest
@@ -11,12 +13,16 @@ from pydantic.fields import FieldInfo
 
 from crashlab.cli import EXIT_CODES, cli
 from crashlab.disk.fileclass import FileClass
+from crashlab.errors import CrashlabError
 from crashlab.fault import FAULTS, TARGETS
 from crashlab.oracle.codes import CODES
 from crashlab.profile import list_profiles, load_profile
 from crashlab.profile_schema import Profile
+from crashlab.report.formats import FORMATS
+from crashlab.report.json_report import report_bytes
 from crashlab.workload.kinds import KINDS
 from tests.documents import DOCUMENTS, PAGES, README, ROOT, WHOLE, blocks, rows, shell_lines
+from tests.made_results import intact, result, run
 
 COMMANDS = [
     pytest.param(line, id=f"{name}: {line}")
@@ -169,3 +175,19 @@ def test_the_kinds_of_transactions_and_files_are_those_of_the_code():
     assert set(rows(PAGES["profile-keys"], "kind")) == set(KINDS)
     (classes,) = re.findall(r"Files are meant by class: (.*?)\.\n", PAGES["profile-keys"], re.DOTALL)
     assert re.findall(r"`(\w+)`", classes) == [str(one) for one in FileClass]
+
+
+def test_every_key_of_the_json_report_is_documented():
+    """Those of the report, those of a trial, and no other."""
+    failed = CrashlabError("no room")
+    whole = replace(run(result("kill9-all", intact()), error=failed), damaged=[failed])
+    report = json.loads(report_bytes(whole))
+    for head, known in (("key", report), ("key of a trial", report["trials"][0])):
+        told = {key for cell in rows(PAGES["reports"], head) for key in re.findall(r"\w+", cell)}
+        assert told == set(known)
+
+
+def test_every_form_of_report_is_documented():
+    """Each option that writes one."""
+    told = set(rows(PAGES["reports"], "form")) - {"console"}
+    assert told == {form.option for form in FORMATS}

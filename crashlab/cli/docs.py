@@ -74,7 +74,7 @@ def _rendered(text: str) -> str:
 
 
 def _print_passages(word: str) -> None:
-    found = list(pages.passages(word)) if word else []
+    found = sorted(pages.passages(word) if word else [], key=lambda passage: not passage.defines(word))
     if not found:
         raise pages.unknown_page(word)
     for line in _passage_lines(found):
