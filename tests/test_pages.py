@@ -12,7 +12,7 @@ import pytest
 from crashlab import pages
 from crashlab.cli import cli, invoke
 from crashlab.oracle.codes import CODES
-from tests.documents import DOCUMENTS, PAGES, README, ROOT
+from tests.documents import DOCUMENTS, PAGES, ROOT
 
 SUMMARY_MOST = 92
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
