@@ -293,6 +293,8 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     found: list[str] | None = None  # None: not asked
     set_by: dict[str, str] = {}  # transaction -> the statement of its connection that set synchronous_commit
     reasons: dict[str, str] = {}  # transaction that was refused -> why, in words
+    broken_since: list[Invariant] = []  # those that do not hold now, with life since the recovery
+    repeats: dict[str, str] = {}  # transaction whose answer its client never had -> a later one that asked the same
     moment: str = ""  # where the server died, in words
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 
 import msgspec
 
+from crashlab.chronicle import Chronicle
 from crashlab.errors import CrashlabError, EvidenceError
 from crashlab.evidence import ServerFacts
 from crashlab.model import Contract, CrashClass, Injection, RecordCount, Verdict
@@ -146,6 +147,16 @@ class Unfinished:
     resume: str  # the command that goes on
 
 
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """One trial of a run, from its beginning to its end, for whoever draws it."""
+
+    profile: str
+    trial: int
+    chronicle: Chronicle | None
+    problem: str = ""  # why there is no chronicle
+
+
 @dataclass(kw_only=True)
 class RunResult:
     """Everything that one command ran, or judged again."""
@@ -155,6 +166,9 @@ class RunResult:
     error: CrashlabError | None = None  # the environment ended the run during the last of the profiles
     unfinished: Unfinished | None = None  # None: nothing is missing, or nobody noted what was asked for
     damaged: list[CrashlabError] = field(default_factory=list)  # a trial each that cannot be judged, and why
+    begun: str | None = None  # when: ISO 8601, UTC; None: nobody noted it
+    machine: str | None = None  # on what, in words
+    told: list[Told] = field(default_factory=list)  # filled for a report that draws
 
 
 def replay_command(folder: Path, options: Iterable[str] = ()) -> str:

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent / "crashlab"
 
 BASE = {"errors", "seeds", "model", "duration", "confidence", "files", "sealed"}
 DATA = BASE | {"ledger", "ledgerfile", "history", "ledgercursor", "evidence", "profile", "profile_schema", "layers"}
-DATA |= {"toml_text", "contract", "recordtypes"}
+DATA |= {"toml_text", "contract", "recordtypes", "chronicle"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "files": set(),
@@ -20,6 +20,7 @@ ALLOWED: dict[str, set[str]] = {
     "duration": set(),
     "confidence": set(),
     "model": set(),
+    "chronicle": {"model"},
     "toml_text": set(),
     "sql_text": set(),
     "declared": set(),

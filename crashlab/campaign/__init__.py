@@ -1,12 +1,13 @@
 """How are many trials run within a budget, by whoever can, and what becomes of them afterwards?"""
 
+from crashlab.campaign.chronicles import chronicles_of
 from crashlab.campaign.events import Handler
 from crashlab.campaign.executor import Executor
 from crashlab.campaign.loop import Campaign, run
 from crashlab.campaign.plan import Asked, Plan, executor_for
 from crashlab.campaign.rejudge import add_missed, done_so_far, judge_folder, judge_run, stored_results
 from crashlab.campaign.replay import replay
-from crashlab.campaign.runrecord import load_plan, save_plan, save_run, unfinished
+from crashlab.campaign.runrecord import begun_now, load_plan, save_plan, save_run, unfinished
 from crashlab.campaign.store import Store, reindex
 from crashlab.errors import CrashlabError
 from crashlab.results import RunResult
@@ -16,6 +17,8 @@ __all__ = [
     "Campaign",
     "Plan",
     "Store",
+    "begun_now",
+    "chronicles_of",
     "done_so_far",
     "executor_for",
     "judge_folder",

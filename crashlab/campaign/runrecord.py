@@ -11,6 +11,7 @@ Choices: what was asked for is there from the beginning; what came of it when th
 import os
 import shlex
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import msgspec
 
 import crashlab
 from crashlab import evidence
+from crashlab.campaign.machine import this_machine
 from crashlab.campaign.plan import Asked, Plan
 from crashlab.confidence import Until
 from crashlab.errors import CrashlabError, EvidenceError
@@ -87,15 +89,28 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     profiles: list[ProfileRecord]  # empty as long as the run goes on, and for ever if it was killed
     error: ErrorRecord | None
     plan: PlanRecord | None = None  # None: of an older release
+    begun: str | None = None  # ISO 8601, UTC; None: of an older release, as below
+    machine: str | None = None
 
 
 def save_plan(folder: Path, plan: Plan) -> None:
     """Write what is asked for, before anything is run. Raises EvidenceError: the folder cannot be written."""
-    save_run(folder, RunResult(profiles=[], command=plan.again), plan)
+    save_run(folder, begun_now(RunResult(profiles=[], command=plan.again)), plan)
+
+
+def begun_now(run: RunResult) -> RunResult:
+    """Note in a run that it begins, and where."""
+    run.begun, run.machine = datetime.now(UTC).isoformat(timespec="seconds"), this_machine()
+    return run
 
 
 def save_run(folder: Path, run: RunResult, plan: Plan | None = None) -> None:
-    """Write what a run knows beside its trials. Raises EvidenceError: the folder cannot be written."""
+    """Write what a run knows beside its trials. Raises EvidenceError: the folder cannot be written.
+
+    When the run began, and on which machine, stands there since its plan was saved, and is given to the run itself.
+    """
+    if run.begun is None and (before := _readable(folder)) is not None:
+        run.begun, run.machine = before.begun, before.machine
     error = run.error
     record = RunRecord(
         crashlab=crashlab.__version__,
@@ -103,6 +118,8 @@ def save_run(folder: Path, run: RunResult, plan: Plan | None = None) -> None:
         profiles=[_profile_record(result) for result in run.profiles],
         error=None if error is None else ErrorRecord(primary=error.primary, detail=error.detail, hint=error.hint),
         plan=None if plan is None else _plan_record(plan),
+        begun=run.begun,
+        machine=run.machine,
     )
     evidence.save(folder, CAMPAIGN, record)
 
@@ -111,6 +128,14 @@ def _stored(folder: Path) -> RunRecord | None:
     """Return what lies in a run's folder; None: nothing. Raises EvidenceError: damaged, or of another schema."""
     path = folder / CAMPAIGN
     return evidence.load(path, RunRecord) if os.path.lexists(path) else None
+
+
+def _readable(folder: Path) -> RunRecord | None:
+    """Return what lies in a run's folder; None: nothing that could be gone on with."""
+    try:
+        return _stored(folder)
+    except EvidenceError:
+        return None
 
 
 def load_run(folder: Path) -> RunResult | None:
@@ -127,6 +152,8 @@ def load_run(folder: Path) -> RunResult | None:
         profiles=[_profile_result(one) for one in record.profiles],
         command=record.command,
         error=None if error is None else CrashlabError(error.primary, detail=error.detail, hint=error.hint),
+        begun=record.begun,
+        machine=record.machine,
     )
 
 

@@ -108,6 +108,8 @@ class Reports:
         from crashlab.report.story import Length
 
         telling = self._telling
+        if telling.verbose or any(form.draws for form in telling.targets):
+            tell_trials(run)
         for form, target in telling.files():
             _write(target, form.content(run, code))
         length = Length.LINE if telling.quiet else Length.TIMELINE if telling.verbose else Length.PARAGRAPH
@@ -119,6 +121,14 @@ class Reports:
         if telling.on_stdout is not None:
             sys.stdout.buffer.write(telling.on_stdout.content(run, code))
         return code
+
+
+def tell_trials(run: "RunResult") -> None:
+    """Have what happened in some trials told, for a report that draws it."""
+    from crashlab.campaign import chronicles_of
+    from crashlab.report.chosen import trials_to_draw
+
+    run.told = chronicles_of(trials_to_draw(run))
 
 
 def json_target_checked(target: str | None) -> None:

@@ -90,8 +90,9 @@ def replay(
     reports = Reports(telling)
     with claimed(out) as folder, signals_interrupt():
         sweep()
-        result = campaign.replay(stored, out=folder, server=choice, keep=keep, trust=trust)
-        return reports.finish(RunResult(profiles=[result]), folder)
+        run = campaign.begun_now(RunResult(profiles=[]))
+        run.profiles.append(campaign.replay(stored, out=folder, server=choice, keep=keep, trust=trust))
+        return reports.finish(run, folder)
 
 
 @click.command()

@@ -164,7 +164,7 @@ class RecordedWal:
         return WalFlush(
             operation=flush.end,
             pid=flush.pid,
-            kept=_is_kept(model.contract, flush.begin),
+            kept=is_kept(model.contract, flush.begin),
             # It came before the cut, even if the ledger notes nothing between the two
             least_ms=0.0 if until_ns is None else max(0.0, round((fault_ns - until_ns) / 1e6, 3)),
             most_ms=None if since_ns is None else max(0.0, round((fault_ns - since_ns) / 1e6, 3)),
@@ -288,7 +288,7 @@ class _Flushes:
             self.ended.append(_Flush(position, position, operation.log_end, operation.pid))
 
 
-def _is_kept(contract: DiskContract, begin: int) -> bool:
+def is_kept(contract: DiskContract, begin: int) -> bool:
     """Say whether a disk keeps what a flush of WAL covers, as the disk model has it."""
     if begin == contract.flush_left_out or FileClass.WAL in contract.flushes_ignored_for:
         return False

@@ -4,6 +4,6 @@ Pure: a history, a contract, receipts and an observation go in, a verdict comes 
 so that old evidence can be judged again by a newer oracle.
 """
 
-from crashlab.oracle.judge import judge
+from crashlab.oracle.judge import Judgement, judge, judge_closely
 
-__all__ = ["judge"]
+__all__ = ["Judgement", "judge", "judge_closely"]

@@ -200,6 +200,26 @@ _TABLE = (
         manual="tutorial-transactions.html",
     ),
     _told(
+        "APPLICATION-DONE-TWICE",
+        "something was done twice because its answer was lost",
+        "The server did what a COMMIT asked for, and the crash took the answer. The application did the same once "
+        "more, and now the test's invariant does not hold; right after the recovery it did. What is not answered may "
+        "be there or not, and only the application can find out which.",
+        "Make the repetition harmless: give the work a key of its own before it begins, and let a unique constraint "
+        "refuse the second (INSERT ... ON CONFLICT DO NOTHING); or look first whether it is there.",
+        manual="sql-insert.html#SQL-ON-CONFLICT",
+    ),
+    _told(
+        "APPLICATION-AFTERWARDS",
+        "the application broke an invariant after the recovery",
+        "Right after the recovery the test's invariant held, and since then no server has crashed. No transaction "
+        "whose answer was lost was seen to be asked again. So the application broke it in going on, from what it had "
+        "in memory or in what it does as it starts.",
+        "Look at what it does after it has lost its connection: what it keeps in memory may be older or newer than "
+        "what is in the database.",
+        manual="tutorial-transactions.html",
+    ),
+    _told(
         "TOLD-LOST",
         "what the user was told is not there",
         "The test's query does not return a key that the application told its user. If a commit that was answered is "

@@ -13,6 +13,8 @@ Sources: design.md "Words", "Severity"; house-rules.md 2; postgres-contract.md 7
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from crashlab.history import (
     ACKED,
@@ -57,6 +59,7 @@ from crashlab.oracle.survivors import Presence, read_markers
 from crashlab.oracle.survivors_again import check_survivors
 from crashlab.oracle.timeline import Timeline
 from crashlab.oracle.told import check_told
+from crashlab.oracle.twice import check_twice
 from crashlab.oracle.wal import Wal
 
 _KEPT = (
@@ -67,7 +70,24 @@ _KEPT = (
 _BAD = (Family.LOSS, Family.CORRUPTION, Family.NO_START)
 
 
+@dataclass(frozen=True)
+class Judgement:
+    """A verdict, and what it knows of each single transaction."""
+
+    verdict: Verdict
+    presence: Presence | None = None  # None: nobody knows who is there
+    forbidden: frozenset[int] = frozenset()  # acknowledged transactions that had to be there and are not
+    wal: Wal | None = None
+
+
 def judge(
+    history: History, contract: Contract, injections: Sequence[Injection], observation: Observation, **run: Any
+) -> Verdict:
+    """Return the verdict of `judge_closely`, which says what is to be known of the run."""
+    return judge_closely(history, contract, injections, observation, **run).verdict
+
+
+def judge_closely(
     history: History,
     contract: Contract,
     injections: Sequence[Injection],
@@ -78,7 +98,7 @@ def judge(
     timed_out: str | None = None,
     kind: str = "live",
     told: Told | None = None,
-) -> Verdict:
+) -> Judgement:
     """Judge one trial; pure.
 
     Args:
@@ -96,7 +116,7 @@ def judge(
     case = Case(history, contract, injections, observation)
     findings = Findings(case)
     if _is_cut_short(findings, observation, timed_out):
-        return _untold(findings, history, observation)
+        return Judgement(_untold(findings, history, observation))
     check_run(findings, history, injections, acked_min, workload_errors, kind=kind)
     tell_broken_before(findings, before)
     presence: Presence | None = None
@@ -125,15 +145,17 @@ def judge(
         check_invariants(findings, case, of_application=told is not None)
         if told is not None:
             check_told(findings, case, told, presence)
+            check_twice(findings, case, told, presence)
     found = findings.finish(Timeline(case, presence, wal).tell)
     outcome = _outcome(found)
-    return Verdict(
+    verdict = Verdict(
         outcome=outcome,
         promise=_promise(found, outcome),
         findings=found,
-        counts=_count(history, observation, presence, losses.forbidden),
+        counts=_count(history, observation, presence, len(losses.forbidden)),
         window=losses.window,
     )
+    return Judgement(verdict, presence, losses.forbidden, wal)
 
 
 def _presence(findings: Findings, case: Case) -> Presence | None:

@@ -42,7 +42,7 @@ FORCED = "a command that is flushed all the same (DROP, TRUNCATE, two-phase comm
 class Losses:
     """What is missing in all."""
 
-    forbidden: int = 0  # acknowledged transactions that are missing against the contract
+    forbidden: frozenset[int] = frozenset()  # acknowledged transactions that are missing against the contract
     window: AsyncWindow | None = None
 
 
@@ -106,15 +106,17 @@ class _Missing:
         oldest_ms = max(0.0, max(self.async_ages_ms))
         return AsyncWindow(lost=len(self.async_ages_ms), oldest_ms=oldest_ms, bound_ms=self.bound_ms)
 
-    def report(self) -> int:
+    def report(self) -> frozenset[int]:
+        """Report each absent transaction; return the acknowledged ones that had to be there."""
         h = self.history
         survivor_position, survivor = last_survivor(self.case, self.presence)
         required = self._required()
-        forbidden = 0
+        forbidden = set()
         for tx in self.absent:
             acked = h.state[tx] == ACKED
             if tx in self.presence.explained:
-                forbidden += acked and self.case.contract.corruption_excluded
+                if acked and self.case.contract.corruption_excluded:
+                    forbidden.add(tx)
                 continue
             if acked and 0 < h.end_position[tx] < survivor_position:
                 why = f"it was acknowledged on line {h.end_position[tx]} of the ledger{self._when(tx)} and "
@@ -133,8 +135,9 @@ class _Missing:
                 code = self._report_loss(tx, required)
             else:
                 continue
-            forbidden += acked and not self.findings.permits(code)
-        return forbidden
+            if acked and not self.findings.permits(code):
+                forbidden.add(tx)
+        return frozenset(forbidden)
 
     def _steps_of_absent(self) -> dict[str, dict[str, list[Step]]]:
         wanted: Wanted = {}

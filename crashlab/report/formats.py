@@ -21,6 +21,7 @@ class Format:
     name: str  # of the option: --NAME FILE
     module: str  # in this package
     help: str
+    draws: bool = False  # it needs what happened in some of the trials
     to_stdout: bool = False  # may be asked for instead of the console's report, as "-"
 
     @property
@@ -47,5 +48,5 @@ class Format:
 FORMATS = (
     Format("json", "json_report", "Write the JSON report; - is stdout.", to_stdout=True),
     Format("junit-xml", "junit", "Write a JUnit XML report."),
-    Format("html", "html_report", "Write the report as one HTML page."),
+    Format("html", "html_report", "Write the report as one HTML page.", draws=True),
 )

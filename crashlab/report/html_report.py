@@ -1,51 +1,52 @@
 """How is a result told on one page, to be read on a phone, sent by mail or printed?
 
-One file that needs no network and no script; light or dark as the reader's device is. The texts are those of the
-other reports. The template is `report.html.jinja`, beside this module.
+One file that needs no network; light or dark as the reader's device is. The texts are those of the other reports. What
+is drawn is computed elsewhere: `lanes`, `diskview`, `panels`; the templates put it into markup.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-import crashlab
-from crashlab.model import AsyncWindow, Clause
+from crashlab.chronicle import Chronicle, Fate, Happening, Transaction
+from crashlab.model import Clause
 from crashlab.oracle.codes import CODES
-from crashlab.report.coverage import redo_coverage
-from crashlab.report.matrix import HEADS, cell_results, legend, matrix_line
+from crashlab.oracle.wal import lsn
+from crashlab.report.diskview import DiskView, disk_view
+from crashlab.report.lanes import SAYS, Drawing, drawing, kind_of, place, redo_says
+from crashlab.report.opening import moment, opening, surprises
+from crashlab.report.page import render
+from crashlab.report.panels import MANUAL, PANELS, anchor_of
+from crashlab.report.places import duration
 from crashlab.report.statistics import statistics_line
-from crashlab.report.story import follow_up, printable, story
-from crashlab.report.summary import closing, counted, distinct_findings, how_to_go_on, promise, sentence, tally
-from crashlab.report.window import histogram, window_line, windows
-from crashlab.results import ProfileResult, RunResult
+from crashlab.report.story import follow_up, story
+from crashlab.report.summary import closing, counted, distinct_findings, how_to_go_on, promise, sentence, tally, verdict
+from crashlab.results import ProfileResult, RunResult, Told
 
-MANUAL = "https://www.postgresql.org/docs/current/"
-TEMPLATE = "report.html.jinja"
-WIDTH, HEIGHT = 480, 120
-"""Of the histogram's bars, in its own units; the picture is scaled to the page."""
-
-
-@dataclass(frozen=True)
-class Bar:
-    """One bin of the histogram, and where it is drawn."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-    count: int
-    says: str
+ROWS_MAX = 120
+"""Of the transactions of one trial in its table; the last ones, and of the others those that are not simply there."""
+EVENTS_MAX = 60
+TRIALS_OPEN_MAX = 40
+"""More trials than these are folded up."""
+LINES_MAX = 4
+"""Findings that are told in a trial's row."""
 
 
 @dataclass(frozen=True)
-class Chart:
-    """The ages of the oldest lost commits; positions on the axis in the picture's units, with their labels."""
+class TrialView:
+    """One trial that is drawn."""
 
-    bars: list[Bar]
-    ticks: list[tuple[float, str]]
-    bound: tuple[float, str] | None
+    anchor: str
+    title: str
+    drawing: Drawing | None
+    disk: DiskView | None
+    rows: list[tuple[str, str, Transaction]]  # class, fate, transaction
+    left_out: int  # transactions that are not in the table
+    events: list[Happening]
+    chronicle: Chronicle | None
+    notes: list[str]
+    redo: str
+    wal_redo: str = ""  # LSNs between which the WAL was valid
+    wal_end: str = ""
 
 
 def report_bytes(run: RunResult, code: int) -> bytes:
@@ -54,67 +55,111 @@ def report_bytes(run: RunResult, code: int) -> bytes:
     Args:
         code: the exit code of the command; its sentence stands on top.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_printable,
-    )
-    page = environment.get_template(TEMPLATE).render(
-        version=crashlab.__version__,
-        verdict=closing(run, code),
+    drawn = {(told.profile, told.trial): told for told in run.told}
+    findings = [
+        {
+            "found": found,
+            "told": story(found.finding),
+            "of": counted(len(found.result.trials)),
+            "manual": MANUAL + CODES[found.finding.code].manual,
+            "follow_up": follow_up(found.first),
+            "trial": _anchor(_number(run, found.result), found.first.trial),
+            "drawn": _drawn_anchor(drawn, found.result.profile.name, found.first.trial),
+        }
+        for found in distinct_findings(run.profiles)
+    ]
+    return render(
+        "report.html.jinja",
+        title=closing(run, code),
+        verdict=verdict(run, code),
+        code=code,
         tone={0: "good", 1: "bad"}.get(code, "unsure"),
-        command=run.command,
+        opening=opening(run),
+        facts=_facts(run),
         errors=[*([] if run.error is None else [run.error]), *run.damaged],
         unfinished=how_to_go_on(run),
-        redo=[one for one in redo_coverage(run.profiles) if one.recoveries],
-        seeds=dict.fromkeys(str(result.seed) for result in run.profiles),
-        servers=dict.fromkeys(
-            f"PostgreSQL {result.server.version}, {result.server.kind}, {result.server.source}"
-            for result in run.profiles
-            if result.server
-        ),
-        matrix=_matrix(run),
+        surprises=surprises(run),
+        numbers={result.profile.name: anchor_of(number) for number, result in enumerate(run.profiles)},
+        panels=[(panel, view) for panel in PANELS if (view := panel.view(run)) is not None],
+        findings=findings,
+        trials_told=[_trial_view(told, number) for number, told in enumerate(run.told)],
         profiles=[_profile(result, number) for number, result in enumerate(run.profiles)],
-        findings=[
-            {
-                "found": found,
-                "told": story(found.finding),
-                "of": counted(len(found.result.trials)),
-                "manual": MANUAL + CODES[found.finding.code].manual,
-                "follow_up": follow_up(found.first),
-                "trial": _anchor(_number(run, found.result), found.first.trial),
-            }
-            for found in distinct_findings(run.profiles)
-        ],
+        trials_open_max=TRIALS_OPEN_MAX,
+        place=place,
+        lines_max=LINES_MAX,
     )
-    return page.encode()
+
+
+def _facts(run: RunResult) -> list[tuple[str, str, bool]]:
+    """Return what was run, as (label, text, whether it is a command)."""
+    seconds = sum(result.seconds for result in run.profiles)
+    servers = dict.fromkeys(
+        f"PostgreSQL {result.server.version}, {result.server.kind}, {result.server.source}"
+        for result in run.profiles
+        if result.server
+    )
+    facts = [
+        ("begun", moment(run.begun), False),
+        ("duration", duration(seconds) if seconds > 0 else None, False),
+        ("machine", run.machine, False),
+        *(("server", server, False) for server in servers),
+        *(("seed", seed, False) for seed in dict.fromkeys(str(result.seed) for result in run.profiles)),
+        ("command", run.command, True),
+    ]
+    return [(label, text, is_command) for label, text, is_command in facts if text]
+
+
+def _drawn_anchor(drawn: dict[tuple[str, int], Told], profile: str, trial: int) -> str | None:
+    number = next((number for number, key in enumerate(drawn) if key == (profile, trial)), None)
+    return None if number is None else f"drawn-{number}"
+
+
+def _trial_view(told: Told, number: int) -> TrialView:
+    chronicle = told.chronicle
+    title = f"{told.profile}, trial {told.trial}"
+    notes = [note for note in (told.problem, chronicle.without if chronicle and not told.problem else "") if note]
+    if chronicle is None:
+        return TrialView(f"drawn-{number}", title, None, None, [], 0, [], None, notes, "")
+    rows, left_out = _rows(chronicle)
+    return TrialView(
+        anchor=f"drawn-{number}",
+        title=title,
+        drawing=drawing(chronicle),
+        disk=None if chronicle.disk is None else disk_view(chronicle.disk),
+        rows=[(kind_of(one.fate), SAYS[one.fate], one) for one in rows],
+        left_out=left_out,
+        events=sorted(chronicle.happenings, key=lambda one: one.at)[-EVENTS_MAX:],
+        chronicle=chronicle,
+        notes=notes,
+        redo=redo_says(chronicle) if chronicle.recovery.ran else "",
+        wal_redo=lsn(chronicle.redo),
+        wal_end=lsn(chronicle.wal_end),
+    )
+
+
+def _rows(chronicle: Chronicle) -> tuple[list[Transaction], int]:
+    """Return the transactions that the table lists, by their begin, and how many it does not."""
+    plain = (Fate.SURVIVED, Fate.READ_ONLY, Fate.TRACELESS, Fate.UNKNOWN)
+    by_begin = sorted(chronicle.transactions, key=lambda one: one.begin_line)
+    telling = [one for one in by_begin if one.fate not in plain]
+    telling = telling[: ROWS_MAX // 2]
+    last = by_begin[-(ROWS_MAX - len(telling)) :]
+    chosen = {one.tx for one in (*telling, *last)}
+    return [one for one in by_begin if one.tx in chosen], len(by_begin) - len(chosen)
 
 
 def _profile(result: ProfileResult, number: int) -> dict[str, Any]:
-    found = windows(result)
     return {
+        "anchor": anchor_of(number),
         "result": result,
         "tally": tally(result),
         "promise": promise(result),
         "sentence": sentence(result),
         "statistics": statistics_line(result),
         "clauses": [(clause, *_manual(clause)) for clause in _clauses(result)],
-        "window": window_line(result),
-        "chart": _chart(found) if found else None,
         "trials": [(_anchor(number, trial.trial), trial) for trial in result.trials],
-        "lines": [[story(finding) for finding in trial.verdict.findings] for trial in result.trials],
+        "lines": [[story(finding) for finding in trial.verdict.findings[:LINES_MAX]] for trial in result.trials],
     }
-
-
-def _matrix(run: RunResult) -> dict[str, Any] | None:
-    told = cell_results(run.profiles)
-    if not told:
-        return None
-    rows = [(f"profile-{_number(run, one.result)}", one.promise, one.row) for one in told]
-    return {"heads": HEADS, "rows": rows, "legend": legend(told), "line": matrix_line(told)}
 
 
 def _number(run: RunResult, result: ProfileResult) -> int:
@@ -122,8 +167,7 @@ def _number(run: RunResult, result: ProfileResult) -> int:
 
 
 def _anchor(number: int, trial: int) -> str:
-    """Return the id of a trial's row: a profile's name need not be fit for one."""
-    return f"profile-{number}-trial-{trial}"
+    return f"{anchor_of(number)}-trial-{trial}"
 
 
 def _clauses(result: ProfileResult) -> list[Clause]:
@@ -136,31 +180,3 @@ def _manual(clause: Clause) -> tuple[str, str]:
     """Return the title and the address of a clause's section of the manual, written "Title, page.html#anchor"."""
     title, _, page = clause.manual.rpartition(", ")
     return title, MANUAL + page
-
-
-def _chart(found: list[AsyncWindow]) -> Chart:
-    width_ms, counts = histogram(found)
-    span_ms = width_ms * len(counts)
-    step, top = WIDTH / len(counts), max(counts)
-    bars = [
-        Bar(
-            x=round(number * step + 1, 1),
-            y=round(HEIGHT - HEIGHT * count / top, 1),
-            width=round(step - 2, 1),
-            height=round(HEIGHT * count / top, 1),
-            count=count,
-            says=f"{number * width_ms:g} to {(number + 1) * width_ms:g} ms: {counted(count)}",
-        )
-        for number, count in enumerate(counts)
-    ]
-    bound_ms = max((one.bound_ms for one in found if one.bound_ms is not None), default=None)
-    return Chart(
-        bars=bars,
-        ticks=[(round(part * WIDTH, 1), f"{part * span_ms:g}") for part in (0, 0.5, 1)],
-        bound=None if bound_ms is None else (round(WIDTH * bound_ms / span_ms, 1), f"bound {bound_ms:g} ms"),
-    )
-
-
-def _printable(value: Any) -> Any:
-    """Make texts printable; what jinja has made safe itself stays as it is."""
-    return printable(value) if type(value) is str else value

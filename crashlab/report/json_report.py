@@ -6,6 +6,7 @@ are asked. `command` runs all of it again; null where nobody noted it. `async_wi
 commit was lost.
 `statistics` are about the profile's trials together; what is not known is null. `matrix` is null unless the profile is
 a cell of `crashlab matrix`. `redo` says which types of WAL records were replayed, for each major version.
+`begun` (ISO 8601, UTC) and `machine` are about the whole run; null where nobody noted them.
 `promise` is null where a trial is inconclusive; `server` is null where none came up; `injection` is the last fault,
 the one that crashed the server, and `injections` are all of them. `state` is the crash state of a recorded trial.
 `unfinished` is about the whole run: how many trials there are, how many were asked for (null: as many as a rule takes),
@@ -57,6 +58,8 @@ def _profile(result: ProfileResult, run: RunResult) -> dict[str, Any]:
         "description": result.profile.description,
         "seed": result.seed,
         "command": run.command,
+        "begun": run.begun,
+        "machine": run.machine,
         "crash_class": result.crash_class,
         "server": result.server,
         "expected": {"outcomes": expect.outcomes, "promise": expect.promise, "note": expect.note},

@@ -160,12 +160,17 @@ CLOSING = {
 
 
 def closing(run: RunResult, code: int) -> str:
+    """Say in one sentence what a run came to, and with which exit code."""
+    return f"{verdict(run, code)} (exit code {code})"
+
+
+def verdict(run: RunResult, code: int) -> str:
     """Say in one sentence what a run came to."""
     said = CLOSING.get(code, "The run could not be finished.")
     if run.damaged:
         damaged = f"The evidence of {counted(len(run.damaged))} cannot be judged."
         said = f"{said} {damaged}" if code in CLOSING else damaged
-    return f"{said} (exit code {code})"
+    return said
 
 
 def how_to_go_on(run: RunResult) -> str | None:

@@ -335,7 +335,7 @@ class Crash:
             time.sleep(POLL_S)
 
     def invariant(self, name: str, sql: str) -> None:
-        """Name a query that returns no rows: now, as each block begins, and after each crash."""
+        """Name a query that returns no rows: now, as each block begins, after each crash, and at the check."""
         self.observed.invariant(name, sql)
 
     def process(
@@ -399,7 +399,7 @@ class Crash:
                 found = first_column(query, connection)
         for crash in crashes:
             last = crash is crashes[-1]
-            if crash.number not in self.judged or last:
+            if crash.number not in self.judged or last or crash.broken_since:
                 asked = (keys, query, found) if last else ([], None, None)
                 self.judged[crash.number] = self.observed.judge(crash, *asked, self.reproduce)
         for crash in crashes:

@@ -22,6 +22,9 @@ _INCLUDED = {"LOSS-ASYNC-WINDOW": "TOLD-ASYNC-COMMIT"}
 """Who accepts that such a commit is lost accepts that a user was told of it."""
 
 
+_WITH_TIMELINE = ("TOLD-", "APPLICATION-DONE-TWICE")
+
+
 def for_a_test(profile: Profile) -> Profile:
     """Return a profile that a test can run.
 
@@ -63,7 +66,7 @@ def objection(verdict: Verdict, folder: Path, allow: Collection[str] = (), *, ca
     lines = [f"crashlab: {verdict.outcome}, promise {verdict.promise or 'not judged'}"]
     for finding in unaccepted:
         lines += ["", f"{finding.code}: {finding.summary}", finding.explanation]
-        lines += [f"    {line}" for line in finding.timeline] if CODES[finding.code].code.startswith("TOLD-") else []
+        lines += [f"    {line}" for line in finding.timeline] if finding.code.startswith(_WITH_TIMELINE) else []
     if permitted := _permitted(unaccepted):
         codes = ", ".join(f'"{code}"' for code in permitted)
         lines += ["", f"PostgreSQL's manual permits that; to accept it, say so: {call.format(codes)}"]

@@ -18,6 +18,7 @@ from crashlab.observer import Conversation
 from crashlab.observer.account import Asked, Transaction
 
 _WRITES = ("write", "other")
+_WORK = (*_WRITES, "call")
 _FAILED = "its COMMIT was answered ROLLBACK, because a statement before it had failed"
 
 
@@ -36,6 +37,23 @@ class Written:
     def set_by(self) -> dict[str, str]:
         """Say of each transaction which statement had set synchronous_commit."""
         return {str(tx): _quoted(one.sync_set_by) for tx, one in self.transactions.items() if one.sync_set_by}
+
+    def repeats(self, conversation: Conversation) -> dict[str, str]:
+        """Say of each transaction whose answer its client never had who asked for the same later."""
+        found = {}
+        for tx, one in self.transactions.items():
+            if one.outcome in ("unheard", "unanswered") and one.end is not None and (asked := _work_of(one)):
+                later = (
+                    other
+                    for other in conversation.transactions
+                    if other.steps
+                    and other.outcome in ("committed", "unheard")
+                    and other.steps[0].number > one.end.number
+                    and _work_of(other) == asked
+                )
+                if (again := next(later, None)) is not None:
+                    found[str(tx)] = f"{again.name} on connection {again.connection}"
+        return found
 
     def reasons(self) -> dict[str, str]:
         """Say of each transaction that was refused why."""
@@ -144,6 +162,12 @@ def _events(one: Transaction) -> Iterator[_Event]:
     action = next((kind for kind in ("commit prepared", "rollback prepared") if _asks(end, kind)), "commit")
     yield _Event(end.number, end.at_ns, one, action)
     yield _Event(*_answer(end), one, "ack" if one.outcome in ("committed", "rolled back") else "unheard")
+
+
+def _work_of(one: Transaction) -> list[str]:
+    """What a transaction asked for that may write, in one form for both protocols."""
+    asked = [step for step in one.steps if step.message != "Parse" and any(s.kind in _WORK for s in step.statements)]
+    return [" ".join(step.sql.split()) for step in asked]
 
 
 def _asks(step: Asked, kind: str) -> bool:

@@ -54,12 +54,16 @@ class ServerInTest:
         self._invariants.append(query)
 
     def _look(self, queries: Sequence[InvariantQuery]) -> None:
+        self._violations = {**self._broken_now(queries), **self._violations}
+
+    def _broken_now(self, queries: Sequence[InvariantQuery]) -> dict[str, str]:
+        """Return which of them do not hold, and what they gave."""
         if not queries:
-            return
+            return {}
         watch = InvariantWatch(queries)
         with contextlib.closing(self._connect_to("postgres")) as connection:
             watch.check_first(connection)
-        self._violations = {**watch.violations, **self._violations}
+        return watch.violations
 
     def _look_for_broken(self, relations: Sequence[Relation]) -> Broken:
         return look_before(self._connect_to, list(relations))

@@ -16,8 +16,8 @@ from crashlab import evidence, files
 from crashlab.contract import contract_for
 from crashlab.errors import EvidenceError, LedgerError
 from crashlab.history import History, read_ledger
-from crashlab.model import Contract, RecordCount, Told, Verdict
-from crashlab.oracle import judge
+from crashlab.model import Contract, Observation, RecordCount, Told, Verdict
+from crashlab.oracle import Judgement, judge_closely
 from crashlab.results import CrashPoint, Redo, TrialResult, trial_order
 
 _RECORDING, _BASE, RECORDING_SCHEMA = "recording.json", "base", 1
@@ -77,12 +77,17 @@ def verdict_of(folder: Path, *, history: History | None = None) -> Verdict:
     """Judge one trial's evidence and write nothing; arguments and errors as of `judge_trial`."""
     record = evidence.load_trial(folder)
     if history is None:
-        history = _read_ledger(folder, record)
-    return judge(
+        history = read_history(folder, record)
+    return judgement_of(folder, record, history, read_observation(folder, record)).verdict
+
+
+def judgement_of(folder: Path, record: evidence.TrialRecord, history: History, observation: Observation) -> Judgement:
+    """Judge what was read of a trial's evidence, and say what is known of each transaction. Raises as `judge_trial`."""
+    return judge_closely(
         history,
         contract_of(record),
         record.injections,
-        evidence.load_observation(folder, digest=record.digests.get(evidence.OBSERVATION)),
+        observation,
         acked_min=record.acked_min,
         workload_errors=record.workload_errors,
         timed_out=record.timed_out,
@@ -91,7 +96,13 @@ def verdict_of(folder: Path, *, history: History | None = None) -> Verdict:
     )
 
 
-def _read_ledger(folder: Path, record: evidence.TrialRecord) -> History:
+def read_observation(folder: Path, record: evidence.TrialRecord) -> Observation:
+    """Read what a trial's recovered server held. Raises EvidenceError: missing, or another trial's."""
+    return evidence.load_observation(folder, digest=record.digests.get(evidence.OBSERVATION))
+
+
+def read_history(folder: Path, record: evidence.TrialRecord) -> History:
+    """Read what the clients of a trial were told. Raises EvidenceError, LedgerError: missing, or another trial's."""
     try:
         path = ledger_of(folder, record)
         until_io = None if record.recording is None else record.crash_io

@@ -22,7 +22,7 @@ import psycopg
 from crashlab import evidence
 from crashlab.fault import FAULTS, inject
 from crashlab.ledger import LedgerWriter
-from crashlab.model import Broken, Injection, Observation, Recovery, Told, ToldKey, Verdict
+from crashlab.model import Broken, Injection, Invariant, Observation, Recovery, Told, ToldKey, Verdict
 from crashlab.observer import Conversation, read_conversation
 from crashlab.observer.account import Transaction
 from crashlab.profile import Profile
@@ -52,6 +52,7 @@ class ObservedCrash:
     written: Written
     at_block_end: bool = False  # no moment came before
     moment: str = ""  # in words
+    broken_since: list[Invariant] | None = None  # None: nobody has looked since the recovery
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -79,6 +80,7 @@ class ObservedServer(ServerInTest):
 
     def begin(self) -> None:
         """A block begins: look for what does not hold already, and inject what does not crash the server."""
+        self._look_since()
         self._look(self._invariants)
         self._broken = self._look_for_broken([])
         self._log_position = self.server.log_position()
@@ -86,6 +88,12 @@ class ObservedServer(ServerInTest):
             ledger = self._scratch(stack)
             early = [fault for fault in self.profile.faults if not FAULTS[fault.kind].crashes_server(fault.target)]
             self._early = [inject(self.server, fault, ledger, self._rng) for fault in early]
+
+    def _look_since(self) -> None:
+        """Look whether what held after the last recovery holds still."""
+        last = self.crashes[-1] if self.crashes else None
+        if last is not None and last.observation.recovery.started:
+            last.broken_since = invariants_before(self._broken_now(self._invariants))
 
     def _scratch(self, stack: contextlib.ExitStack) -> LedgerWriter:
         """A ledger in which nobody is: what the receipts say of it is mended when it is known."""
@@ -183,6 +191,8 @@ class ObservedServer(ServerInTest):
             found: what the query found of them; None: nobody asks about this crash.
         """
         written = crash.written
+        if crash is self.crashes[-1]:
+            self._look_since()
         told = Told(
             observed=self._conversation is not None,
             keys=[msgspec.structs.replace(key, line=written.line_at(key.at_ns)) for key in keys],
@@ -190,6 +200,8 @@ class ObservedServer(ServerInTest):
             found=found,
             set_by=written.set_by(),
             reasons=written.reasons(),
+            broken_since=crash.broken_since or [],
+            repeats=written.repeats(self._read_conversation()[0]) if crash.broken_since else {},
             moment=crash.moment,
         )
         evidence.save(crash.folder, evidence.TOLD, told)

@@ -363,8 +363,10 @@ LOSSES_AND_NOTES = {
     "TOLD-ASYNC-COMMIT",
     "TOLD-LOST",
     "APPLICATION-INVARIANT",
+    "APPLICATION-DONE-TWICE",
+    "APPLICATION-AFTERWARDS",
 }
-"""Produced by name in test_order, test_clean_stop, test_leftovers, test_outside, test_told and above."""
+"""Produced by name in test_order, test_clean_stop, test_leftovers, test_outside, test_told, test_twice and above."""
 
 
 def test_every_code_is_produced_by_a_test():

@@ -22,6 +22,7 @@ from crashlab.model import (
     CrashClass,
     Family,
     Finding,
+    Invariant,
     LostRecord,
     Recovery,
     SequenceRead,
@@ -91,6 +92,13 @@ def a_user_told_of_an_asynchronous_commit() -> list[Finding]:
 
 def a_user_told_of_what_was_never_there() -> list[Finding]:
     return Talk().begin().commit().ack().tell("a").judged(broken="1 row: {}").findings
+
+
+def an_order_done_twice() -> list[Finding]:
+    again = {"1": "transaction 702 on connection 2"}
+    broken = [Invariant(name="no order twice", expected="no rows", observed='1 row: {"request": "a"}')]
+    talk = Talk().begin().commit()
+    return talk.judged(broken_since=broken, repeats=again, holds=["no order twice"]).findings
 
 
 def asynchronous_commit_lost_with_walwriter_stopped() -> list[Finding]:
@@ -189,6 +197,7 @@ TYPICAL = (
     a_user_told_of_a_commit_that_failed,
     a_user_told_of_an_asynchronous_commit,
     a_user_told_of_what_was_never_there,
+    an_order_done_twice,
     synchronous_commit_lost_without_fsync,
     synchronous_commit_lost_where_nothing_excuses_it,
     hole,
