@@ -5,7 +5,7 @@ from crashlab.campaign.events import Handler
 from crashlab.campaign.executor import Executor
 from crashlab.campaign.loop import Campaign, run
 from crashlab.campaign.plan import Asked, Plan, executor_for
-from crashlab.campaign.rejudge import add_missed, done_so_far, judge_folder, judge_run, stored_results
+from crashlab.campaign.rejudge import add_missed, done_so_far, judge_folder, judge_run, stored_results, stored_run
 from crashlab.campaign.replay import replay
 from crashlab.campaign.runrecord import begun_now, load_plan, save_plan, save_run, unfinished
 from crashlab.campaign.store import Store, reindex
@@ -30,6 +30,7 @@ __all__ = [
     "save_plan",
     "save_run",
     "stored_results",
+    "stored_run",
     "unfinished",
 ]
 

@@ -216,6 +216,17 @@ def stored_results(folder: Path, *, warn: Warn = insist) -> dict[str, ProfileRes
     return done_so_far(folder, any_release=True, warn=warn)
 
 
+def stored_run(folder: Path, *, warn: Warn = insist) -> RunResult:
+    """Return a stored run as it was told, with the verdicts that lie beside its trials. Raises as `stored_results`."""
+    found = stored_results(folder, warn=warn)
+    told = _told_of(folder, warn)
+    run = told or RunResult(profiles=[])
+    run.profiles = list(found.values())
+    if told is not None:
+        run.unfinished = unfinished(folder, run)
+    return run
+
+
 def judge_folder(path: Path) -> list[ProfileResult]:
     """Return the profiles of `judge_run`, all of whose trials could be judged. Raises as that, or for the first."""
     run = judge_run(path)

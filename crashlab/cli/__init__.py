@@ -24,6 +24,7 @@ from crashlab.cli.lesson import lesson
 from crashlab.cli.matrix import matrix
 from crashlab.cli.questions import compare, results
 from crashlab.cli.recordings import explore, record, show
+from crashlab.cli.report import report
 from crashlab.cli.reports import show_error
 from crashlab.cli.run import run
 from crashlab.cli.signals import answer_interrupts
@@ -57,7 +58,7 @@ def cli() -> None:
 
 
 for command in (
-    *(run, matrix, results, compare, coverage, waits, judge, replay, shrink),
+    *(run, matrix, results, compare, coverage, waits, report, judge, replay, shrink),
     *(record, explore, show, profiles, validate, explain, docs, lesson, tradeoff, disk, doctor, clean),
 ):
     command.context_settings.update(HELP)  # click asks a command first, and keeps the answer

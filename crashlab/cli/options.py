@@ -140,10 +140,13 @@ trust_option = click.option(
     "--trust", is_flag=True, help="Run the very server that the evidence names, whatever it is."
 )
 
+FORMAT_OPTIONS = tuple(
+    click.option(form.option, form.parameter, metavar=form.metavar, help=form.help) for form in FORMATS
+)
 REPORT_OPTIONS = (
-    *(click.option(form.option, form.parameter, metavar=form.metavar, help=form.help) for form in FORMATS),
+    *FORMAT_OPTIONS,
     click.option("-q", "--quiet", is_flag=True, help="Only the table, and one line for each finding."),
-    click.option("-v", "--verbose", is_flag=True, help="With the timeline of each finding."),
+    click.option("-v", "--verbose", is_flag=True, help="With the timeline of each finding, and trials drawn."),
 )
 
 

@@ -7,6 +7,7 @@ Choices:
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from crashlab.errors import CrashlabError, EvidenceError
 
 if TYPE_CHECKING:
     from crashlab.campaign import Plan
-    from crashlab.results import RunResult
+    from crashlab.results import RunResult, TrialResult
 
 REPORT = "report.json"
 
@@ -47,7 +48,7 @@ class Reports:
     def __init__(self, telling: Telling) -> None:
         from crashlab.report.console import console
 
-        self._telling = telling
+        self.telling = telling
         self.out = console(stderr=telling.on_stdout is not None)
         self.progress = console(stderr=True, quiet=telling.quiet)
         for form, target in telling.files():
@@ -73,7 +74,7 @@ class Reports:
         if evidence:
             try:
                 save_run(folder, run, plan)
-                _write_own(folder / REPORT, json_report.report_bytes(run))
+                write_own(folder / REPORT, json_report.report_bytes(run))
             except EvidenceError as error:  # such as a full disk: what was finished is told all the same
                 run.error = run.error or error
         code = self._tell(run, exit_code(run), folder)
@@ -96,39 +97,47 @@ class Reports:
         from crashlab.report.summary import evidence_code
 
         if out is not None:
-            _write_own(out / REPORT, json_report.report_bytes(run))
+            write_own(out / REPORT, json_report.report_bytes(run))
         code = self._tell(run, evidence_code(run), None)
         for error in run.damaged:
             show_error(error)
         return code
 
     def _tell(self, run: "RunResult", code: int, folder: Path | None) -> int:
+        from crashlab.report import markdown_report
         from crashlab.report.console import print_closing, print_results
         from crashlab.report.github import annotations
         from crashlab.report.story import Length
 
-        telling = self._telling
+        telling = self.telling
         if telling.verbose or any(form.draws for form in telling.targets):
             tell_trials(run)
-        for form, target in telling.files():
-            _write(target, form.content(run, code))
+        self.write(run, code)
         length = Length.LINE if telling.quiet else Length.TIMELINE if telling.verbose else Length.PARAGRAPH
         print_results(self.out, run, length)
         print_closing(self.out, run, code, folder)
         if os.environ.get("GITHUB_ACTIONS"):
+            if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+                _append(Path(summary), markdown_report.report_bytes(run, code))
             for line in annotations(run):
                 click.echo(line, err=telling.on_stdout is not None)
-        if telling.on_stdout is not None:
-            sys.stdout.buffer.write(telling.on_stdout.content(run, code))
         return code
 
+    def write(self, run: "RunResult", code: int) -> None:
+        """Write the files, and what is to be on stdout. Raises EvidenceError: one could not be written."""
+        for form, target in self.telling.files():
+            _write(target, form.content(run, code))
+        if self.telling.on_stdout is not None:
+            sys.stdout.buffer.write(self.telling.on_stdout.content(run, code))
+            sys.stdout.flush()
 
-def tell_trials(run: "RunResult") -> None:
-    """Have what happened in some trials told, for a report that draws it."""
+
+def tell_trials(run: "RunResult", wanted: "Sequence[tuple[str, TrialResult]]" = ()) -> None:
+    """Have what happened in some trials told, for a report that draws it; without a wish in those that show most."""
     from crashlab.campaign import chronicles_of
     from crashlab.report.chosen import trials_to_draw
 
-    run.told = chronicles_of(trials_to_draw(run))
+    run.told = chronicles_of(wanted or trials_to_draw(run))
 
 
 def json_target_checked(target: str | None) -> None:
@@ -156,11 +165,21 @@ def _require_writable(option: str, target: Path) -> None:
         raise EvidenceError(f'could not write {option} "{target}": {error.strerror}') from error
 
 
-def _write_own(target: Path, content: bytes) -> None:
+def write_own(target: Path, content: bytes) -> None:
+    """Write a file of crashlab's own beside evidence. Raises EvidenceError: it cannot be written."""
     try:
         files.write_whole(target, content)
     except OSError as error:
         raise EvidenceError(f'could not write report "{target}": {error.strerror}') from error
+
+
+def _append(target: Path, content: bytes) -> None:
+    """Append to the summary of a CI job, which other steps write, too; without one the run is told all the same."""
+    try:
+        with target.open("ab") as file:
+            file.write(content)
+    except OSError as error:
+        show_warning(EvidenceError(f'could not write the job summary "{target}": {error.strerror}'))
 
 
 def _write(target: Path, content: bytes) -> None:

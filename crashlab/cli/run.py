@@ -124,7 +124,8 @@ def run(
     )
     if dry_run:
         if telling.targets:
-            raise click.UsageError("--dry-run makes no report: leave out --json, --junit-xml and --html")
+            named = [form.option for form in telling.targets]
+            raise click.UsageError(f"--dry-run makes no report: leave out {' and '.join(named)}")
         from crashlab.cli.dry_run import print_plan
 
         print_plan(plan)

@@ -19,8 +19,9 @@ from rich.text import Text
 from crashlab.model import Family
 from crashlab.report.coverage import coverage_line
 from crashlab.report.matrix import HEADS, CellResult, cell_results, legend, matrix_line
+from crashlab.report.short_timeline import COLUMNS, short_timeline
 from crashlab.report.statistics import statistics_line
-from crashlab.report.story import Length, follow_up, story
+from crashlab.report.story import Length, follow_up, printable, story
 from crashlab.report.summary import (
     EVERY_PROMISE_KEPT,
     DistinctFinding,
@@ -84,7 +85,20 @@ def print_results(target: Console, run: RunResult, length: Length) -> None:
     told = distinct_findings(results if length is Length.TIMELINE else [*others, *_to_be_explained(cells)])
     for found in told:
         _print_finding(target, found, length)
+    if length is Length.TIMELINE:
+        _print_drawn(target, run)
     if told and length is Length.LINE:
+        target.print()
+
+
+def _print_drawn(target: Console, run: RunResult) -> None:
+    for one in run.told:
+        target.print(Text(printable(f"{one.profile}, trial {one.trial}"), "bold"), soft_wrap=True)
+        if one.problem:
+            _print_wrapped(target, printable(one.problem), "  ")
+        if one.chronicle is not None:
+            for line in short_timeline(one.chronicle, min(COLUMNS, target.width) - 2):
+                target.print(f"  {printable(line)}", soft_wrap=True)
         target.print()
 
 

@@ -266,10 +266,10 @@ def _last(one: Transaction) -> float:
 
 
 def _wal_lane(told: Chronicle, scale: Scale) -> Iterator[Lane]:
-    curves = _curves(told)
-    values = [value for curve in curves.values() for at, value in curve if scale.low <= at <= scale.high]
+    found = curves(told)
+    values = [value for curve in found.values() for at, value in curve if scale.low <= at <= scale.high]
     values += [value for value in (told.wal_end,) if value]
-    before = [_value(curve, scale.low) for curve in curves.values()]
+    before = [value_at(curve, scale.low) for curve in found.values()]
     values += [value for value in before if value]
     if len(set(values)) < 2:
         return
@@ -278,9 +278,9 @@ def _wal_lane(told: Chronicle, scale: Scale) -> Iterator[Lane]:
     def height(value: int) -> float:
         return round(96 - 92 * (max(value, low) - low) / (high - low), 2)
 
-    paths = {name: _steps(curve, scale, height, told.cut) for name, curve in curves.items()}
+    paths = {name: _steps(curve, scale, height, told.cut) for name, curve in found.items()}
     valid = (height(told.wal_end), f"valid up to {lsn(told.wal_end)}") if told.wal_end else None
-    marks = list(_wal_marks(told, curves, scale))
+    marks = list(_wal_marks(told, found, scale))
     if told.recovery.ran and told.wal_end:
         cut, top = scale(told.cut), height(told.wal_end)
         says = f"redo: {redo_says(told)}."
@@ -325,13 +325,13 @@ def redo_says(told: Chronicle) -> str:
     return f"from {begin}{end}{why}; {recovery.seconds:.2f} s"
 
 
-def _curves(told: Chronicle) -> dict[str, list[tuple[float, int]]]:
-    """Return how the WAL grew, by how safe it was; each ascends."""
+def curves(told: Chronicle) -> dict[str, list[tuple[float, int]]]:
+    """Return by name (inserted, written, durable) how the WAL grew, by how safe it was; each ascends."""
     inserted = [(one.at, one.inserted) for one in told.levels if one.inserted]
     written = told.written or [(one.at, one.written) for one in told.levels if one.written]
     durable = told.durable if told.written else [(one.at, one.durable) for one in told.levels if one.durable]
-    curves = {"inserted": inserted, "written": written, "durable": durable}
-    return {name: _ascending(curve) for name, curve in curves.items() if curve}
+    found = {"inserted": inserted, "written": written, "durable": durable}
+    return {name: _ascending(curve) for name, curve in found.items() if curve}
 
 
 def _ascending(curve: Sequence[tuple[float, int]]) -> list[tuple[float, int]]:
@@ -343,19 +343,20 @@ def _ascending(curve: Sequence[tuple[float, int]]) -> list[tuple[float, int]]:
     return found
 
 
-def _value(curve: Sequence[tuple[float, int]], at: float) -> int:
+def value_at(curve: Sequence[tuple[float, int]], at: float) -> int:
+    """Return the last value of a curve at a place; 0: it has not begun."""
     return max((value for known, value in curve if known <= at), default=0)
 
 
 def _steps(curve: Sequence[tuple[float, int]], scale: Scale, height: Callable[[int], float], end: float) -> str:
     """Return the path of a curve that rises in steps, up to the cut, in a box of 1000 by 100."""
-    start = _value(curve, scale.low)
+    start = value_at(curve, scale.low)
     inside = [(at, value) for at, value in curve if scale.low < at <= scale.high]
     if not start:
         if not inside:
             return ""
         start = inside[0][1]
-    path = [f"M{0 if _value(curve, scale.low) else 10 * scale(inside[0][0]):.1f} {height(start)}"]
+    path = [f"M{0 if value_at(curve, scale.low) else 10 * scale(inside[0][0]):.1f} {height(start)}"]
     last = None
     for at, value in inside:
         across = f"{10 * scale(at):.1f}"
@@ -364,17 +365,17 @@ def _steps(curve: Sequence[tuple[float, int]], scale: Scale, height: Callable[[i
     return "".join(path) + f"H{10 * scale(end):.1f}"
 
 
-def _wal_marks(told: Chronicle, curves: dict[str, list[tuple[float, int]]], scale: Scale) -> Iterator[Mark]:
+def _wal_marks(told: Chronicle, found: dict[str, list[tuple[float, int]]], scale: Scale) -> Iterator[Mark]:
     """Yield columns of the WAL's lane, each with what was known at its end; none where nothing changed."""
     step = scale(told.cut) / _WAL_COLUMNS
     before: list[int] = []
     for number in range(_WAL_COLUMNS):
         at = scale.at((number + 1) * step)
-        values = [_value(curve, at) for curve in curves.values()]
+        values = [value_at(curve, at) for curve in found.values()]
         if values == before or not any(values):
             continue
         before = values
-        known = ", ".join(f"{name} up to {lsn(value)}" for name, value in zip(curves, values, strict=True) if value)
+        known = ", ".join(f"{name} up to {lsn(value)}" for name, value in zip(found, values, strict=True) if value)
         says = f"WAL at {place(told, min(at, told.cut))}: {known}."
         yield Mark(kind="column", x=round(number * step, 2), width=round(step, 2), says=says)
 

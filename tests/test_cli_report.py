@@ -1,0 +1,60 @@
+"""crashlab report: the page of a stored run, wherever it is, and of the trials that somebody wants to see."""
+
+import shutil
+
+import pytest
+
+from crashlab.cli import invoke
+from tests.report.conftest import live_folder, recorded_folder  # noqa: F401
+
+
+@pytest.fixture
+def folder(recorded_folder, tmp_path):  # noqa: F811
+    """A copy of a recorded run."""
+    return shutil.copytree(recorded_folder, tmp_path / "run", symlinks=True)
+
+
+def test_the_page_lies_in_the_run_and_verdicts_stay(folder, capsys):
+    """Exit code 0; nothing but the page is written."""
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    assert invoke(["report", str(folder)]) == 0
+    assert capsys.readouterr().out == f"{folder / 'report.html'}\n"
+    after = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    assert after.keys() - before.keys() == {folder / "report.html"}
+    assert after | before == after
+    assert "lying-small, trial 2" in (folder / "report.html").read_text()
+
+
+def test_a_link_in_a_strangers_run_is_not_written_through(folder, tmp_path, capsys):
+    """The page replaces it."""
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    (folder / "report.html").symlink_to(precious)
+    assert invoke(["report", str(folder)]) == 0
+    assert precious.read_text() == "mine"
+
+
+def test_other_trials_and_forms_can_be_asked_for(folder, tmp_path, capsys):
+    """As a page elsewhere, a trace, and JSON alone on stdout."""
+    page, trace = tmp_path / "page.html", tmp_path / "trace.json"
+    words = ["report", str(folder), "--trial", "lying-small:5", "--html", str(page), "--trace", str(trace)]
+    assert invoke(words) == 0
+    text = page.read_text()
+    assert "lying-small, trial 5</h3>" in text
+    assert "lying-small, trial 2</h3>" not in text
+    assert '"lying-small, trial 5 ' in trace.read_text()
+    capsys.readouterr()
+    assert invoke(["report", str(folder), "--html", str(page), "--json", "-"]) == 0
+    assert capsys.readouterr().out.startswith("{")
+
+
+def test_what_cannot_be_told_is_said(folder, capsys):
+    """An unknown trial is a mistake; a recording that is gone takes its part of the drawing, and not the page."""
+    assert invoke(["report", str(folder), "--trial", "lying-small:99"]) == 2
+    assert 'the run has no trial "lying-small:99"' in capsys.readouterr().err
+    (folder / "lying-small" / "recording" / "io.log").unlink()
+    assert invoke(["report", str(folder)]) == 0
+    text = (folder / "report.html").read_text()
+    assert "The recording could not be read: cannot use the recording" in text
+    assert "client 1" in text
+    assert invoke(["report", str(folder / "nothing")]) == 4
