@@ -67,7 +67,7 @@ def test_github_takes_the_summary_of_a_job(tmp_path, monkeypatch, recorded_folde
     """It is appended to what other steps wrote; without GitHub nobody writes."""
     from crashlab.cli import invoke
 
-    summary = tmp_path / "summary.md"
+    summary = tmp_path / "job-summary"
     summary.write_text("before\n")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
     monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
