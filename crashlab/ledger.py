@@ -170,11 +170,16 @@ class LedgerWriter:
             raise LedgerError(f'could not create ledger "{path}": {error.strerror}') from error
         self._append(Header(schema=SCHEMA, seed=seed))
 
-    def begin(self, client: int, at_ns: int | None = None) -> int:
-        """Open a transaction and return its id, unique in this ledger; None: it begins now."""
+    def begin(self, client: int, at_ns: int | None = None, io: int = 0) -> int:
+        """Open a transaction and return its id, unique in this ledger.
+
+        Args:
+            at_ns: when it began; None: now.
+            io: the length of the I/O log then, if the ledger does not ask for it.
+        """
         with self._lock:  # number and line in one step, so that numbers ascend in the file
             tx = self._begun + 1
-            io = self._io_position() if self._io_position else 0
+            io = self._io_position() if self._io_position else io
             self._write(Begin(tx=tx, client=client, at_ns=at_ns or time.monotonic_ns(), io=io))
             self._begun = tx
         return tx

@@ -282,6 +282,7 @@ class ToldKey(msgspec.Struct, frozen=True, kw_only=True):
     at_ns: int  # monotonic clock; of a line in a file, when it was seen there
     line: int  # so many lines of the trial's ledger had happened by then
     by: str  # "test", or "file": a line in the file that CRASHLAB_TOLD names
+    io: int = 0  # length of the server's I/O log then, if it was recorded
 
 
 class Told(msgspec.Struct, frozen=True, kw_only=True):
@@ -290,7 +291,9 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     observed: bool  # whether the observer listened, so that the ledger knows the application's transactions
     keys: list[ToldKey] = []
     query: str | None = None
+    database: str = "postgres"  # where it is asked
     found: list[str] | None = None  # None: not asked
+    failed: str = ""  # why the query found nothing: it cannot be run on what came back
     set_by: dict[str, str] = {}  # transaction -> the statement of its connection that set synchronous_commit
     reasons: dict[str, str] = {}  # transaction that was refused -> why, in words
     broken_since: list[Invariant] = []  # those that do not hold now, with life since the recovery

@@ -74,6 +74,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="POINT",
         help="the one moment at which the server of the fixture crash dies, as a failed test named it",
     )
+    group.addoption(
+        "--crashlab-state",
+        metavar="STATE",
+        help="the one crash state, of a recording that is there, at which the test looks, as a failed test named it",
+    )
     group.addoption("--crashlab-seed", metavar="SEED", type=int, help="root seed (default: a new one, printed)")
 
 
@@ -81,9 +86,10 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the marker and fix the seed."""
     config.addinivalue_line(
         "markers",
-        "crashlab(profile, points, limit): name or path of the fault profile whose settings and faults are used"
-        f' (default: "{DEFAULT_PROFILE}"); for the fixture crash: at which moments the server dies ("commits", '
-        '"statements", "all", or once at "random"), and at how many of them',
+        "crashlab(profile, points, limit, states, disk, settings): name or path of the fault profile whose settings and"
+        f' faults are used (default: "{DEFAULT_PROFILE}"); for the fixture crash: at which moments the server dies '
+        '("commits", "statements", "all", or once at "random"), and at how many of them; with a profile that cuts the '
+        "power, at how many crash states, and on which disk; more settings of the server",
     )
     seed = config.getoption("--crashlab-seed")
     if seed is None:  # a worker of pytest-xdist has the one that its parent printed
@@ -137,8 +143,9 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         crash = getattr(item, "funcargs", {}).get("crash")
         if report.passed and crash is not None:
             sweep.tell_missed(item, crash, report)
-        if report.failed and REPRODUCE in item.stash and item.stash[REPRODUCE] not in str(report.longrepr):
-            report.sections.append(("crashlab", f"reproduce with: {item.stash[REPRODUCE]}"))
+        again = item.stash.get(REPRODUCE, None) if crash is None else crash.reproduce
+        if report.failed and again and again not in str(report.longrepr):
+            report.sections.append(("crashlab", f"reproduce with: {again}"))
     return report
 
 
@@ -160,12 +167,13 @@ def chosen_server(config: pytest.Config) -> list[tuple[str, Any]]:
 def crashlab_profile(request: pytest.FixtureRequest) -> Profile:
     """The fault profile that the test's marker names."""
     from crashlab.errors import ProfileError
-    from crashlab.profile import load_profile
-    from crashlab.trial.acceptance import for_a_test
+    from crashlab.trial.acceptance import changed_for_a_test, for_a_test
 
-    name = sweep.arguments(request.node)["profile"] or DEFAULT_PROFILE
+    asked = sweep.arguments(request.node)
+    recorded = not {"crash_ledger"}.intersection(request.fixturenames)
     try:
-        return for_a_test(load_profile(name))
+        profile = changed_for_a_test(asked["profile"] or DEFAULT_PROFILE, asked["disk"], asked["settings"])
+        return for_a_test(profile, recorded=recorded)
     except ProfileError as error:
         pytest.fail(str(error), pytrace=False)
 
@@ -175,6 +183,7 @@ def crash_server(request: pytest.FixtureRequest, crashlab_profile: Profile) -> I
     """A disposable server that is up, with the profile's settings; gone after the test."""
     from crashlab.server import ServerChoice, SpareDirectories, create_server
     from crashlab.server.leftovers import sweep as sweep_leftovers
+    from crashlab.testing.powercut import start_for
     from crashlab.trial.setup import server_spec
 
     config = request.config
@@ -183,7 +192,7 @@ def crash_server(request: pytest.FixtureRequest, crashlab_profile: Profile) -> I
         sweep_leftovers()
     choice = ServerChoice(**{SERVER_OPTIONS[option]: value for option, value in chosen_server(config)})
     with create_server(server_spec(crashlab_profile, choice), spares=config.stash[SPARES]) as server:
-        server.start()
+        start_for(server, crashlab_profile)
         yield server
 
 
@@ -208,6 +217,8 @@ def crash(
             folder=folder,
             point=node.stash.get(sweep.POINT, request.config.getoption("--crashlab-point")),
             points=asked["points"],
+            states=asked["states"],
+            state=request.config.getoption("--crashlab-state"),
             reproduce=reproduce_command(request.config, nodeid),
         ).start()
     except CrashlabError as error:
@@ -222,6 +233,7 @@ def crash(
                 crash.require_checked()
             except UsageProblem as error:
                 pytest.fail(str(error), pytrace=False)
+            crash.forget_recordings()
 
 
 def _observer(config: pytest.Config, folder: Path) -> Observer:

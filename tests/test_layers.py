@@ -50,7 +50,8 @@ ALLOWED: dict[str, set[str]] = {
     "matrix": DATA | {"results"},
     "tradeoff": DATA | {"server", "observe", "flush", "matrix", "results"},
     "trial": DATA | {"server", "disk", "workload", "fault", "recovery", "oracle", "results", "observer", "observe"},
-    "testing": DATA | {"server", "fault", "observer", "trial"},
+    "testing": DATA
+    | {"server", "disk", "fault", "recording", "observer", "recovery", "results", "trial", "exploration"},
     "exploration": DATA | {"server", "workload", "recording", "disk", "recovery", "results", "trial"},
     "strategies": DATA | {"server", "workload", "disk", "recovery", "exploration"},
     "campaign": DATA | {"server", "disk", "recording", "oracle", "results", "trial", "exploration"},

@@ -9,9 +9,10 @@ Source: design.md "From state to verdict, fast".
 
 import dataclasses
 import os
+from collections.abc import Iterator
 from pathlib import Path, PurePath
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
@@ -21,8 +22,9 @@ from crashlab.disk.model import CrashState, DiskModel
 from crashlab.disk.states import losses, nothing_extra
 from crashlab.disk.tornpages import torn_pages
 from crashlab.errors import RecordingError, UsageProblem
-from crashlab.exploration.addresses import Address, PointStates
+from crashlab.exploration.addresses import Address, PointStates, laps
 from crashlab.exploration.conditions import Conditions, conditions_of
+from crashlab.exploration.intest import ask, reading_in_test, told_until
 from crashlab.exploration.record import refuse_full_disk
 from crashlab.exploration.recording import Recording
 from crashlab.exploration.walcut import RecordedWal
@@ -30,9 +32,9 @@ from crashlab.exploration.walk import Walk
 from crashlab.exploration.worker import Worker
 from crashlab.history import ACKED, History
 from crashlab.ledgercursor import LedgerCursor
-from crashlab.model import Injection, Observation, Recovery, Survivors, TornPage
+from crashlab.model import Injection, Observation, Recovery, Survivors, Told, TornPage
 from crashlab.profile import PowerLoss, Profile
-from crashlab.recovery import observe, recover
+from crashlab.recovery import Reading, observe, recover
 from crashlab.recovery.restart import copy_settings
 from crashlab.recovery.wal import directory, stopped_cleanly
 from crashlab.results import Keep, TrialResult
@@ -46,6 +48,9 @@ from crashlab.trial.judged import result_of
 from crashlab.trial.limit import TrialLimit
 from crashlab.trial.setup import connect_plain, reading_of
 from crashlab.trial.written import trial_record, write_trial
+
+if TYPE_CHECKING:
+    import psycopg
 
 
 class Explorer:
@@ -82,6 +87,7 @@ class Explorer:
         self.run_seed = recording.record.run_seed if run_seed is None else run_seed
         self._timeout_s = timeout_s
         self._log_position = 0  # where the server's log stood before the state that is looked at
+        self._told: Told | None = None  # of a test: what had been told by then, and what was found of it
         self._in_recovery = recording.record.ledger_io is not None  # its base image is a crash state
         # Of several recordings of one run each has its own states
         self.seed = recording.record.seed if self._in_recovery else self.run_seed
@@ -115,6 +121,18 @@ class Explorer:
         state = self._states.get(address.number)
         return None if state is None else _told(model, state, self.conditions)
 
+    def states(self) -> Iterator[tuple[Address, CrashState]]:
+        """Yield crash states in the order in which a campaign tries them, until no point has another one."""
+        for lap in laps(self.conditions.points, self.seed, self.conditions.states_per_point):
+            found = False
+            for address in lap:
+                state = self.state(address)
+                if state is not None:
+                    found = True
+                    yield address, state
+            if not found:
+                return
+
     def try_state(self, state: CrashState, trial: int, folder: Path) -> TrialResult:
         """Make a crash state real, recover it, read it, save what was found into an empty folder, judge it."""
         clock = Clock()
@@ -125,7 +143,10 @@ class Explorer:
         with clock.phase("wal"):
             clean = stopped_cleanly(directory(self._worker.images.data_directory))
             wal, wal_at_cut = self._wal.look(model, state, history)
+        self._told = told_until(self.recording, self.ledger_io())
         observation, timed_out = self._look_in_time(history, clock)
+        if self._told is not None:
+            observation = msgspec.structs.replace(observation, marker=None)  # nobody writes there
         if not observation.recovery.started and wal_at_cut is None:  # then it is asked where the log was, too
             wal_at_cut = self._wal.at_cut(model, history)
         observation = msgspec.structs.replace(
@@ -141,7 +162,9 @@ class Explorer:
         record = self._record(receipt, trial, folder, clock.seconds(), timed_out)
         log = self._worker.server.log_since(self._log_position)
         place = self._worker.images.data_directory
-        verdict = write_trial(folder, record, observation, server_log=log, place=place, state=state, history=history)
+        verdict = write_trial(
+            folder, record, observation, server_log=log, place=place, state=state, history=history, told=self._told
+        )
         if self._keep == "all":  # a replay makes any other state again
             self._worker.keep_data(folder / evidence.DATA)
         return result_of(folder, verdict=verdict)
@@ -182,21 +205,31 @@ class Explorer:
             recovery = recover(worker.server, restart=True, log_position=position, overrides=settings)
             clock.note("recovery", recovery.seconds)
             # The checkpoint at the end of a recovery makes the control file say "shut down" for a moment
-            reading = dataclasses.replace(
-                reading_of(self.profile, history, self.recording.record.tables), statistics=not self._in_recovery
-            )
+            reading = dataclasses.replace(self._reading(history), statistics=not self._in_recovery)
             comparable = recovery.started and not everything_is_new and not self._in_recovery
             known = worker.unchanged() if comparable else frozenset()
             with clock.phase("observe"):
-                return observe(
-                    lambda name: worker.server.connect(autocommit=True, dbname=name),
+                observation = observe(
+                    self._connect,
                     reading,
                     recovery,
                     unchanged=known,
                     connect_plain=connect_plain(self.profile, worker.server),
                 )
+                if self._told is not None and recovery.started:
+                    self._told = ask(self._connect, self._told)
+                return observation
         finally:
             worker.kill()
+
+    def _connect(self, database: str) -> "psycopg.Connection[Any]":
+        return self._worker.server.connect(autocommit=True, dbname=database)
+
+    def _reading(self, history: History) -> Reading:
+        in_test = self.recording.record.in_test
+        if in_test is not None:
+            return reading_in_test(in_test, history)
+        return reading_of(self.profile, history, self.recording.record.tables)
 
     def make_real(self, state: CrashState) -> DiskModel:
         """Make the worker's folder hold a crash state; return the model, which stands at the state's point."""
@@ -274,6 +307,7 @@ class Explorer:
             recording=os.path.relpath(self.recording.folder.resolve(), folder.resolve()),
             crash_io=self.ledger_io(),
             disk_contract=self.conditions.contract,
+            acked_min=None if record.in_test is None else 0,  # the test asks that of all its states together
             workload_errors=record.workload_errors,
             timed_out=timed_out,
         )

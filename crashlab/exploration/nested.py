@@ -20,13 +20,13 @@ from pathlib import Path
 import msgspec
 
 import crashlab
-from crashlab import evidence, files
+from crashlab import evidence
 from crashlab.disk.model import CrashState
 from crashlab.disk.operations import Kind, root_label
 from crashlab.exploration import record
 from crashlab.exploration.addresses import Address
 from crashlab.exploration.explorer import Explorer
-from crashlab.exploration.recording import LOG, RECORDING, Recording, digests_of
+from crashlab.exploration.recording import LOG, RECORDING, Recording, digests_of, share_ledger
 from crashlab.profile import Profile
 from crashlab.recording import base
 from crashlab.recording.decoder import Decoder
@@ -66,7 +66,7 @@ def record_recovery(explorer: Explorer, state: CrashState, address: Address, fol
     once = parent.record.ledger_io is None
     first_survivors = explorer.survivors(state) if once else parent.record.first_survivors
     folder.mkdir(parents=True)
-    _share(parent.ledger, folder / evidence.LEDGER)
+    share_ledger(parent.ledger, folder / evidence.LEDGER)
     explorer.make_real(state)
     worker = explorer.worker
     server = worker.server
@@ -109,14 +109,6 @@ def record_recovery(explorer: Explorer, state: CrashState, address: Address, fol
 def recovery_name(address: Address) -> str:
     """Return the name of the folder of a recorded recovery."""
     return f"recovery-{address}"
-
-
-def _share(ledger: Path, target: Path) -> None:
-    try:
-        target.hardlink_to(ledger)
-    except OSError:  # another file system
-        with files.opened(ledger) as source, target.open("xb") as copy:
-            shutil.copyfileobj(source, copy)
 
 
 def _after_flushing(image: base.BaseImage, log: Path) -> int:

@@ -75,7 +75,7 @@ def make(plan: TrialPlan, folder: Path, *, number: int = 0) -> Recording:
             image, log = attach(server, roots, server.data_directory.parent, folder)
             position.follow(log)
             server.start()
-            _require_recording(log)
+            require_recording(log)
             first_bytes = _run(profile, workload, ledger, position)
             broken = look_before(lambda name: server.connect(autocommit=True, dbname=name), workload.tables)
             facts = server_facts(server, plan.server)
@@ -181,7 +181,7 @@ def refuse_full_disk(primary: str, log: str, place: Path | None, error: Exceptio
         raise NoRoom(f"{primary}: no room is left on the disk", detail=f"{said[:1].upper()}{said[1:]}.") from error
 
 
-def _require_recording(log: Path) -> None:
+def require_recording(log: Path) -> None:
     """Raise RecordingError: the server that has just started writes down nothing.
 
     Other programs may: an image's entry point, a shell, runs under the recorder too.

@@ -4,6 +4,7 @@
     base/            the data directory before the recorded start, and the list of its files
     io.log           every file operation of the server, format in `recording.iolog`
     ledger.jsonl     what the clients were told, each intent and answer with the length of io.log at that moment
+    told.json        what an application told its own users, and the query that finds it, if a test was recorded
     server.log       the server's own log
 
 `record` makes one. Its record is written last: a folder without it is none.
@@ -30,6 +31,13 @@ BASE = "base"
 LOG = "io.log"
 
 
+class InTest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a test of an unchanged application has looked at after a crash, beside what it told (`intest`)."""
+
+    invariants: list[tuple[str, str]] = []  # name and query
+    databases: bool = False  # there are others than postgres
+
+
 class RecordingRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Everything about a recording but its base, its log and its ledger."""
 
@@ -52,6 +60,7 @@ class RecordingRecord(msgspec.Struct, frozen=True, kw_only=True):
     tables: list[Relation] = []  # the user's own ledgered tables
     invariants_before: list[Invariant] = []  # those that did not hold while the run was recorded
     broken_before: Broken = Broken()  # ... and what was broken at its end, although nothing had crashed
+    in_test: InTest | None = None  # None: it is one of a profile's workload
     seconds: dict[str, float] = {}
     written: list[str] = []  # the types of WAL records of the whole run; empty: an older recording
 
@@ -107,6 +116,15 @@ def load(folder: Path) -> Recording:
 def digests_of(folder: Path) -> dict[str, str]:
     """Return what `load` holds the files of a recording against. Raises EvidenceError: one cannot be read."""
     return {name: evidence.digest_of(folder / name) for name in (LOG, evidence.LEDGER)}
+
+
+def share_ledger(ledger: Path, target: Path) -> None:
+    """Put a ledger into another folder, too."""
+    try:
+        target.hardlink_to(ledger)
+    except OSError:  # another file system
+        with files.opened(ledger) as source, target.open("xb") as copy:
+            shutil.copyfileobj(source, copy)
 
 
 def find(path: Path) -> Recording:

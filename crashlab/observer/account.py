@@ -37,6 +37,9 @@ class Asked:
     tags: list[str] = field(default_factory=list)
     failure: tuple[str, str, str] | None = None  # severity, SQLSTATE, message
     state: str = ""  # behind Query and Sync: I, T or E
+    io: int = 0  # length of the server's I/O log right before `at_ns`, if the server was recorded
+    io_then: int = 0  # ... and right after, but before it was passed on
+    answered_io: int = 0  # ... and right after `answered_ns`
 
     @property
     def is_answered(self) -> bool:
@@ -96,6 +99,8 @@ class Conversation:
     steps: list[Asked] = field(default_factory=list)  # in the order in which they were asked
     transactions: list[Transaction] = field(default_factory=list)  # in the order in which they ended
     reached: list[tuple[int, Asked, str]] = field(default_factory=list)  # record, step, phase
-    marks: list[tuple[int, str]] = field(default_factory=list)  # records "armed", "cut", "resumed", "went on"
+    marks: list[tuple[int, str]] = field(
+        default_factory=list
+    )  # records "armed", "cut", "resumed", "went on", "follows"
     cancels: list[tuple[int, int]] = field(default_factory=list)  # record, the server's process
     epoch: int = 0

@@ -1,7 +1,8 @@
 """What was asked and answered on all connections, in which order, and what became of each transaction?
 
 Pure but for reading the file. The number of a record is the order in which the observer saw things, over all
-connections; its time is CLOCK_MONOTONIC, which all processes of a machine share. A last line without its end was being
+connections; its time is CLOCK_MONOTONIC, which all processes of a machine share. While the observer follows a server's
+I/O log, it has the log's length right before that time and right after it, too. A last line without its end was being
 written when the observer was killed.
 """
 
@@ -60,7 +61,7 @@ def _take(record: dict[str, Any], result: Conversation, accounts: Accounts) -> N
         result.connections[number] = opened
     elif kind == "cancel":
         result.cancels.append((record["number"], record["process"]))
-    elif kind in ("armed", "cut", "resumed", "went on"):
+    elif kind in ("armed", "cut", "resumed", "went on", "follows"):
         result.marks.append((record["number"], kind))
         result.epoch = record.get("epoch", result.epoch)
     elif connection is None:
@@ -95,6 +96,7 @@ def _take_answer(record: dict[str, Any], connection: Connection, result: Convers
         step.skipped = True
     elif kind == "answered":
         step.answered, step.answered_ns = record["number"], record["at_ns"]
+        step.answered_io = record.get("io_then", 0)
         step.tags, step.state, step.heard = record["tags"], record["state"], record["heard"]
         step.failure = tuple(record["failure"]) if record["failure"] else None
         step.commit_number = record["commit"]
@@ -119,6 +121,8 @@ def _asked(record: dict[str, Any]) -> Asked:
         statement_number=statement_number,
         may_commit=record["may_commit"],
         unknown=record["unknown"],
+        io=record.get("io", 0),
+        io_then=record.get("io_then", 0),
     )
 
 

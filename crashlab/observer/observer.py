@@ -168,6 +168,10 @@ class Observer(registry.Disposable):
         """The server is back, here: let clients in."""
         self._ask("resume", host=upstream.host, port=upstream.port)
 
+    def follow(self, file: Path | None, offset: int = 0) -> None:
+        """From now on note with each record the little-endian u64 at a place of a file: where a server's I/O log is."""
+        self._ask("follow", file=None if file is None else str(file.resolve()), offset=offset)
+
     def begin(self, upstream: Upstream, conversation: Path) -> None:
         """Begin anew, with another conversation, for another test: much cheaper than another observer."""
         with self._changed:

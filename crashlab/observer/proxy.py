@@ -33,18 +33,35 @@ class Conversation:
         self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._encode = msgspec.json.Encoder().encode
         self._number = 0
+        self._position: int | None = None
+        self._offset = 0
 
     def close(self) -> None:
         """Nothing more will be written."""
         os.close(self._fd)
+        self.follow(None)
+
+    def follow(self, file: Path | None, offset: int = 0) -> None:
+        """From now on note with each event the number that stands at this place of a file."""
+        if self._position is not None:
+            os.close(self._position)
+        self._position = None if file is None else os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        self._offset = offset
+
+    def _where(self) -> int:
+        assert self._position is not None
+        return int.from_bytes(os.pread(self._position, 8, self._offset), "little")
 
     def write(self, events: list[dict[str, Any]]) -> None:
         """Write down events, and forget them."""
+        followed = self._position is not None
+        before = {"io": self._where()} if followed else {}
         now_ns = time.monotonic_ns()
+        common = {"at_ns": now_ns, **before, **({"io_then": self._where()} if followed else {})}
         lines = []
         for event in events:
             self._number += 1
-            lines.append(self._encode({"number": self._number, "at_ns": now_ns, **event}) + b"\n")
+            lines.append(self._encode({"number": self._number, **common, **event}) + b"\n")
         events.clear()
         data = b"".join(lines)
         while data:
@@ -290,6 +307,12 @@ class Proxy:
         """Let clients in again."""
         self.upstream, self.down = (asked["host"], asked["port"]), False
         self.note("resumed")
+
+    def do_follow(self, asked: dict[str, Any]) -> None:
+        """Note with each event where a file says that it is."""
+        file = asked["file"]
+        self.conversation.follow(None if file is None else Path(file), asked["offset"])
+        self.note("follows")
 
     def do_settle(self, asked: dict[str, Any]) -> None:
         """Answer, behind whatever was said before."""

@@ -192,6 +192,15 @@ _TABLE = (
         application=False,
     ),
     _told(
+        "TOLD-NOTHING-PROMISED",
+        "the user was told of a commit for which nothing was promised",
+        "COMMIT was answered, and the user told, under a setting or on a disk with which PostgreSQL promises nothing "
+        "once the power fails, even for synchronous commits.",
+        "fsync = on, on a disk that has flushed what it says it has.",
+        manual="runtime-config-wal.html#GUC-FSYNC",
+        application=False,
+    ),
+    _told(
         "APPLICATION-INVARIANT",
         "the crash came between two transactions that the invariant needs as one",
         "After the recovery the test's invariant does not hold, although nothing is damaged and every commit that was "

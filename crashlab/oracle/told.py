@@ -73,6 +73,8 @@ class _Missing:
             self._add("TOLD-AFTER-FAILURE", self._refused(tx), tx)
         elif ended and h.state[tx] == ACKED and not h.flushed[tx]:
             self._add("TOLD-ASYNC-COMMIT", self._asynchronous(tx), tx)
+        elif ended and h.state[tx] == ACKED and self.case.weak_spot is not None:
+            self._add("TOLD-NOTHING-PROMISED", self._nothing_promised(tx), tx)
         elif ended:
             self._add(
                 "TOLD-LOST", f"Its {self._name(tx)} was answered before that, and is gone: see what is said of it.", tx
@@ -84,12 +86,14 @@ class _Missing:
         h = self.case.history
         when = self.case.when(self.key.at_ns, self.key.line)
         says = f"Key {self.key.text} was told{f' {when}' if when else ''}, and is not there. {why}"
+        if self.told.failed:
+            says += f" The query itself could not be run: {self.told.failed}."
         others = len(self.suspects) - 1
         if others > 1:
             says += f" {others} more transactions that are gone were under way then."
         facts: dict[str, Any] = {"tx": tx, "client": h.client[tx], "xid": h.xid[tx]} if tx else {}
-        if code == "TOLD-ASYNC-COMMIT":
-            facts |= {"sync": h.sync[tx], "flushed": False}
+        if code in ("TOLD-ASYNC-COMMIT", "TOLD-NOTHING-PROMISED"):
+            facts |= {"sync": h.sync[tx], "flushed": bool(h.flushed[tx])}
         facts |= {"told_line": self.key.line, "told_ns": self.key.at_ns, "by": self.key.by}
         self.findings.add(code, PLACE, says, told=self.key.text, **facts)
 
@@ -123,6 +127,15 @@ class _Missing:
         return (
             f"Its {self._name(tx)} had been answered, with synchronous_commit = {h.sync[tx]}, {whose}. The manual "
             "permits that such a commit is lost in a crash, and the user was told of it all the same."
+        )
+
+    def _nothing_promised(self, tx: int) -> str:
+        weak = self.case.weak_spot
+        assert weak is not None
+        where = f"on a {weak.value} disk" if weak.setting == "disk" else f"under {weak.setting} = {weak.value}"
+        return (
+            f"Its {self._name(tx)} had been answered, {where}, where no commit is promised to survive the loss of "
+            "power: the database broke no promise."
         )
 
     def _nothing_missing(self) -> str:

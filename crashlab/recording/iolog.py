@@ -44,7 +44,8 @@ DURABLE, DATASYNC, NAMELESS = 1, 2, 4
 
 _HEADER = struct.Struct("<8sIIQ64s")
 _HEAD = struct.Struct("<IIHHIQQQQ")
-_TAIL_OFFSET = 16
+TAIL_OFFSET = 16
+"""Where the tail stands, a little-endian u64."""
 QUIET_S, QUIET_WITHIN_S = 0.05, 2.0
 _KINDS = frozenset(Kind) | {START, BIND}
 _READ_BYTES = 1 << 20
@@ -73,7 +74,7 @@ class LogPosition:
 
     def bytes(self) -> int:
         """Return the log's tail; every operation that the server was told of before ends at or below it."""
-        return int.from_bytes(os.pread(self._fd, 8, _TAIL_OFFSET), "little")
+        return int.from_bytes(os.pread(self._fd, 8, TAIL_OFFSET), "little")
 
     def wait_until_quiet(self) -> None:
         """Wait until nothing was logged for a moment, or for QUIET_WITHIN_S in vain: the time to kill a server.

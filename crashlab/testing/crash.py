@@ -10,170 +10,36 @@ Choices: with nothing else asked for, the moment is a time, drawn on a logarithm
 import asyncio
 import contextlib
 import os
+import shlex
 import shutil
-import tempfile
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import psycopg
-
 from crashlab.errors import UsageProblem
-from crashlab.fault import FAULTS
-from crashlab.model import Verdict
-from crashlab.observer import Moment, Observer, read_conversation
-from crashlab.profile import Profile, load_profile
-from crashlab.seeds import new_seed, stream
-from crashlab.server import Server, ServerChoice, create_server
+from crashlab.model import Injection, Verdict
+from crashlab.observer import Moment, read_conversation
 from crashlab.server.base import DATABASE
-from crashlab.testing.address import Address
 from crashlab.testing.failure import CrashFailure, is_consequence
-from crashlab.testing.points import Point, Points, check_arguments, points_of, with_words
+from crashlab.testing.life import Life
+from crashlab.testing.points import Point, points_of, with_words
+from crashlab.testing.powercut import State, state_words
 from crashlab.testing.process import Kill, Process
-from crashlab.testing.told import POLL_S, ToldNotes, as_keys, first_column
+from crashlab.testing.told import POLL_S, as_keys
 from crashlab.testing.watch import Outcome, Watch
-from crashlab.trial.acceptance import for_a_test, objection
-from crashlab.trial.observed import ObservedCrash, ObservedServer
-from crashlab.trial.setup import server_spec
+from crashlab.trial.acceptance import objection
+from crashlab.trial.observed import ObservedCrash
+from crashlab.trial.toldquery import first_column
 
-BLOCK_TIMEOUT_S = 60.0
-RECOVERY_TIMEOUT_S = 60.0
-END_SLACK_S = 60.0  # reading a recovered server comes on top of its recovery
 RANDOM_S = (0.001, 1.0)
 _WHEN = {"time": "at a time that was drawn", "end": "at the end of its block", "stuck": "when its time was up"}
 ALLOW = "crash.check(allow=[{}])"
 
 
-class Crash:
+class Crash(Life):
     """A server, an observer before it, and its crashes."""
-
-    def __init__(
-        self,
-        profile: str | Profile = "kill9-all",
-        *,
-        server: Server | None = None,
-        observer: Observer | None = None,
-        choice: ServerChoice | None = None,
-        seed: int | None = None,
-        folder: Path | None = None,
-        point: str | Point | None = None,
-        points: Points = "random",
-        reproduce: str = "",
-        block_timeout_s: float = BLOCK_TIMEOUT_S,
-        recovery_timeout_s: float = RECOVERY_TIMEOUT_S,
-    ) -> None:
-        """Say what is wanted; nothing is started.
-
-        Args:
-            profile: its settings and faults.
-            server: one that is up, with those settings, which somebody else disposes of; None: one of its own.
-            observer: one that is free, and that somebody else closes; None: one of its own.
-            choice: where its own runs.
-            seed: what is drawn comes from it; None: a new one.
-            folder: takes the evidence; None: a temporary one, which stays if the outermost `with` ends in an error.
-            point: the one moment at which the server dies, as a failed test named it.
-            points: "random": at a time that is drawn; else, unless there is a point, at the end of each block.
-            reproduce: the command that runs the test again, without the point.
-            block_timeout_s: a block that takes longer fails.
-
-        Raises:
-            ProfileError, UsageProblem: it cannot be.
-        """
-        check_arguments(points, None)
-        self.profile = for_a_test(profile if isinstance(profile, Profile) else load_profile(profile))
-        if not any(_crashes(fault) for fault in self.profile.faults):
-            raise UsageProblem(
-                f'cannot crash a server with profile "{self.profile.name}": it names no fault that crashes one',
-                hint='Choose one that does, such as "kill9-all".',
-            )
-        self.seed = new_seed() if seed is None else seed
-        self.point = Point.parse(point) if isinstance(point, str) else point
-        self.point_reached: str | None = None  # in words
-        self._points = points
-        self._given_server, self._choice = server, choice or ServerChoice()
-        self._given_observer = observer
-        self._folder = folder
-        self._reproduce = reproduce
-        self._block_timeout_s = block_timeout_s
-        self._recovery_timeout_s = recovery_timeout_s
-        self._rng = stream(self.seed, "moment")
-        self._life = contextlib.ExitStack()
-        self._alive = False
-        self._watch: Watch | None = None
-        self._block = 0
-        self._epoch = 0
-        self._epochs: list[int] = []  # of each block
-        self._processes: list[Process] = []
-        self.judged: dict[int, Verdict] = {}  # by the crash's number
-        self._checked = 0  # so many notes had been told when it was checked last
-        self._failed = False
-
-    # --- the server's life
-
-    def start(self) -> Self:
-        """Start server and observer, if they are not up."""
-        if self._alive:
-            return self
-        with contextlib.ExitStack() as stack:
-            self.server = self._given_server or stack.enter_context(
-                create_server(server_spec(self.profile, self._choice))
-            )
-            if self._given_server is None:
-                self.server.start()
-            self.folder = self._folder or Path(tempfile.mkdtemp(prefix="crashlab-test-"))
-            self._address = Address(self.server.conninfo())
-            self._conversation = self.folder / "conversation.jsonl"
-            self._observer = self._begin_conversation(stack)
-            self.observed = ObservedServer(
-                self.server, self.profile, seed=self.seed, folder=self.folder, conversation=self._conversation
-            )
-            self._told = ToldNotes(self.folder / "told.txt")
-            stack.callback(self._told.close)
-            stack.callback(self._end_processes)
-            self._life = stack.pop_all()
-        self._alive = True
-        return self
-
-    def _begin_conversation(self, stack: contextlib.ExitStack) -> Observer:
-        if self._given_observer is None:
-            return stack.enter_context(Observer(self._address.upstream, self._conversation, folder=self.folder))
-        self._given_observer.begin(self._address.upstream, self._conversation)
-        stack.callback(self._given_observer.cut)
-        return self._given_observer
-
-    def close(self) -> None:
-        """End everything: processes, observer, its own server; closing twice is harmless."""
-        watch, self._watch = self._watch, None
-        if watch is not None and not watch.cancel():
-            watch.end(self._end_timeout_s())
-        self._alive = False
-        self._life.close()
-
-    def _end_processes(self) -> None:
-        for process in self._processes:
-            process.kill()
-
-    @property
-    def url(self) -> str:
-        """The server as the application is to see it: a postgresql:// URL, the same after every restart."""
-        return self._address.url(self._observer)
-
-    @property
-    def direct_url(self) -> str:
-        """The server past the observer, for the test itself."""
-        return self._address.direct_url
-
-    @property
-    def env(self) -> dict[str, str]:
-        """The same for processes: PGHOST and its like, DATABASE_URL, CRASHLAB_TOLD."""
-        self._told.listen()
-        return {**self._address.env(self._observer), "CRASHLAB_TOLD": str(self._told.path)}
-
-    def connect(self, **kwargs: Any) -> "psycopg.Connection[Any]":
-        """Connect past the observer, for the test itself; arguments are those of psycopg.connect."""
-        return self.server.connect(**kwargs)
 
     # --- blocks
 
@@ -209,6 +75,8 @@ class Crash:
             self.close()
         if error is None and self._folder is None:
             shutil.rmtree(self.folder, ignore_errors=True)
+        elif error is None:
+            self.forget_recordings()
 
     def _enter_block(self) -> None:
         if self._watch is not None:
@@ -217,11 +85,14 @@ class Crash:
             raise UsageProblem("cannot enter another block: the server did not come back from the last one")
         self._block += 1
         self.observed.begin()
+        if self._power is not None:
+            self._power.begin_block()
+        self._begun_ns = time.monotonic_ns()
         armed = self.point.moment if self.point is not None and self.point.block == self._block else None
         self._arm(armed)
         self._epochs.append(self._epoch)
         after_s = None
-        if self.point is None and self._points == "random":
+        if self.point is None and self._points == "random" and not self._recorded:
             low, high = RANDOM_S
             after_s = low * (high / low) ** self._rng.random()
         self._watch = Watch(
@@ -267,9 +138,6 @@ class Crash:
             self._fail_of([crash], None)
         return error is None or is_consequence(error)
 
-    def _end_timeout_s(self) -> float:
-        return self._recovery_timeout_s + END_SLACK_S
-
     def _die(self, outcome: Outcome) -> None:
         """Kill, recover, read, let in again: in the watch's thread."""
         alone = [one for one in self._processes if one.kill_when == "alone" and one.running]
@@ -283,8 +151,7 @@ class Crash:
             if outcome.reached is not None:
                 self._observer.go()
         else:
-            injections = self.observed.kill()
-            self._observer.cut()
+            injections = self._kill()
         self._told.look()
         if outcome.why == "stuck":  # nobody is let in again, or it would go on
             self._failed = True
@@ -292,11 +159,25 @@ class Crash:
         crash = self.observed.come_back(injections, timeout_s=self._recovery_timeout_s)
         crash.at_block_end = outcome.why == "end"
         crash.moment = self._moment_words(outcome)
+        if self._power is not None:
+            self._power.ended(crash, self._begun_ns)
+            self._power.follow(self._observer)
         if crash.observation.recovery.started:
             if not alone:
                 self._observer.resume(self._address.upstream)
             for process in self._processes:
                 process.come_back()
+
+    def _kill(self) -> list[Injection]:
+        if self._power is None:
+            injections = self.observed.kill()
+            self._observer.cut()
+            return injections
+        self._observer.cut()
+        self._power.recorder.wait_until_quiet()
+        injections = self.observed.kill()
+        self._power.recorder.cut()
+        return injections
 
     def _moment_words(self, outcome: Outcome) -> str:
         where = f"block {self._block}, " if self._block > 1 else ""
@@ -352,6 +233,8 @@ class Crash:
             restart: start it again after the recovery.
             kill: "with server"; "alone": at the moment it dies, and the server does not; "never".
         """
+        if self._recorded and kill == "alone":
+            raise UsageProblem('cannot kill a process "alone" in a test whose power is cut', hint='Use "kill9-all".')
         log = self.folder / f"process-{len(self._processes) + 1}.log"
         process = Process(args, env=self.env, restart=restart, kill=kill, log=log, cwd=cwd)
         self._processes.append(process)
@@ -382,7 +265,45 @@ class Crash:
                 hint='Name one: crash.check("SELECT id FROM orders").',
             )
         self._checked = len(notes)
-        return self._fail_of(self.observed.crashes, query, allow, database)
+        verdicts = self._fail_of(self.observed.crashes, query, allow, database)
+        return verdicts if self._power is None else [*verdicts, *self._fail_of_states(query, allow, database)]
+
+    def _fail_of_states(self, query: str | None, allow: Collection[str], database: str) -> list[Verdict]:
+        """Judge the crash states that a loss of power may have left; fail with the first that is not accepted."""
+        __tracebackhide__ = True
+        assert self._power is not None
+        verdicts = []
+        with contextlib.closing(self.server.connect(autocommit=True, dbname=database)) as connection:
+            for name, result in self._power.results(self._told.notes, connection, query, database):
+                verdicts.append(result.verdict)
+                text = objection(result.verdict, result.folder, allow, call=ALLOW)
+                if text:
+                    raise CrashFailure(f"{text}\n{state_words(name, result)}\nreproduce: {self.reproduce}")
+        return verdicts
+
+    @property
+    def states(self) -> Iterator[State]:
+        """The crash states of all blocks so far, each recovered, for the test's own assertions.
+
+        Raises:
+            UsageProblem: the profile cuts no power, or no block has ended.
+            CrashFailure: one does not start.
+        """
+        if self._power is None:
+            raise UsageProblem(
+                f'cannot give crash states with profile "{self.profile.name}": it cuts no power',
+                hint='Use @pytest.mark.crashlab(profile="power-loss").',
+            )
+        if not self.observed.crashes:
+            raise UsageProblem("cannot give crash states: no block has ended", hint="Put the work into `with crash:`.")
+        self._told.look()
+        with contextlib.closing(self.server.connect(autocommit=True)) as connection:
+            yield from self._power.states(self._told.notes, connection)
+
+    def forget_recordings(self) -> None:
+        """Nobody will want a crash state again: remove what takes most room of the evidence."""
+        if self._power is not None:
+            self._power.forget()
 
     def _fail_of(
         self,
@@ -413,8 +334,10 @@ class Crash:
     @property
     def reproduce(self) -> str:
         """The command that runs this again."""
-        point = f" --crashlab-point '{self.point}'" if self.point is not None else ""
-        return f"{self._reproduce}{point}" if self._reproduce else ""
+        more = f" --crashlab-point '{self.point}'" if self.point is not None else ""
+        if self._power is not None and self._power.at is not None:
+            more = f" --crashlab-state={shlex.quote(str(self._power.at))}"
+        return f"{self._reproduce}{more}" if self._reproduce else ""
 
     def _said(self) -> str:
         said = [(one, one.last_words()) for one in self._processes]
@@ -436,7 +359,3 @@ class Crash:
             )
         if len(self.judged) < len(self.observed.crashes):
             raise UsageProblem("the server was crashed, and nobody checked what came back", hint="crash.check() does.")
-
-
-def _crashes(fault: Any) -> bool:
-    return FAULTS[fault.kind].crashes_server(fault.target)

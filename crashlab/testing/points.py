@@ -46,13 +46,15 @@ class Point:
         return cls(int(match[1] or 1), Moment.parse(match[2]))
 
 
-def check_arguments(points: object, limit: object) -> None:
+def check_arguments(points: object, limit: object, states: object = 1) -> None:
     """Refuse what a marker cannot say. Raises UsageProblem."""
     if points not in POINTS:
         hint = did_you_mean(str(points), POINTS) or f"One of: {', '.join(POINTS)}."
         raise UsageProblem(f'cannot crash at the points "{points}"', hint=hint)
     if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
         raise UsageProblem(f"cannot sweep {limit!r} moments", hint="`limit` is a whole number above 0.")
+    if not isinstance(states, int) or isinstance(states, bool) or states < 1:
+        raise UsageProblem(f"cannot look at {states!r} crash states", hint="`states` is a whole number above 0.")
 
 
 def points_of(

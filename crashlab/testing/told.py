@@ -7,6 +7,7 @@ thread looks every few milliseconds: a line counts as told when it was seen, whi
 import contextlib
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ class Note:
     key: Any
     at_ns: int
     by: str
+    io: tuple[int, int] = (0, 0)  # number of the recording, and how long its log was then
 
 
 class ToldNotes:
@@ -33,6 +35,7 @@ class ToldNotes:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.position: Callable[[], tuple[int, int]] = lambda: (0, 0)
         self.notes: list[Note] = []
         self._lock = threading.Lock()
         self._reading = threading.Lock()
@@ -43,7 +46,7 @@ class ToldNotes:
     def note(self, key: Any) -> None:
         """Say that the user was told of this key, now."""
         with self._lock:
-            self.notes.append(Note(key, time.monotonic_ns(), "test"))
+            self.notes.append(Note(key, time.monotonic_ns(), "test", self.position()))
 
     def listen(self) -> None:
         """Look at the file from now on; it is there when this returns."""
@@ -67,10 +70,10 @@ class ToldNotes:
                 file.seek(self._at)
                 *lines, _ = file.read().split(b"\n")
             self._at += sum(len(line) + 1 for line in lines)
-            at_ns = time.monotonic_ns()
+            at_ns, io = time.monotonic_ns(), self.position()
             with self._lock:
                 self.notes += [
-                    Note(line.decode(errors="replace").rstrip("\r"), at_ns, "file") for line in lines if line
+                    Note(line.decode(errors="replace").rstrip("\r"), at_ns, "file", io) for line in lines if line
                 ]
 
     def close(self) -> None:
@@ -102,18 +105,3 @@ def _text(key: Any, connection: "psycopg.Connection[Any]") -> str:
     if row is None or row[0] is None:
         raise UsageProblem("cannot tell nothing: the key is None")
     return str(row[0])
-
-
-def first_column(query: str, connection: "psycopg.Connection[Any]") -> list[str]:
-    """Return the texts in the first column of a query. Raises UsageProblem: it cannot be run, or returns no rows."""
-    try:
-        cursor = connection.execute(query)
-    except psycopg.Error as error:
-        raise UsageProblem(
-            f"cannot run the query of check: {str(error).strip().splitlines()[0]}", detail=query
-        ) from error
-    result = cursor.pgresult
-    if result is None or not result.nfields:
-        raise UsageProblem("cannot compare what was told: the query of check returns no column", detail=query)
-    values = (result.get_value(row, 0) for row in range(result.ntuples))
-    return [value.decode() for value in values if value is not None]

@@ -8,40 +8,78 @@ Choices: inconclusive is not accepted either, for nobody looked. A row that othe
     a test that has such sessions names that code.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from crashlab.errors import ProfileError, UsageProblem, did_you_mean
-from crashlab.model import Family, Finding, Verdict
+from crashlab.model import CrashClass, Family, Finding, Verdict
 from crashlab.oracle.codes import CODES
-from crashlab.profile import Profile
+from crashlab.profile import Fault, Profile, When, load_profile
 
 CALL = "crash_ledger.check(allow=[{}])"
 """How a test says what it accepts."""
-_INCLUDED = {"LOSS-ASYNC-WINDOW": "TOLD-ASYNC-COMMIT"}
+_INCLUDED = {
+    "LOSS-ASYNC-WINDOW": "TOLD-ASYNC-COMMIT",
+    "LOSS-ASYNC-WINDOW-EXCEEDED": "TOLD-ASYNC-COMMIT",
+    "LOSS-NOTHING-PROMISED": "TOLD-NOTHING-PROMISED",
+}
 """Who accepts that such a commit is lost accepts that a user was told of it."""
 
 
 _WITH_TIMELINE = ("TOLD-", "APPLICATION-DONE-TWICE")
 
 
-def for_a_test(profile: Profile) -> Profile:
-    """Return a profile that a test can run.
+def changed_for_a_test(name_or_path: str, disk: str | None, settings: Mapping[str, object]) -> Profile:
+    """Load a profile for a test that wants another disk, or other settings of the server.
 
     Raises:
-        ProfileError: it cuts the power of a recorded run, or is a tour of other profiles.
+        ProfileError: there is none such, or it has no such disk or setting.
+    """
+    shown = {key: "on" if value is True else "off" if value is False else value for key, value in settings.items()}
+    changes = [f"server.settings.{key}={value}" for key, value in shown.items()]
+    if disk is not None:
+        plain = load_profile(name_or_path)
+        if plain.power_loss is None:
+            raise ProfileError(
+                f'cannot use the disk "{disk}" with profile "{plain.name}": it cuts no power',
+                hint='Choose a recorded one, such as "power-loss".',
+            )
+        changes.append(f"power_loss.disk={disk}")
+    return load_profile(name_or_path, changes)
+
+
+def for_a_test(profile: Profile, *, recorded: bool = False) -> Profile:
+    """Return a profile that a test can run.
+
+    Args:
+        recorded: the test's block can be recorded, as that of the fixture `crash`.
+
+    Raises:
+        ProfileError: it cuts the power of a recorded run in a way that this test cannot, or is a tour of others.
     """
     reason = ""
-    if profile.power_loss is not None:
-        reason = "it cuts the power of a recorded run, and a test crashes a live server"
+    power_loss = profile.power_loss
+    if power_loss is not None and not recorded:
+        reason = "it cuts the power of a recorded run, and this test crashes a live server"
+    elif power_loss is not None and (power_loss.recovery_depth or power_loss.end == "stop"):
+        reason = "it cuts recoveries, or stops the server first, and a test cuts the power of its block alone"
     elif profile.tour:
         reason = "it is a tour of other profiles"
     if reason:
         raise ProfileError(
             f'cannot use profile "{profile.name}" in a test: {reason}',
-            hint='Choose one with a fault of its own, such as "kill9-all" or "async-commit".',
+            hint='Choose one with a fault of its own, such as "kill9-all" or "async-commit"'
+            + ('; or "power-loss".' if recorded else "; the fixture crash can be recorded."),
         )
     return profile
+
+
+def live_half(profile: Profile) -> Profile:
+    """Return the profile by which a recorded test's server dies at the end of its block: everything is killed."""
+    if profile.power_loss is None:
+        return profile
+    kill = Fault(kind="kill", target="all", when=When(acks=0))
+    return profile.model_copy(update={"power_loss": None, "crash_class": CrashClass.PROCESS_CRASH, "faults": [kill]})
 
 
 def objection(verdict: Verdict, folder: Path, allow: Collection[str] = (), *, call: str = CALL) -> str:

@@ -66,6 +66,7 @@ class _Event:
     at_ns: int
     transaction: Transaction
     what: str  # begin, commit, prepare, commit prepared, rollback prepared; prepared, ack, refused, unheard
+    io: int = 0  # length of the server's I/O log, if it was recorded
 
 
 def write_ledger(
@@ -75,7 +76,7 @@ def write_ledger(
 
     Args:
         until: the record of this crash.
-        since: that of the crash before it, or 0.
+        since: that of the crash before it, or 0; what came before is in no I/O log that goes on until now.
         there: whether a transaction that ended before that one has survived it; the others are no concern of this one.
     """
     events = [
@@ -89,11 +90,12 @@ def write_ledger(
     ledger = LedgerWriter(path, seed=seed)
     for event in sorted(events, key=lambda one: one.number):
         one = event.transaction
+        io = event.io if event.number > since else 0
         if event.what == "begin":
-            numbers[id(one)] = ledger.begin(one.connection, event.at_ns)
+            numbers[id(one)] = ledger.begin(one.connection, event.at_ns, io)
             written.transactions[numbers[id(one)]] = one
         else:
-            _record(ledger, event, numbers[id(one)])
+            _record(ledger, event, numbers[id(one)], io)
         written.times.append(event.at_ns)
         if event.what == "ack":
             written.acked.append(event.at_ns)
@@ -113,16 +115,17 @@ def _held_back(conversation: Conversation) -> Iterator[Transaction]:
             yield Transaction(step.connection, explicit=False, steps=[step])
 
 
-def _record(ledger: LedgerWriter, event: _Event, tx: int) -> None:
+def _record(ledger: LedgerWriter, event: _Event, tx: int, io: int) -> None:
     one, client, at_ns, what = event.transaction, event.transaction.connection, event.at_ns, event.what
     if what == "prepared":
-        ledger.record(Prepared(tx=tx, client=client, at_ns=at_ns))
+        ledger.record(Prepared(tx=tx, client=client, at_ns=at_ns, io=io))
     elif what == "ack":
-        ledger.record(Ack(tx=tx, client=client, at_ns=at_ns))
+        ledger.record(Ack(tx=tx, client=client, at_ns=at_ns, io=io))
     elif what == "refused":
-        ledger.record(Refused(tx=tx, client=client, at_ns=at_ns, reason=_reason(one)))
+        ledger.record(Refused(tx=tx, client=client, at_ns=at_ns, reason=_reason(one), io=io))
     elif what == "unheard":
-        ledger.record(Indeterminate(tx=tx, client=client, at_ns=at_ns, reason="the answer never reached its client"))
+        reason = "the answer never reached its client"
+        ledger.record(Indeterminate(tx=tx, client=client, at_ns=at_ns, reason=reason, io=io))
     else:
         ledger.record(
             Intent(
@@ -134,6 +137,7 @@ def _record(ledger: LedgerWriter, event: _Event, tx: int) -> None:
                 xid=one.xid or 0,
                 gid=one.gid,
                 insert_lsn=_lsn(one.lsn),
+                io=io,
             )
         )
 
@@ -147,21 +151,21 @@ def _events(one: Transaction) -> Iterator[_Event]:
     if not one.steps or (writing is None and one.xid is None):
         return
     first = writing or one.steps[0]
-    yield _Event(first.number, first.at_ns, one, "begin")
+    yield _Event(first.number, first.at_ns, one, "begin", first.io)
     prepare = next((step for step in one.steps if _asks(step, "prepare transaction")), None) if one.gid else None
     end = one.end
     if prepare is not None:
-        yield _Event(prepare.number, prepare.at_ns, one, "prepare")
+        yield _Event(prepare.number, prepare.at_ns, one, "prepare", prepare.io_then)
         if prepare is not end or one.outcome == "prepared":
-            yield _Event(*_answer(prepare), one, "prepared")
+            yield _answer(prepare, one, "prepared")
     if end is None or end is prepare:
         return
     if one.outcome == "rolled back" and not _asks(end, "rollback prepared"):
-        yield _Event(*_answer(end), one, "refused")
+        yield _answer(end, one, "refused")
         return
     action = next((kind for kind in ("commit prepared", "rollback prepared") if _asks(end, kind)), "commit")
-    yield _Event(end.number, end.at_ns, one, action)
-    yield _Event(*_answer(end), one, "ack" if one.outcome in ("committed", "rolled back") else "unheard")
+    yield _Event(end.number, end.at_ns, one, action, end.io_then)
+    yield _answer(end, one, "ack" if one.outcome in ("committed", "rolled back") else "unheard")
 
 
 def _work_of(one: Transaction) -> list[str]:
@@ -174,8 +178,9 @@ def _asks(step: Asked, kind: str) -> bool:
     return any(statement.kind == kind for statement in step.statements)
 
 
-def _answer(step: Asked) -> tuple[int, int]:
-    return step.answered or step.number, step.answered_ns or step.at_ns
+def _answer(step: Asked, one: Transaction, what: str) -> _Event:
+    at_ns, io = step.answered_ns or step.at_ns, max(step.answered_io, step.io_then)
+    return _Event(step.answered or step.number, at_ns, one, what, io)
 
 
 def _lsn(text: str | None) -> int:

@@ -92,8 +92,15 @@ def judgement_of(folder: Path, record: evidence.TrialRecord, history: History, o
         workload_errors=record.workload_errors,
         timed_out=record.timed_out,
         kind=record.kind,
-        told=evidence.load(folder / evidence.TOLD, Told) if record.kind == "observed" else None,
+        told=_told(folder, record),
     )
+
+
+def _told(folder: Path, record: evidence.TrialRecord) -> Told | None:
+    digest = record.digests.get(evidence.TOLD)
+    if record.kind != "observed" and digest is None:
+        return None
+    return evidence.load(folder / evidence.TOLD, Told, digest=digest)
 
 
 def read_observation(folder: Path, record: evidence.TrialRecord) -> Observation:

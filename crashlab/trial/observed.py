@@ -59,12 +59,22 @@ class ObservedCrash:
 class ObservedServer(ServerInTest):
     """A server that is up, its crashes, and their evidence."""
 
-    def __init__(self, server: Server, profile: Profile, *, seed: int, folder: Path, conversation: Path | None) -> None:
+    def __init__(
+        self,
+        server: Server,
+        profile: Profile,
+        *,
+        seed: int,
+        folder: Path,
+        conversation: Path | None,
+        recorded: bool = False,
+    ) -> None:
         """Take a server that is up.
 
         Args:
             folder: empty; takes a folder a crash.
             conversation: what the observer writes; None: nobody observes.
+            recorded: what it writes is to be recorded also after a crash, so with its own settings.
         """
         super().__init__(server, profile, seed=seed, folder=folder)
         self.crashes: list[ObservedCrash] = []
@@ -72,7 +82,7 @@ class ObservedServer(ServerInTest):
         self._rng = stream(seed, "faults")
         self._broken = Broken()
         # The kernel outlives a process crash, and has everything: no verdict changes (recovery.restart)
-        self._overrides = {} if "fsync" in server.settings else {"fsync": "off"}
+        self._overrides = {} if recorded or "fsync" in server.settings else {"fsync": "off"}
         self._early: list[Injection] = []
         self._survivors: set[int] = set()
         self._prepared: set[str] = set()
@@ -94,6 +104,28 @@ class ObservedServer(ServerInTest):
         last = self.crashes[-1] if self.crashes else None
         if last is not None and last.observation.recovery.started:
             last.broken_since = invariants_before(self._broken_now(self._invariants))
+
+    def read_facts(self) -> evidence.ServerFacts:
+        """Return what the server says of itself now: the application may have changed its settings."""
+        self._facts = msgspec.structs.replace(self._facts, settings=self.server.read_settings())
+        return self._facts
+
+    @property
+    def violations(self) -> list[Invariant]:
+        """The invariants that did not hold before a crash."""
+        return invariants_before(self._violations)
+
+    @property
+    def invariants(self) -> list[tuple[str, str]]:
+        """Name and query of each."""
+        return [(one.name, one.sql) for one in self._invariants]
+
+    def other_databases(self) -> bool:
+        """Whether there are databases beside those of every cluster."""
+        with contextlib.suppress(psycopg.Error), contextlib.closing(self._connect_to("postgres")) as connection:
+            row = connection.execute(OTHER_DATABASES).fetchone()
+            return row is not None and bool(row[0])
+        return False
 
     def _scratch(self, stack: contextlib.ExitStack) -> LedgerWriter:
         """A ledger in which nobody is: what the receipts say of it is mended when it is known."""
@@ -141,7 +173,7 @@ class ObservedServer(ServerInTest):
         observation = msgspec.structs.replace(
             self._read(recovery, written),
             wal=wal,
-            invariants_before=invariants_before(self._violations),
+            invariants_before=self.violations,
             broken_before=self._broken,
         )
         done = time.monotonic()
@@ -165,17 +197,12 @@ class ObservedServer(ServerInTest):
         return transaction.xid in self._survivors or bool(transaction.gid and transaction.gid in self._prepared)
 
     def _read(self, recovery: Recovery, written: Written) -> Observation:
-        databases = False
-        if recovery.started:
-            with contextlib.suppress(psycopg.Error), contextlib.closing(self._connect_to("postgres")) as connection:
-                row = connection.execute(OTHER_DATABASES).fetchone()
-                databases = row is not None and bool(row[0])
         reading = Reading(
             relations=[],
             invariants=self._invariants,
             xids=[one.xid for one in written.transactions.values() if one.xid],
             sequences=(),
-            databases=databases,
+            databases=recovery.started and self.other_databases(),
             statistics=False,  # a server that goes on has not written them down
         )
         found = observe(self._connect_to, reading, recovery, unchanged=self.server.untouched())
@@ -204,7 +231,6 @@ class ObservedServer(ServerInTest):
             repeats=written.repeats(self._read_conversation()[0]) if crash.broken_since else {},
             moment=crash.moment,
         )
-        evidence.save(crash.folder, evidence.TOLD, told)
         record = trial_record(
             self.profile,
             "observed",
@@ -217,7 +243,7 @@ class ObservedServer(ServerInTest):
             seconds=crash.seconds,
             reproduce=reproduce,
         )
-        return write_trial(crash.folder, record, crash.observation, server_log=self.server.log_since(0))
+        return write_trial(crash.folder, record, crash.observation, server_log=self.server.log_since(0), told=told)
 
 
 def _records(conversation: Conversation) -> list[int]:

@@ -17,7 +17,7 @@ import crashlab
 from crashlab import evidence
 from crashlab.disk.contract import DiskContract
 from crashlab.history import History
-from crashlab.model import Injection, Observation, Verdict
+from crashlab.model import Injection, Observation, Told, Verdict
 from crashlab.profile import Profile
 from crashlab.recovery.fulldisk import full_disk
 from crashlab.trial.judged import judge_trial, ledger_of
@@ -79,6 +79,7 @@ def write_trial(
     place: Path | None = None,
     state: Any = None,
     history: History | None = None,
+    told: Told | None = None,
 ) -> Verdict:
     """Write everything that a trial leaves but its ledger, which is there already; judge it, and return the verdict.
 
@@ -87,6 +88,7 @@ def write_trial(
         place: where the server's files are; None: not on this machine.
         state: a recorded trial's crash state.
         history: what the ledger says, if it has been read already.
+        told: of a test of an unchanged application.
 
     Raises:
         EvidenceError: the folder cannot be written.
@@ -97,6 +99,8 @@ def write_trial(
     digests = {evidence.OBSERVATION: evidence.save(folder, evidence.OBSERVATION, observation)}
     if state is not None:
         digests[evidence.STATE] = evidence.save(folder, evidence.STATE, state)
+    if told is not None:
+        digests[evidence.TOLD] = evidence.save(folder, evidence.TOLD, told)
     digests[evidence.LEDGER] = evidence.digest_of(ledger_of(folder, record))
     evidence.save(folder, evidence.TRIAL, msgspec.structs.replace(record, digests=digests))
     return judge_trial(folder, history=history)

@@ -57,11 +57,14 @@ class Talk:
         self.told.append(ToldKey(text=key, at_ns=ago(2), line=len(self.events), by="test"))
         return self
 
-    def judged(self, *found: str, broken: str = "", holds: Sequence[str] = (), **more) -> Verdict:
+    def judged(
+        self, *found: str, broken: str = "", holds: Sequence[str] = (), fsync: str = "", **more
+    ) -> Verdict:
         told = Told(observed=True, keys=self.told, query="SELECT id", found=list(found), **more)
         invariants = [Invariant(name="sum", expected="no rows", observed=broken or "no rows")]
         invariants += [Invariant(name=name, expected="no rows", observed="no rows") for name in holds]
         observation = Observation(recovery=CAME_BACK, checks=RAN, xact_status=self.statuses, invariants=invariants)
-        contract = contract_for({"synchronous_commit": "on"}, CrashClass.PROCESS_CRASH, bounded_window=True)
+        crash = CrashClass.POWER_LOSS if fsync else CrashClass.PROCESS_CRASH
+        contract = contract_for({"synchronous_commit": "on", "fsync": fsync or "on"}, crash, bounded_window=True)
         receipt = replace(KILL, ledger_position=len(self.events))
         return judge(fold(self.events), contract, [receipt], observation, acked_min=0, told=told)

@@ -90,6 +90,10 @@ def a_user_told_of_an_asynchronous_commit() -> list[Finding]:
     return talk.judged(set_by={"1": "'SET synchronous_commit = off'"}).findings
 
 
+def a_user_told_of_a_commit_without_fsync() -> list[Finding]:
+    return Talk().begin().commit(there=False).ack().tell("a").judged(fsync="off").findings
+
+
 def a_user_told_of_what_was_never_there() -> list[Finding]:
     return Talk().begin().commit().ack().tell("a").judged(broken="1 row: {}").findings
 
@@ -196,6 +200,7 @@ TYPICAL = (
     a_user_told_before_commit,
     a_user_told_of_a_commit_that_failed,
     a_user_told_of_an_asynchronous_commit,
+    a_user_told_of_a_commit_without_fsync,
     a_user_told_of_what_was_never_there,
     an_order_done_twice,
     synchronous_commit_lost_without_fsync,

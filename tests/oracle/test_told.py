@@ -47,6 +47,23 @@ def test_the_database_comes_last_and_is_accused_by_its_answer():
     assert verdict.promise == "broken"
 
 
+def test_a_setting_with_which_nothing_is_promised_comes_before_the_database():
+    """The power fails without fsync: the setting is named, and no promise was broken. With fsync it is the database."""
+    verdict = Talk().begin().commit(there=False).ack().tell("a").judged(fsync="off")
+    assert sorted(codes(verdict)) == ["LOSS-NOTHING-PROMISED", "TOLD-NOTHING-PROMISED"]
+    assert verdict.promise == "void"
+    (finding,) = [one for one in verdict.findings if one.code == "TOLD-NOTHING-PROMISED"]
+    assert "had been answered, under fsync = off" in finding.explanation
+    verdict = Talk().begin().commit(there=False).ack().tell("a").judged(fsync="on")
+    assert sorted(codes(verdict)) == ["LOSS-SYNC-COMMIT", "TOLD-LOST"]
+
+
+def test_a_query_that_could_not_be_run_says_why():
+    """It has found nothing, so every key is missing."""
+    verdict = Talk().begin().commit().ack().tell("a").judged(failed='relation "orders" does not exist')
+    assert 'could not be run: relation "orders" does not exist.' in verdict.findings[0].explanation
+
+
 def test_if_all_that_was_answered_is_there_it_was_not_the_database():
     """The key was never written, or was removed."""
     verdict = Talk().begin().commit().ack().tell("a").judged()

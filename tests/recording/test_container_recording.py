@@ -217,7 +217,7 @@ def test_a_log_without_the_server_is_refused(tmp_path: Path) -> None:
         record = iolog.encode(iolog.Record(kind=iolog.START, payload=program))
         log.write_bytes(iolog.header(iolog.PAGE_BYTES + len(record)) + record)
         if is_server:
-            recorder._require_recording(log)
+            recorder.require_recording(log)
         else:
             with pytest.raises(RecordingError, match="it runs without the recorder"):
-                recorder._require_recording(log)
+                recorder.require_recording(log)

@@ -1,0 +1,22 @@
+"""What does a test's own query find of what was told?"""
+
+from typing import Any
+
+import psycopg
+
+from crashlab.errors import UsageProblem
+
+CANNOT_RUN = "cannot run the query of check: "
+
+
+def first_column(query: str, connection: "psycopg.Connection[Any]") -> list[str]:
+    """Return the texts in the first column of a query. Raises UsageProblem: it cannot be run, or returns no rows."""
+    try:
+        cursor = connection.execute(query)
+    except psycopg.Error as error:
+        raise UsageProblem(f"{CANNOT_RUN}{str(error).strip().splitlines()[0]}", detail=query) from error
+    result = cursor.pgresult
+    if result is None or not result.nfields:
+        raise UsageProblem("cannot compare what was told: the query of check returns no column", detail=query)
+    values = (result.get_value(row, 0) for row in range(result.ntuples))
+    return [value.decode() for value in values if value is not None]
