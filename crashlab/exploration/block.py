@@ -69,7 +69,7 @@ class BlockRecorder:
         assert server.data_directory is not None
         home = server.data_directory.parent
         shutil.rmtree(home / RECORDER_FOLDER, ignore_errors=True)
-        (server.data_directory / "postmaster.pid").unlink(missing_ok=True)  # a start removes it, and nobody records that
+        (server.data_directory / "postmaster.pid").unlink(missing_ok=True)  # a start removes it, unrecorded
         self.folder = self._folder / FOLDER.format(self.number + 1)
         self.folder.mkdir()
         self._image, self.log = attach(server, [server.data_directory], home, self.folder)

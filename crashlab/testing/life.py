@@ -80,17 +80,8 @@ class Life:
         if not isinstance(profile, Profile):
             profile = changed_for_a_test(profile, disk, settings or {})
         self.profile = for_a_test(profile, recorded=True)
+        _refuse_what_never_crashes(self.profile, at_moments=points != "random" or point is not None)
         self._recorded = self.profile.power_loss is not None
-        if self._recorded and (points != "random" or point is not None):
-            raise UsageProblem(
-                f'cannot crash at moments with profile "{self.profile.name}": it cuts the power of a recorded block',
-                hint="Leave `points` out; `states` says how many crash states of the block are looked at.",
-            )
-        if not self._recorded and not any(_crashes(fault) for fault in self.profile.faults):
-            raise UsageProblem(
-                f'cannot crash a server with profile "{self.profile.name}": it names no fault that crashes one',
-                hint='Choose one that does, such as "kill9-all".',
-            )
         self.seed = new_seed() if seed is None else seed
         self.point = Point.parse(point) if isinstance(point, str) else point
         self.point_reached: str | None = None  # in words
@@ -203,6 +194,20 @@ class Life:
 
     def _end_timeout_s(self) -> float:
         return self._recovery_timeout_s + END_SLACK_S
+
+
+def _refuse_what_never_crashes(profile: Profile, *, at_moments: bool) -> None:
+    if profile.power_loss is not None:
+        if at_moments:
+            raise UsageProblem(
+                f'cannot crash at moments with profile "{profile.name}": it cuts the power of a recorded block',
+                hint="Leave `points` out; `states` says how many crash states of the block are looked at.",
+            )
+    elif not any(_crashes(fault) for fault in profile.faults):
+        raise UsageProblem(
+            f'cannot crash a server with profile "{profile.name}": it names no fault that crashes one',
+            hint='Choose one that does, such as "kill9-all".',
+        )
 
 
 def _crashes(fault: Any) -> bool:

@@ -57,9 +57,7 @@ class Talk:
         self.told.append(ToldKey(text=key, at_ns=ago(2), line=len(self.events), by="test"))
         return self
 
-    def judged(
-        self, *found: str, broken: str = "", holds: Sequence[str] = (), fsync: str = "", **more
-    ) -> Verdict:
+    def judged(self, *found: str, broken: str = "", holds: Sequence[str] = (), fsync: str = "", **more) -> Verdict:
         told = Told(observed=True, keys=self.told, query="SELECT id", found=list(found), **more)
         invariants = [Invariant(name="sum", expected="no rows", observed=broken or "no rows")]
         invariants += [Invariant(name=name, expected="no rows", observed="no rows") for name in holds]
