@@ -40,7 +40,7 @@ from crashlab.seeds import derive, new_seed
 from crashlab.testing import sweep
 
 if TYPE_CHECKING:
-    from crashlab.model import Verdict
+    from crashlab.model import Injection, Verdict
     from crashlab.observer import Observer
     from crashlab.profile import Profile
     from crashlab.server import Server, SpareDirectories
@@ -266,8 +266,15 @@ def crash_ledger(
     folder.mkdir()
     seed = derive(root, request.node.nodeid)
     trial = ApplicationTrial(crash_server, crashlab_profile, seed=seed, folder=folder, reproduce=reproduce)
-    yield CrashLedger(trial)
+    ledger = CrashLedger(trial)
+    yield ledger
     trial.close()
+    if request.node.stash.get(PASSED, False) and not ledger.checked:
+        pytest.fail(
+            "crashlab: nobody checked what the crash left, so this test has tested nothing\n"
+            "Hint: End the test with crash_ledger.crash() and crash_ledger.check().",
+            pytrace=False,
+        )
 
 
 class CrashLedger:
@@ -275,11 +282,20 @@ class CrashLedger:
 
     def __init__(self, trial: ApplicationTrial) -> None:
         self.trial = trial
+        self.checked = False
         self.transaction = trial.transaction
         self.watch = trial.watch
         self.invariant = trial.invariant
-        self.crash = trial.crash
-        self.verdict = trial.verdict
+
+    def crash(self) -> list[Injection]:
+        """Inject the profile's faults, restart, and read what came back; see `ApplicationTrial.crash`."""
+        self.checked = False
+        return self.trial.crash()
+
+    def verdict(self) -> Verdict:
+        """Judge; who asks has to look at the answer. See `ApplicationTrial.verdict`."""
+        self.checked = True
+        return self.trial.verdict()
 
     def check(self, allow: Collection[str] = ()) -> Verdict:
         """Judge, and fail the test if anything acknowledged is gone or wrong, or if nobody could look.

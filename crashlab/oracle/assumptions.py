@@ -29,7 +29,7 @@ _NOTHING_ACKED = {
         "Have the test change something in a ledgered transaction (crash_ledger.transaction) before it crashes.",
     ),
     "observed": (
-        "Up to the end of the block no commit of a change was answered, so nothing could be lost.",
+        "Inside the block no commit of a change was answered, so nothing of it could be lost.",
         "Have the application change something inside the block, through crash.url and not past it.",
     ),
 }

@@ -3,8 +3,9 @@
 `Crash` is the whole face: `url`, `with crash:`, `told`, `process`, `invariant`, `check`. The fixture `crash` is one
 whose server is up; in a script its outermost `with` is the server's life, and each one inside is a block.
 
-Choices: with nothing else asked for, the moment is a time, drawn on a logarithmic scale, so that short blocks are hit
-    as well as long ones; a block that is over before dies at its end.
+Choices: with nothing else asked for, the moment is a time after the block's first answered commit of a change, for
+    before it nothing is at stake; drawn on a logarithmic scale, so that short blocks are hit as well as long ones. A
+    block that is over before dies at its end.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from typing import Any, Self
 from crashlab.errors import UsageProblem
 from crashlab.model import Injection, Verdict
 from crashlab.observer import Moment, read_conversation
+from crashlab.observer.stake import Stake
 from crashlab.server.base import DATABASE
 from crashlab.testing.failure import CrashFailure, is_consequence
 from crashlab.testing.life import Life
@@ -100,6 +102,7 @@ class Crash(Life):
             self._die,
             armed=armed is not None,
             after_s=after_s,
+            stake=Stake(self._conversation) if after_s is not None else None,
             timeout_s=self._block_timeout_s,
         )
 
@@ -157,7 +160,7 @@ class Crash(Life):
             self._failed = True
             return
         crash = self.observed.come_back(injections, timeout_s=self._recovery_timeout_s)
-        crash.at_block_end = outcome.why == "end"
+        crash.at_block_end, crash.block_ns = outcome.why == "end", self._begun_ns
         crash.moment = self._moment_words(outcome)
         if self._power is not None:
             self._power.ended(crash, self._begun_ns)

@@ -154,7 +154,7 @@ class PowerCuts:
             invariants_before=crash.observation.invariants_before,
             broken_before=crash.observation.broken_before,
         )
-        answered = sum(at_ns >= begun_ns for at_ns in crash.written.acked)
+        answered = crash.written.changes_since(begun_ns)
         self._blocks.append(_Block(crash.number, made, crash, answered))
 
     # --- what is looked at

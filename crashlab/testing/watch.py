@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from crashlab.observer import Observer, Reached
+from crashlab.observer.stake import Stake
 
 POLL_S = 0.005
 GRACE_S = 5.0
@@ -38,6 +39,7 @@ class Watch:
         *,
         armed: bool,
         after_s: float | None,
+        stake: Stake | None = None,
         timeout_s: float,
     ) -> None:
         """Begin to watch.
@@ -45,7 +47,8 @@ class Watch:
         Args:
             crash: does all of it: called at most once, in another thread.
             armed: whether the observer waits for a moment.
-            after_s: None: no time is waited for.
+            after_s: since something is at stake; None: no time is waited for.
+            stake: knows when that is; None: at once.
         """
         self.dying = threading.Event()  # from now on whatever the application meets may be a consequence
         self.stuck = False
@@ -53,6 +56,7 @@ class Watch:
         self._observer = observer if armed else None
         self._crash = crash
         self._after_s = after_s
+        self._stake = stake
         self._timeout_s = timeout_s
         self._ended = threading.Event()
         self._cancelled = False
@@ -74,7 +78,10 @@ class Watch:
 
     def _wait(self) -> Outcome | None:
         begun = time.monotonic()
+        since = begun if self._stake is None else None
         while True:
+            if since is None and self._stake is not None and self._stake.look():
+                since = time.monotonic()
             ended = self._ended.is_set()
             if self._observer is not None:
                 if ended:
@@ -84,14 +91,14 @@ class Watch:
                     return Outcome(reached, "moment")
             else:
                 self._ended.wait(POLL_S)
-            passed_s = time.monotonic() - begun
+            now = time.monotonic()
             if self._cancelled:
                 return None
             if ended:
                 return Outcome(None, "end")
-            if self._after_s is not None and passed_s >= self._after_s:
+            if self._after_s is not None and since is not None and now - since >= self._after_s:
                 return Outcome(None, "time")
-            if passed_s >= self._timeout_s:
+            if now - begun >= self._timeout_s:
                 self.stuck = True
                 return Outcome(None, "stuck")
 

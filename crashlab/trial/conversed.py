@@ -29,10 +29,24 @@ class Written:
     transactions: dict[int, Transaction] = field(default_factory=dict)  # by number in the ledger
     times: list[int] = field(default_factory=list)  # of its lines from the second on
     acked: list[int] = field(default_factory=list)  # when each answer arrived
+    changes: list[int] = field(default_factory=list)  # ... of those that changed something, as far as that is known
+    refused: list[int] = field(default_factory=list)  # when each refusal did
 
     def line_at(self, at_ns: int) -> int:
         """Return how many lines there were at a time."""
         return 1 + bisect_right(self.times, at_ns)
+
+    def changes_since(self, at_ns: int) -> int:
+        """Return how many commits of changes were answered after a time."""
+        return sum(answered > at_ns for answered in self.changes)
+
+    def changes_wanted(self, at_ns: int) -> int:
+        """Return how many have to be there in all, so that a block that began then put something at stake.
+
+        One that was refused is something to look at, too.
+        """
+        tried = any(answered > at_ns for answered in self.refused)
+        return 1 if tried else 1 + len(self.changes) - self.changes_since(at_ns)
 
     def set_by(self) -> dict[str, str]:
         """Say of each transaction which statement had set synchronous_commit."""
@@ -99,6 +113,9 @@ def write_ledger(
         written.times.append(event.at_ns)
         if event.what == "ack":
             written.acked.append(event.at_ns)
+            written.changes += [event.at_ns] if one.xid and one.outcome == "committed" else []
+        elif event.what == "refused":
+            written.refused.append(event.at_ns)
     ledger.close()
     return written
 

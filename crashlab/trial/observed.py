@@ -51,6 +51,7 @@ class ObservedCrash:
     observation: Observation
     written: Written
     at_block_end: bool = False  # no moment came before
+    block_ns: int = 0  # when the block began
     moment: str = ""  # in words
     broken_since: list[Invariant] | None = None  # None: nobody has looked since the recovery
     seconds: dict[str, float] = field(default_factory=dict)
@@ -238,7 +239,7 @@ class ObservedServer(ServerInTest):
             seed=self.seed,
             run_seed=self.seed,
             server=self._facts,
-            acked_min=1 if crash.at_block_end and told.observed else 0,
+            acked_min=written.changes_wanted(crash.block_ns) if crash.at_block_end and told.observed else 0,
             injections=crash.injections,
             seconds=crash.seconds,
             reproduce=reproduce,

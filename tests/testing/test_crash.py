@@ -1,6 +1,7 @@
 """Is an unchanged application caught where it is guilty, and let pass where it is not, by a server that really dies?"""
 
 import asyncio
+import contextlib
 import subprocess
 import sys
 import threading
@@ -450,3 +451,53 @@ def test_a_profile_that_crashes_nothing_is_refused(tmp_path):
         Crash(str(profile))
     with pytest.raises(UsageProblem):
         Crash("kill9-everything")
+
+
+def test_a_random_moment_comes_after_something_is_at_stake(crash_server, crashlab_profile, tmp_path):
+    """However long the application takes to its first commit: every draw kills after it."""
+    for seed in range(3):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        with contextlib.closing(Crash(crashlab_profile, server=crash_server, folder=folder, seed=seed)) as crash:
+            shop = Shop(crash.start().url)
+            shop.connection.execute(f"CREATE TABLE orders{seed} (id integer PRIMARY KEY)")
+            shop.connection.commit()
+            number = 0
+            with crash:
+                time.sleep(1.2)  # longer than any draw
+                while True:
+                    shop.connection.execute(f"INSERT INTO orders{seed} VALUES (%s)", (number,))
+                    shop.connection.commit()
+                    crash.told(number)
+                    number += 1
+            assert crash.told_keys
+            assert crash.observed.crashes[0].moment == "at a time that was drawn"
+            crash.check(f"SELECT id FROM orders{seed}")
+
+
+@pytest.mark.parametrize("asks", ["nothing", "only reads"])
+def test_a_block_without_a_commit_is_no_pass(dying, asks):
+    """Whatever was committed before it."""
+    crash = dying()
+    shop = Shop(crash.url).create_tables()
+    with crash:
+        if asks == "only reads":
+            shop.connection.execute(ORDERS)
+            shop.connection.commit()
+    with pytest.raises(CrashFailure, match="Inside the block no commit of a change was answered"):
+        crash.check()
+
+
+def test_a_coroutine_that_hangs_is_ended(dying):
+    """As a function is; the loop's own handler of interrupts is no obstacle."""
+    crash = dying(block_timeout_s=0.5)
+    begun = time.monotonic()
+
+    async def work() -> None:
+        async with crash:
+            await asyncio.sleep(600)
+
+    with pytest.raises(CrashFailure, match="the application hangs"):
+        asyncio.run(work())
+    assert time.monotonic() - begun < 30
+    assert not crash.server.running()
