@@ -163,7 +163,7 @@ class Crash(Life):
         crash.at_block_end, crash.block_ns = outcome.why == "end", self._begun_ns
         crash.moment = self._moment_words(outcome)
         if self._power is not None:
-            self._power.ended(crash, self._begun_ns)
+            self._power.ended(crash)
             self._power.follow(self._observer)
         if crash.observation.recovery.started:
             if not alone:

@@ -36,17 +36,13 @@ class Written:
         """Return how many lines there were at a time."""
         return 1 + bisect_right(self.times, at_ns)
 
-    def changes_since(self, at_ns: int) -> int:
-        """Return how many commits of changes were answered after a time."""
-        return sum(answered > at_ns for answered in self.changes)
-
     def changes_wanted(self, at_ns: int) -> int:
         """Return how many have to be there in all, so that a block that began then put something at stake.
 
         One that was refused is something to look at, too.
         """
         tried = any(answered > at_ns for answered in self.refused)
-        return 1 if tried else 1 + len(self.changes) - self.changes_since(at_ns)
+        return 1 if tried else 1 + sum(answered <= at_ns for answered in self.changes)
 
     def set_by(self) -> dict[str, str]:
         """Say of each transaction which statement had set synchronous_commit."""
