@@ -6,9 +6,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from google_crc32c import value as crc32c
 
 from crashlab.recordtypes import MAJORS, record_types, type_bits, type_name
-from crashlab.recovery.walpages import crc32c
 from crashlab.server.builds import Build, find_builds
 
 MAGIC = {14: 0xD10D, 15: 0xD110, 16: 0xD113, 17: 0xD116, 18: 0xD118}

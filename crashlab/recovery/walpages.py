@@ -16,6 +16,8 @@ import struct
 from collections import Counter
 from typing import NamedTuple
 
+from google_crc32c import value as crc32c
+
 from crashlab.model import WalDecision, WalRecord
 from crashlab.recordtypes import type_bits
 
@@ -265,56 +267,3 @@ def _decision(major: int, data: bytes, info: int) -> tuple[int, int]:
 
 def _aligned(length: int) -> int:
     return -(-length // 8) * 8
-
-
-# --- CRC-32C
-
-_POLYNOMIAL = 0x82F63B78  # Castagnoli's, bits reflected
-_SHIFTS = tuple(bit + 1 for bit in range(32) if _POLYNOMIAL >> bit & 1)
-_FOLDED_BYTES = 1024
-"""What is longer is folded, down to a quarter of this."""
-
-
-def _table() -> tuple[int, ...]:
-    table = []
-    for value in range(256):
-        for _ in range(8):
-            value = value >> 1 ^ (_POLYNOMIAL if value & 1 else 0)
-        table.append(value)
-    return tuple(table)
-
-
-_TABLE = _table()
-
-
-def crc32c(data: bytes) -> int:
-    """Return the CRC-32C of some bytes; long ones at some 50 MB/s, which a loop over bytes does not reach."""
-    last, crc = 0, 0xFFFF_FFFF
-    if len(data) > _FOLDED_BYTES:
-        data, last = _folded(data)
-        crc = 0
-    for byte in data:
-        crc = _TABLE[(crc ^ byte) & 0xFF] ^ crc >> 8
-    return crc ^ last ^ 0xFFFF_FFFF
-
-
-def _folded(data: bytes) -> tuple[bytes, int]:
-    """Shorten a message; return what is left of it, to begin with a CRC of 0, and what to add to its CRC.
-
-    If p(x) divides something, so does its square, which is p(x^2) over GF(2). Hence the first bits of a message can
-    be replaced by copies of themselves further on, at distances that are those of the polynomial times any power of
-    two: a few operations on big integers for many bits at once.
-    """
-    rest = int.from_bytes(data, "little") ^ 0xFFFF_FFFF
-    bits = 8 * len(data) + 32
-    for power in range(bits.bit_length() - 6, (_FOLDED_BYTES // 16).bit_length() - 2, -1):
-        step, reach = _SHIFTS[0] << power, 32 << power
-        mask = (1 << step) - 1
-        while bits >= step + reach:
-            first = rest & mask
-            rest >>= step
-            bits -= step
-            for shift in _SHIFTS:
-                rest ^= first << (shift << power) - step
-    shorter = rest.to_bytes(bits // 8, "little")
-    return shorter[:-4], int.from_bytes(shorter[-4:], "little")
