@@ -88,6 +88,7 @@ class TrialRecord(msgspec.Struct, frozen=True, kw_only=True):
     workload_errors: list[str] = []  # what the clients met that was not a consequence of the fault
     timed_out: str | None = None  # the trial's time was up: when, in words; nothing that it left can be judged
     reproduce: str | None = None  # the command that runs it again; None: a replay of this folder, wherever it is
+    drawn: dict[str, str] = {}  # what of the profile's table [vary] its server had, or that of its recording
 
 
 def save(folder: Path, name: str, value: Any) -> str:

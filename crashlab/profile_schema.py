@@ -187,6 +187,7 @@ class Workload(_Table):
     clients: int = Field(default=4, ge=1, le=1000)
     synchronous_commit: Annotated[dict[SyncMode, Share], BeforeValidator(_shares), AfterValidator(_whole)] = {"on": 1.0}
     two_phase: Share = 0.0
+    two_phase_held_ms: Duration | None = Field(default=None, alias="two_phase_held")  # the longest; None: 20 ms at most
     rollbacks: Share = 0.05
     savepoints: Share = 0.1
     errors: Share = 0.05
@@ -255,6 +256,7 @@ class PowerLoss(_Table):
     points: CutAt = "any"  # where the power is cut
     states_per_point: int = Field(default=4, ge=1)
     acks: int = Field(default=800, ge=0)  # the recorded run ends after that many acknowledged writes
+    states_per_recording: int | None = Field(default=None, ge=1)  # then another run is recorded; None: all it has
     end: Literal["kill", "stop"] = "kill"  # a clean stop writes a checkpoint, and a statistics file
     recovery_depth: int = Field(default=0, ge=0, le=2)  # so many recoveries are recorded and cut in their turn
 
@@ -285,6 +287,8 @@ class Profile(_Table):
     trials: int = Field(default=10, ge=1)
     crash_class: Annotated[CrashClass, Field(strict=False)] = CrashClass.PROCESS_CRASH
     server: ServerSettings = Field(default_factory=ServerSettings)
+    # Each trial, or recording, draws one value of each; wal_segsize is initdb's option
+    vary: dict[SettingName, Annotated[list[SettingValue], Field(min_length=1)]] = Field(default_factory=dict)
     workload: Workload = Field(default_factory=Workload)
     faults: list[Fault] = []
     power_loss: PowerLoss | None = None  # a recorded run instead of a live one
@@ -320,7 +324,8 @@ class Profile(_Table):
                 for name, value in TARGETS[fault.target].settings.items():
                     settings.setdefault(name, value)
         self._refuse_programs()
-        settings.setdefault("autovacuum", "off")
+        if "autovacuum" not in self.vary:
+            settings.setdefault("autovacuum", "off")
         if self.workload.two_phase:
             settings.setdefault("max_prepared_transactions", PREPARED_DEFAULT)
         return self
@@ -328,8 +333,9 @@ class Profile(_Table):
     def _refuse_programs(self) -> None:
         """Refuse what would run as the server's user, outside of all SQL, but what faults themselves set."""
         own = {item for target in TARGETS.values() for item in target.settings.items()}
-        for name in sorted(PROGRAM_SETTINGS.intersection(self.server.settings)):
-            if not self.superuser and (name, self.server.settings[name]) not in own:
+        given = [*self.server.settings.items(), *((name, one) for name, values in self.vary.items() for one in values)]
+        for name, value in sorted(given):
+            if name in PROGRAM_SETTINGS and not self.superuser and (name, value) not in own:
                 raise ValueError(f"server.settings.{name} names a program or a library, which needs superuser = true")
 
     def _complete_recorded(self, power_loss: PowerLoss) -> None:

@@ -111,6 +111,7 @@ class TrialResult:
     state: CrashPoint | None = None  # None: a live trial
     contract: Contract | None = None  # what was promised to its clients
     redo: Redo | None = None  # None: there was no recovery, or it is not known what it replayed
+    drawn: dict[str, str] = field(default_factory=dict)  # settings that the profile left open
     error: str | None = None  # the trial could not be run to its end; the verdict is inconclusive
 
     @property

@@ -350,10 +350,14 @@ def test_every_shipped_profile_loads_and_opens_with_what_it_is_about():
 
 
 def test_the_tours_hold_what_they_say():
-    """A live profile that is added later is not forgotten in `quick`; --set and trials reach all of its members."""
+    """A live profile that is added later is forgotten in neither tour; --set and trials reach all of their members."""
     members = {profile.name for profile in expand("quick")}
     known = [profile for name in list_profiles() if not (profile := load_profile(name)).tour]
-    assert members == {one.name for one in known if one.power_loss is None and "local" in one.server.kinds}
+    live = {one.name for one in known if one.power_loss is None and "local" in one.server.kinds}
+    assert members == {name for name in live if not name.startswith("reach-")}
+    reached = {profile.name for profile in [*expand("reach"), *expand("reach-power-loss")]}
+    assert reached == {one.name for one in known if one.name.startswith("reach-")} - {"reach-unlogged"}
+    assert all(profile.power_loss for profile in expand("reach-power-loss"))
     assert all(profile.power_loss for profile in expand("quick-power-loss"))
     changed = expand("quick", ["clients=2", "trials=1"])
     assert {(profile.workload.clients, profile.trials) for profile in changed} == {(2, 1)}

@@ -84,7 +84,10 @@ class Source:
             folder = yield from self._made(task)
             assert folder is not None
             found = self._found
-            yield from self._states(folder, 0, None)
+            assert self._job.plan.profile.power_loss is not None
+            yield from self._states(folder, 0, self._job.plan.profile.power_loss.states_per_recording)
+            while any(isinstance(task, StateTask) for task in self._waiting):
+                yield None
             if not self._again or self._found == found:
                 return
 

@@ -37,6 +37,7 @@ def print_plan(plan: "Plan") -> None:
         _section("own SQL", _own_sql(profile))
         _section("invariant", [f"{one.name}: {_first_line(one.sql)}" for one in profile.invariants])
         faults = [_fault(fault) for fault in profile.faults] if power_loss is None else _power_loss(power_loss)
+        _section("drawn", [f"{name}: {' | '.join(values)}" for name, values in profile.vary.items()])
         _section("faults", faults or ["none: every trial will be inconclusive"])
         _section("contract", _contract(profile, server_spec(profile, plan.server).kind))
         expect = profile.expect

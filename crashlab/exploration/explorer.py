@@ -310,6 +310,7 @@ class Explorer:
             acked_min=None if record.in_test is None else 0,  # the test asks that of all its states together
             workload_errors=record.workload_errors,
             timed_out=timed_out,
+            drawn=record.drawn,
         )
 
     def dispose(self) -> None:

@@ -39,6 +39,7 @@ from crashlab.trial.setup import (
     server_facts,
     server_spec,
 )
+from crashlab.trial.vary import drawn
 from crashlab.workload.databases import make_places
 from crashlab.workload.run import Workload
 
@@ -57,10 +58,11 @@ def make(plan: TrialPlan, folder: Path, *, number: int = 0) -> Recording:
     Raises:
         CrashlabError: no server, no compiler for the recorder, folder not writable.
     """
+    names = ("recording", number) if number else ("recording",)
+    seed = derive(plan.run_seed, plan.profile.name, *names)
+    plan, chosen = drawn(plan, seed)
     profile = plan.profile
     assert profile.power_loss is not None
-    names = ("recording", number) if number else ("recording",)
-    seed = derive(plan.run_seed, profile.name, *names)
     folder.mkdir(parents=True)
     seconds: dict[str, float] = {}
     begun = time.monotonic()
@@ -111,6 +113,7 @@ def make(plan: TrialPlan, folder: Path, *, number: int = 0) -> Recording:
         invariants_before=invariants_before(workload.violations),
         broken_before=broken,
         seconds=seconds,
+        drawn=chosen,
     )
     run = read_run(Recording(folder, record, image), WalReader())
     record = msgspec.structs.replace(record, written=[kind.name for kind in run.kinds])

@@ -62,6 +62,7 @@ class RecordingRecord(msgspec.Struct, frozen=True, kw_only=True):
     broken_before: Broken = Broken()  # ... and what was broken at its end, although nothing had crashed
     in_test: InTest | None = None  # None: it is one of a profile's workload
     seconds: dict[str, float] = {}
+    drawn: dict[str, str] = {}  # what of the profile's table [vary] the server had
     written: list[str] = []  # the types of WAL records of the whole run; empty: an older recording
 
 

@@ -87,7 +87,7 @@ def _read_together(
 
 def index_read(connection: psycopg.Connection[Any], reading: Reading, facts: Facts) -> Looked:
     """Read each table through each of its indexes."""
-    tables = [reading.marker_table, *(relation.table for relation in reading.relations)]
+    tables = list(dict.fromkeys([reading.marker_table, *(relation.stored for relation in reading.relations)]))
     listed = indexes.of(connection, tables)
     ordered = [index for index in listed if index.method == indexes.ORDERED]
     read = partial(read_named, "index_read", connection, facts.complaints)

@@ -54,7 +54,8 @@ def trial_line(trial: TrialResult) -> str:
     verdict = trial.verdict
     said = f"{verdict.outcome}, promise {verdict.promise}" if verdict.promise else str(verdict.outcome)
     counts = f"{verdict.counts.acked} acked, {verdict.counts.lost} lost"
-    return f"{said} ({counts}, {trial.seconds.get('total', 0.0):.1f} s)"
+    drawn = "".join(f", {name}={value}" for name, value in trial.drawn.items())
+    return f"{said} ({counts}, {trial.seconds.get('total', 0.0):.1f} s{drawn})"
 
 
 def print_results(target: Console, run: RunResult, length: Length) -> None:

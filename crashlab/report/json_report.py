@@ -93,6 +93,7 @@ def _trial(trial: TrialResult) -> dict[str, Any]:
         "injection": trial.injections[-1] if trial.injections else None,
         "injections": trial.injections,
         "state": trial.state,
+        "drawn": trial.drawn,
         "seconds": {name: value for name, value in trial.seconds.items() if math.isfinite(value)},
         "folder": str(folder),
         "kept_data": str(trial.kept_data.resolve()) if trial.kept_data else None,

@@ -197,6 +197,7 @@ def result_of(folder: Path, *, verdict: Verdict | None = None) -> TrialResult:
         state=_state_of(folder, record),
         contract=contract_of(record),
         redo=_redo_of(folder, record),
+        drawn=record.drawn,
     )
 
 

@@ -42,6 +42,7 @@ from crashlab.trial.setup import (
     server_spec,
     wanted_facts,
 )
+from crashlab.trial.vary import drawn
 from crashlab.trial.written import trial_record, write_trial
 from crashlab.workload.run import Workload
 
@@ -64,13 +65,16 @@ BeforeRecovery = Callable[[Server], None]
 class _Live:
     """One live trial under way: what it has learnt so far, also if its time is up in the middle."""
 
-    def __init__(self, plan: TrialPlan, trial: int, folder: Path, server: Server, clock: Clock) -> None:
+    def __init__(
+        self, plan: TrialPlan, chosen: dict[str, str], trial: int, folder: Path, server: Server, clock: Clock
+    ) -> None:
         self.plan = plan
         self.trial = trial
         self.folder = folder
         self.server = server
         self.clock = clock
         self.seed = trial_seed(plan.run_seed, plan.profile.name, trial)
+        self.drawn = chosen
         self.facts = wanted_facts(server, plan.server)
         self.injections: list[Injection] = []
         self.errors: list[str] = []
@@ -214,6 +218,7 @@ class _Live:
             seconds=self.clock.seconds(),
             workload_errors=self.errors + (self._workload.errors if self._workload else []),
             timed_out=timed_out,
+            drawn=self.drawn,
         )
         place = self.server.data_directory
         return write_trial(self.folder, record, self.observation, server_log=self.server.log_since(0), place=place)
@@ -242,12 +247,13 @@ def run_trial(
         CrashlabError: the environment does not allow it: no server, no such role, folder not writable.
     """
     clock = Clock()
+    plan, chosen = drawn(plan, trial_seed(plan.run_seed, plan.profile.name, trial))
     with clock.phase("prepare"):
         server = create_server(server_spec(plan.profile, plan.server), spares=spares)
     keep = False
     verdict: Verdict | None = None
     try:
-        live = _Live(plan, trial, folder, server, clock)
+        live = _Live(plan, chosen, trial, folder, server, clock)
         with TrialLimit(plan.timeout_s, server.kill_all) as limit:
             try:
                 live.go(limit, before_recovery)

@@ -20,8 +20,9 @@ from crashlab.seeds import stream
 from crashlab.server import Restartable, Server, ServerChoice, ServerSpec
 from crashlab.server.choose import options_of
 from crashlab.server.kinds import AUTO
-from crashlab.workload.companion import Companion, Connect, Invariants, Repeated
+from crashlab.workload.companion import Companion, Connect, Invariants, Repeated, Upkeep
 from crashlab.workload.databases import Databases
+from crashlab.workload.kind import upkeep_of
 from crashlab.workload.kinds.sql import Application, Variable
 from crashlab.workload.relations import NO_ROWS, InvariantQuery, Relation
 from crashlab.workload.roles import ROLE
@@ -102,6 +103,7 @@ def make_workload(profile: Profile, server: Server, ledger: LedgerWriter, seed: 
         mix=Mix(
             synchronous_commit={str(mode): share for mode, share in plan.synchronous_commit.items()},
             two_phase=plan.two_phase,
+            held_ms=plan.two_phase_held_ms,
             rollbacks=plan.rollbacks,
             savepoints=plan.savepoints,
             errors=plan.errors,
@@ -125,6 +127,9 @@ def _companions(profile: Profile, server: Server, seed: int) -> Iterator[Compani
     for statement, every_ms in (("CHECKPOINT", plan.checkpoint_every_ms), ("VACUUM", plan.vacuum_every_ms)):
         if every_ms is not None:
             yield Repeated(statement, every_ms)
+    for kind in make_kinds(plan.kinds, application_of(profile)):
+        for chore in upkeep_of(kind):
+            yield Upkeep(type(kind).__name__, chore, lambda name: server.connect(autocommit=True, dbname=name))
     if profile.invariants:
         pause_ms = INVARIANTS_EVERY_MS if profile.power_loss is None else RECORDED_INVARIANTS_EVERY_MS
         yield Invariants(user_invariants(profile), every_ms=pause_ms)

@@ -40,12 +40,14 @@ def trial_record(
     crash_io: int | None = None,
     disk_contract: DiskContract | None = None,
     reproduce: str | None = None,
+    drawn: dict[str, str] | None = None,
 ) -> evidence.TrialRecord:
     """Return the record of a trial: what its profile promises and asks for, and what the trial itself was.
 
     Args:
         acked_min: None: as the profile says.
         reproduce: None: a replay of the trial's own folder.
+        drawn: which values of the profile's table [vary] its server had.
     """
     return evidence.TrialRecord(
         crashlab=crashlab.__version__,
@@ -67,6 +69,7 @@ def trial_record(
         workload_errors=workload_errors or [],
         timed_out=timed_out,
         reproduce=reproduce,
+        drawn=drawn or {},
     )
 
 

@@ -8,11 +8,13 @@ import contextlib
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import psycopg
 
 from crashlab.workload.invariants import InvariantWatch
+from crashlab.workload.kind import Chore
 from crashlab.workload.relations import InvariantQuery
 
 Connect = Callable[[], "psycopg.Connection[Any]"]
@@ -58,6 +60,50 @@ class Repeated(Companion):
         with contextlib.suppress(psycopg.OperationalError):
             while not stop.wait(self._every_ms / 1000):
                 connection.execute(self.name)
+
+
+class Upkeep(Companion):
+    """Runs a kind's own statements in turn; the server may refuse one that meets another session's work."""
+
+    REFUSED = ("40", "55", "57014", "25001", "42809", "42P01", "42P07", "42704")
+    """What they begin with: rolled back for others' sake, not in the state for it, cancelled; there already, or not
+    yet, because a statement before was refused. Nothing has happened then."""
+
+    def __init__(self, name: str, chore: Chore, connect_to: Callable[[str], "psycopg.Connection[Any]"]) -> None:
+        self.name = f"upkeep of {name}"
+        self._chore = chore
+        self._connect_to = connect_to
+
+    def set_up(self, connection: "psycopg.Connection[Any]") -> None:
+        """See Companion.set_up."""
+        for statement in self._chore.first:
+            connection.execute(statement)
+
+    def run(self, connection: "psycopg.Connection[Any] | None", stop: threading.Event) -> None:
+        """See Companion.run."""
+        assert connection is not None
+        with contextlib.ExitStack() as others:
+            sessions = [connection]
+            if self._chore.everywhere:
+                names = connection.execute("SELECT datname FROM pg_database WHERE datname <> current_database()")
+                sessions += [others.enter_context(self._connect_to(name)) for (name,) in names.fetchall()]
+            for session in sessions:
+                session.execute("SET lock_timeout = '500ms'; SET statement_timeout = '5s'")
+            for statement in cycle(self._chore.statements):
+                for session in sessions:
+                    if stop.wait(self._chore.every_ms / 1000) or not self._run(session, statement):
+                        return
+
+    def _run(self, session: "psycopg.Connection[Any]", statement: str) -> bool:
+        """Run a statement; return False once the server is gone, or going."""
+        try:
+            session.execute(statement)
+        except psycopg.Error as error:
+            if session.closed or session.broken or (error.sqlstate or "57P").startswith("57P"):
+                return False
+            if not (error.sqlstate or "").startswith(self.REFUSED):
+                raise
+        return True
 
 
 class Invariants(Companion):

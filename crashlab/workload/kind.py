@@ -27,6 +27,15 @@ class TransactionRefused(Exception):
         self.sqlstate = sqlstate
 
 
+class Chore(NamedTuple):
+    """What a kind has done beside the sessions, on a connection of its own, outside of transactions."""
+
+    statements: tuple[str, ...]  # one after the other, again and again; each may stand for itself
+    every_ms: float
+    first: tuple[str, ...] = ()  # once, after the set-up
+    everywhere: bool = False  # in each database in turn, template0 included
+
+
 class Kind(Protocol):
     """One kind of transaction. Stateless: everything it needs to know is in the database or in its arguments."""
 
@@ -53,3 +62,13 @@ class Kind(Protocol):
 
     def invariants(self) -> list[InvariantQuery]:
         """Return what holds after every transaction of this kind."""
+
+
+def upkeep_of(kind: object) -> tuple[Chore, ...]:
+    """Return what a kind has done beside its transactions: its `upkeep`, if it has any."""
+    return getattr(kind, "upkeep", ())
+
+
+def record_types_of(kind: object) -> tuple[str, ...]:
+    """Return which types of WAL records a kind is there for, see `recordtypes`: its `record_types`, if it says so."""
+    return getattr(kind, "record_types", ())

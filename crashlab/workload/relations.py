@@ -18,6 +18,12 @@ class Relation:
     name: str  # in the ledger
     table: str  # schema-qualified, quoted where needed
     select_list: str
+    heap: str = ""  # of a view: the table behind it, whose indexes are read
+
+    @property
+    def stored(self) -> str:
+        """The table that has the rows."""
+        return self.heap or self.table
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ class Mix:
 
     synchronous_commit: dict[str, float] = field(default_factory=lambda: {"on": 1.0})
     two_phase: float = 0.0
+    held_ms: float | None = None  # the longest that a transaction stays prepared; None: some, and not for long
     rollbacks: float = 0.05
     savepoints: float = 0.1
     errors: float = 0.05
@@ -107,7 +108,7 @@ class Session:
                 return False
             if self.deciding:
                 return self._goes_on(error)
-            if not isinstance(error, psycopg.errors.SerializationFailure):
+            if not (error.sqlstate or "").startswith(ROLLED_BACK):
                 raise
             self._refuse(first_line(error), error.sqlstate)
         return True
@@ -164,8 +165,10 @@ class Session:
     def _two_phase(self, cursor: psycopg.Cursor[Any], intent: Intent) -> None:
         if not self._decide(intent):
             return
-        # Stay undecided for a while now and then: a crash has to meet prepared transactions, not only pass them
-        if self.rng.random() < 0.25:
+        # Stay undecided for a while: a crash has to meet prepared transactions, not only pass them
+        if self.mix.held_ms is not None:
+            cursor.execute("SELECT pg_sleep(%s)", (self.rng.uniform(0, self.mix.held_ms / 1000),))
+        elif self.rng.random() < 0.25:
             cursor.execute("SELECT pg_sleep(%s)", (self.rng.uniform(0.001, 0.02),))
         rolls_back = self.rng.random() < 0.25
         action: Literal["commit prepared", "rollback prepared"] = (

@@ -24,6 +24,7 @@ SHAPES = (
     "(n integer, tx bigint)",
     "(n integer, tx bigint, note text)",  # has a TOAST table, which stays empty
     "(n integer PRIMARY KEY, tx bigint)",
+    "(n integer, tx bigint, span int4range GENERATED ALWAYS AS (int4range(n, n + 9)) STORED)",
 )
 
 
@@ -120,7 +121,10 @@ class Ddl:
         return Change([Write(slots, str(slot), version, kept), Write(tables, table, version, value)], forced)
 
     def _create(self, cursor: "Cursor[Any]", rng: Random, tx: int, table: str) -> None:
-        cursor.execute(f"CREATE {self.persistence} TABLE {self.schema}.{table} {rng.choice(SHAPES)}")
+        shape = rng.choice(SHAPES)
+        cursor.execute(f"CREATE {self.persistence} TABLE {self.schema}.{table} {shape}")
+        if "int4range" in shape:  # filled by this transaction, too
+            cursor.execute(f"CREATE INDEX ON {self.schema}.{table} USING gist (span)")
         if rng.random() < 0.4:
             self._fill(cursor, rng, tx, table)
 

@@ -1,0 +1,94 @@
+"""Do rows survive that are also decoded for others: slots, publications, origins, messages?
+
+A logical slot is read while the run goes on, replication origins come, advance and go, and messages are logged, with
+their transaction and without. A table that decoding treats as a catalog is rewritten. Beside that the log gets what an
+administrator does: a restore point, a switch of the WAL file, a base backup.
+
+Needs wal_level = logical.
+
+Does not check: what the slot hands out.
+"""
+
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from crashlab.workload.kind import Chore
+from crashlab.workload.slots import Slots
+
+if TYPE_CHECKING:
+    from psycopg import Cursor
+
+BACKUP = """
+    DO $$
+    BEGIN
+      IF current_setting('server_version_num')::integer >= 150000 THEN
+        PERFORM pg_backup_start('crashlab', true);
+        PERFORM pg_backup_stop(false);
+      ELSE
+        PERFORM pg_start_backup('crashlab', true, false);
+        PERFORM pg_stop_backup(false, false);
+      END IF;
+    END $$
+"""
+
+
+class Decoded(Slots):
+    """Fill, change, empty a set of rows that are published; log messages."""
+
+    name = "decoded"
+    record_types = (
+        *("LogicalMessage/MESSAGE", "ReplicationOrigin/SET", "ReplicationOrigin/DROP", "Heap2/NEW_CID"),
+        *("Heap2/REWRITE", "Heap/TRUNCATE", "Transaction/INVALIDATION", "XLOG/RESTORE_POINT", "XLOG/SWITCH"),
+        "XLOG/BACKUP_END",
+    )
+    rows_sql = """
+        CREATE TABLE {table} (slot integer NOT NULL, n integer NOT NULL, v text NOT NULL, PRIMARY KEY (slot, n));
+        ALTER TABLE {table} REPLICA IDENTITY FULL;
+        CREATE TABLE {table}_catalog (n integer PRIMARY KEY, v text) WITH (user_catalog_table = true);
+        CREATE TABLE {table}_emptied (n integer);
+        CREATE PUBLICATION crashlab FOR TABLE {table}, {table}_emptied;
+    """
+    upkeep = (
+        Chore(
+            (
+                (
+                    "SELECT count(*) FROM pg_logical_slot_get_binary_changes('crashlab', NULL, 50,"
+                    " 'proto_version', '1', 'publication_names', 'crashlab')"
+                ),
+                "SELECT pg_replication_origin_create('crashlab')",
+                "DELETE FROM crashlab.decoded_catalog WHERE n > 6",
+                "INSERT INTO crashlab.decoded_catalog SELECT coalesce(max(n), 0) + 1 FROM crashlab.decoded_catalog",
+                "UPDATE crashlab.decoded_catalog SET v = v || 'er'",
+                "SELECT pg_replication_origin_advance('crashlab', pg_current_wal_lsn())",
+                "VACUUM FULL crashlab.decoded_catalog",
+                "SELECT pg_logical_emit_message(false, 'crashlab', 'without a transaction')",
+                "TRUNCATE crashlab.decoded_emptied",
+                "SELECT pg_replication_origin_drop('crashlab')",
+                "SELECT pg_create_restore_point('crashlab')",
+                BACKUP,
+                "SELECT pg_switch_wal()",
+            ),
+            40,
+            first=("SELECT pg_create_logical_replication_slot('crashlab', 'pgoutput')",),
+        ),
+    )
+
+    def change(self, cursor: "Cursor[Any]", rng: Random, slot: int, *, empty: bool, private: bool) -> tuple[str, bool]:
+        """See Slots.change."""
+        what = "fill" if empty else rng.choice(("fill", "empty", "change"))
+        cursor.execute("SELECT pg_logical_emit_message(true, 'crashlab', %s)", (f"{what} {slot}",))
+        if what == "fill":
+            self.run(
+                cursor,
+                "INSERT INTO {table} SELECT %s, coalesce((SELECT max(n) FROM {table} WHERE slot = %s), 0) + n,"
+                " md5((n * %s)::text) FROM generate_series(1, %s) n",
+                (slot, slot, rng.randrange(1 << 20), rng.randint(1, 40)),
+            )
+        elif what == "empty":
+            self.run(cursor, "DELETE FROM {table} WHERE slot = %s", (slot,))
+        else:
+            self.run(cursor, "UPDATE {table} SET v = md5(v) WHERE slot = %s", (slot,))
+        return what, False
+
+
+KINDS = (Decoded,)
