@@ -1,5 +1,6 @@
 """How is it measured what settings cost, and tried what they risk?"""
 
+import os
 import platform
 import shlex
 import shutil
@@ -261,6 +262,6 @@ def _pgbench(server: "Server") -> Path:
 
 
 def _machine() -> str:
-    import os
-
-    return f"{platform.system()} {platform.release()}, {platform.machine()}, {len(os.sched_getaffinity(0))} processors"
+    processors, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
+    busy = f", BUSY with other work: load average {load:.1f} before" if load > processors / 2 else ""
+    return f"{platform.system()} {platform.release()}, {platform.machine()}, {processors} processors{busy}"

@@ -203,8 +203,8 @@ def flushes(counted: Mapping[str, float]) -> float | None:
     """Return how often the WAL was flushed: pg_stat_wal says so up to 17, pg_stat_io from 18 on; None: neither does."""
     if "pg_stat_wal.wal_sync" in counted:
         return counted["pg_stat_wal.wal_sync"]
-    found = [value for name, value in counted.items() if ".wal." in name and name.endswith(".fsyncs")]
-    return sum(found) if found else None
+    found = {name: value for name, value in counted.items() if name.startswith("pg_stat_io.") and ".wal." in name}
+    return sum(value for name, value in found.items() if name.endswith(".fsyncs")) if found else None
 
 
 def cost_line(samples: Samples) -> str:

@@ -89,15 +89,8 @@ def summary_table(told: Tradeoff) -> "Table":
 
 
 _HEADS = (
-    "variation",
-    "sessions",
-    "a second",
-    "95 %",
-    "against the first",
-    "latency, 99 %",
-    "WAL",
-    "flushes",
-    "recovery",
+    *("variation", "sessions", "a second", "95 %", "against the first"),
+    *("latency, 99 %", "WAL each", "flushes each", "recovery, WAL"),
 )
 
 
@@ -210,7 +203,8 @@ def _row_json(told: Tradeoff, row: Row) -> dict[str, Any]:
 
 # --- the chart
 
-LEFT, WIDTH, STEP, TOP = 230, 480, 34, 20
+WIDTH, STEP, TOP = 480, 34, 20
+LETTER, TICK_APART = 7.5, 48
 
 
 @dataclass(frozen=True)
@@ -233,6 +227,7 @@ class Chart:
     marks: list[Mark]
     ticks: list[tuple[float, str]]
     one: float  # where no difference is
+    left: float  # where the axis begins
     height: float
 
 
@@ -242,16 +237,17 @@ def chart(told: Tradeoff) -> Chart | None:
     if not known:
         return None
     spans = [_ratio(told, row) or (1.0, 1.0, 1.0) for row in known]
+    left = round(LETTER * max(len(_label(row)) for row in known) + 20)
     least = math.log(min(0.8, *(low for low, _, _ in spans)) / 1.05)
     most = math.log(max(1.25, *(high for _, _, high in spans)) * 1.05)
 
     def at(value: float) -> float:
-        return round(LEFT + WIDTH * (math.log(value) - least) / (most - least), 1)
+        return round(left + WIDTH * (math.log(value) - least) / (most - least), 1)
 
     marks = [
         Mark(
             y=TOP + STEP * number + STEP / 2,
-            label=f"{row.cell.variation}, {row.cell.sessions}",
+            label=_label(row),
             x=at(mean),
             low=at(low),
             high=at(high),
@@ -261,11 +257,19 @@ def chart(told: Tradeoff) -> Chart | None:
         )
         for number, (row, (low, mean, high)) in enumerate(zip(known, spans, strict=True))
     ]
-    ticks = [(at(value), f"{value:g} x") for value in _TICKS if least <= math.log(value) <= most]
-    return Chart(marks, ticks, at(1.0), TOP + STEP * len(marks))
+    ticks: list[tuple[float, str]] = [(at(1.0), "1 x")]
+    for value in _TICKS:  # those that have room
+        if least <= math.log(value) <= most and all(abs(at(value) - there) >= TICK_APART for there, _ in ticks):
+            ticks.append((at(value), f"{value:g} x"))
+    return Chart(marks, ticks, at(1.0), left, TOP + STEP * len(marks))
 
 
-_TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0)
+def _label(row: Row) -> str:
+    return f"{row.cell.variation}, {row.cell.sessions}"
+
+
+_TICKS = (0.1, 10.0, 100.0, 0.01, 2.0, 0.5, 5.0, 0.2, 20.0, 0.05, 50.0, 0.02, 3.0, 1.5, 1.2, 0.8, 1.1, 0.9)
+"""The rounder ones first."""
 
 
 def _ratio(told: Tradeoff, row: Row) -> tuple[float, float, float] | None:
@@ -296,7 +300,6 @@ def page(told: Tradeoff) -> bytes:
         rows=[(told.risk(row.cell.variation), cells(told, row)) for row in told.rows],
         risks=RISKS,
         chart=chart(told),
-        left=LEFT,
         width=WIDTH,
         waits=list(waits_lines(told)),
         notes=list(notes(told)),

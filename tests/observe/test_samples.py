@@ -95,6 +95,7 @@ def test_flushes_are_found_where_a_version_counts_them():
         )
         == 7.0
     )
+    assert flushes({"pg_stat_io.client backend.wal.normal.writes": 4.0}) == 0.0  # fsync=off
     assert flushes({}) is None
 
 
