@@ -10,7 +10,7 @@ Choices:
 
 from typing import TYPE_CHECKING, Any
 
-from crashlab.observe.samples import Sample, Wait
+from crashlab.observe.samples import Sample, Wait, named
 
 if TYPE_CHECKING:
     from psycopg import Cursor
@@ -29,7 +29,7 @@ VIEWS = ("pg_stat_wal", "pg_stat_checkpointer", "pg_stat_bgwriter", "pg_stat_io"
 IO_KEYS = ("backend_type", "object", "context")
 """Columns that tell the rows of pg_stat_io apart; `object` is relation, temp relation, and wal from 18 on."""
 PROFILE_VIEW = "pg_wait_sampling_profile"
-PROFILE = "SELECT concat_ws('.', event_type, event), sum(count)::bigint FROM {view} WHERE event IS NOT NULL GROUP BY 1"
+PROFILE = "SELECT event_type, event, sum(count)::bigint FROM {view} WHERE event IS NOT NULL GROUP BY 1, 2"
 
 
 def sample_of(at_ns: int, row: tuple[Any, ...]) -> Sample:
@@ -64,4 +64,7 @@ def profile_of(cursor: "Cursor[Any]") -> dict[str, int] | None:
     row = cursor.execute(
         "SELECT c.oid::regclass::text FROM pg_class c WHERE relname = %s AND relkind = 'v'", [PROFILE_VIEW]
     ).fetchone()
-    return None if row is None else dict(cursor.execute(PROFILE.format(view=row[0])).fetchall())
+    if row is None:
+        return None
+    found = cursor.execute(PROFILE.format(view=row[0])).fetchall()
+    return {".".join(named(kind, event)): count for kind, event, count in found}

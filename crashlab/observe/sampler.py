@@ -109,7 +109,8 @@ class Sampler:
             if begun - counted_at >= COUNTERS_EVERY_S:
                 counted_at = self._count(cursor, views)
             took = time.monotonic() - begun
-            self._looking_s += took
+            if len(self._samples) > 1:  # time is counted from the first look's end on
+                self._looking_s += took
             if self._stop.wait(max(self._every_s - took, took * (1 / BUSY_MAX - 1))):
                 break
         self._count(cursor, views)

@@ -75,7 +75,7 @@ class Samples(msgspec.Struct, frozen=True, kw_only=True):
     every_ms: float  # asked for; a busy machine stretches it
     samples: list[Sample]
     readings: list[Reading]
-    looking_s: float  # spent in the looks, from question to answer
+    looking_s: float  # spent in the looks after the first, from question to answer
     profile: dict[str, int] | None = None  # of pg_wait_sampling, "IO.WalSync" -> samples; None: it is not there
     ended: str | None = None  # why there are no more; None: it was told to stop
 

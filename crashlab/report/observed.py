@@ -52,8 +52,9 @@ def waits_lines(samples: Samples) -> Iterator[str]:
         most = max(sample.insert_lsn - sample.flush_lsn for sample in found)
         yield f"WAL: {found[-1].insert_lsn - found[0].insert_lsn:,} bytes inserted; up to {most:,} of them not flushed"
     if samples.profile:
-        shown = sorted(samples.profile.items(), key=lambda item: -item[1])[:8]
-        yield "pg_wait_sampling: " + ", ".join(f"{event} {count}" for event, count in shown)
+        awake = {event: count for event, count in samples.profile.items() if not event.startswith(_ASLEEP)}
+        shown = sorted(awake.items(), key=lambda item: -item[1])[:8]
+        yield "pg_wait_sampling, since the server's start: " + ", ".join(f"{event} {count}" for event, count in shown)
     yield f"PostgreSQL {samples.version_num // 10000}; {cost_line(samples)}"
     if samples.ended is not None:
         yield f"Sampling ended with the session: {samples.ended}"
