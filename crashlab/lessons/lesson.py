@@ -37,7 +37,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     name: str  # of its folder
     text: Text
-    run: str
+    run: str  # with {here}, its folder, {lesson}, that of all steps, and {seed}
     exit: int = 0  # the code with which it ends if all is as expected
     files: list[str] = []  # of the package's folder `demos`, copied into the step's folder before
     observe: list[Observe] = []

@@ -5,6 +5,7 @@ puzzle is a function from the traces of a lesson's steps and a random stream to 
 answer.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -170,3 +171,82 @@ def killed_pid(traces: Traces, rng: Random, step: str) -> Puzzle:
     injection = profile["trials"][0]["injection"]
     values = {"role": injection["target"], "profile": profile["profile"], "lesson": traces[step].folder.parent}
     return Puzzle(str(injection["pid"]), values)
+
+
+@_puzzle
+def damaged_block(traces: Traces, _: Random, step: str) -> Puzzle:
+    """In which block the server met a wrong checksum, as its log says."""
+    folder = traces[step].folder
+    return _said(folder / "flip.log", r"invalid page in block (\d+)", folder)
+
+
+@_puzzle
+def file_exists(traces: Traces, _: Random, step: str) -> Puzzle:
+    """Which file recovery could not make, as the server's log says."""
+    for trial in traces[step].trials():
+        if trial["outcome"] == "no_start":
+            folder = Path(trial["folder"])
+            return _said(folder / "server.log", r'could not create file "([^"]+)": File exists', folder)
+    raise NothingToAsk
+
+
+@_puzzle
+def checkpoints(traces: Traces, rng: Random, step: str) -> Puzzle:
+    """How many checkpoints one server completed, as its log says."""
+    folder = Path(_trial(traces[step], rng)["folder"])
+    log = (folder / "server.log").read_text(encoding="utf-8")
+    return Puzzle(str(log.count("checkpoint complete")), {"folder": folder})
+
+
+@_puzzle
+def wal_flushes(traces: Traces, rng: Random, *steps: str) -> Puzzle:
+    """How many flushes of WAL one of several recordings holds."""
+    trace = traces[rng.choice(steps)]
+    return Puzzle(str(read("operations flushes wal", trace)), {"recording": trace.recording.folder})
+
+
+@_puzzle
+def told_ms(traces: Traces, rng: Random, step: str) -> Puzzle:
+    """How long before the fault a user was told what is gone, as a failed test says."""
+    told = [match for said in traces[step].failures if (match := re.search(_TOLD, said))]
+    if not told:
+        raise NothingToAsk
+    drawn = rng.choice(told)
+    return Puzzle(drawn[2], {"key": drawn[1], "folder": traces[step].folder})
+
+
+@_puzzle
+def names_in_flight(traces: Traces, rng: Random, step: str) -> Puzzle:
+    """How many changes of names were not durable at a point where a trial cut the power."""
+    from crashlab.exploration.overview import in_flight as pending_at
+
+    trace = traces[step]
+    points = sorted({trial["state"]["position"] for trial in trace.trials()})
+    for point in rng.sample(points, len(points)):
+        if names := len(pending_at(trace.recording, point).names):
+            return Puzzle(str(names), {"point": point, "recording": trace.recording.folder})
+    raise NothingToAsk
+
+
+@_puzzle
+def last_flush(traces: Traces, rng: Random, step: str) -> Puzzle:
+    """With which operation the flush of WAL began that was the last to end by a point."""
+    from crashlab.exploration.overview import in_flight as pending_at
+
+    trace = traces[step]
+    survey = trace.overview.survey
+    point = rng.choice([one for one in survey.flushes[1::2] if one > survey.first])
+    ended = [one for one in pending_at(trace.recording, point).flushes if one.end is not None and "pg_wal/" in one.path]
+    last = max(ended, key=lambda flush: flush.end or 0)
+    return Puzzle(str(last.begin), {"point": point, "recording": trace.recording.folder})
+
+
+_TOLD = r"Key (\d+) was told ([\d.]+) ms before the fault"
+
+
+def _said(log: Path, pattern: str, folder: Path) -> Puzzle:
+    """Ask for what a log says. Raises NothingToAsk: it does not."""
+    match = re.search(pattern, log.read_text(encoding="utf-8"))
+    if match is None:
+        raise NothingToAsk
+    return Puzzle(match[1], {"folder": folder})

@@ -136,9 +136,11 @@ def operations(trace: Trace, kind: str, file_class: str) -> int:
 def acks(trace: Trace) -> int:
     """How many writes were acknowledged while a run was recorded."""
     from crashlab.history import ACKED, read_ledger
+    from crashlab.ledger import SETUP_CLIENT
 
     ledger = read_ledger(trace.recording.ledger)
-    return sum(state == ACKED and wrote for state, wrote in zip(ledger.state, ledger.wrote, strict=True))
+    told = zip(ledger.state, ledger.wrote, ledger.client, strict=True)
+    return sum(state == ACKED and wrote and client != SETUP_CLIENT for state, wrote, client in told)
 
 
 @_reading
@@ -165,3 +167,15 @@ def torn_pages(trace: Trace) -> int:
 def recovered(trace: Trace, profile: str = "") -> int:
     """After how many of the faults the server's log says that crash recovery took place."""
     return sum(trace.observation(trial).recovery.ran for trial in trace.trials(profile))
+
+
+@_reading
+def ran(trace: Trace) -> int:
+    """How many tests pytest ran."""
+    return len(trace.tests)
+
+
+@_reading
+def failed(trace: Trace, code: str = "") -> int:
+    """How many of them failed, all together or with a finding."""
+    return sum(not code or f"{code}:" in said for said in trace.failures)

@@ -49,7 +49,7 @@ def command_of(step: Step, folder: Path, seed: int) -> list[str]:
         folder: the attempt's; earlier steps are named `{name}` in the command, and lie in it.
         seed: the attempt's.
     """
-    words = [word.format(lesson=folder, here=folder / step.name) for word in shlex.split(step.run)]
+    words = [word.format(lesson=folder, here=folder / step.name, seed=seed) for word in shlex.split(step.run)]
     if words[0] == "crashlab" and words[1] in SEEDED:
         words += ["--seed", str(seed)] if "--seed" not in words else []
         words += ["--out", str(folder / step.name)]

@@ -13,11 +13,14 @@ from crashlab.evidence import LEDGER, load_observation
 from crashlab.history import History, read_ledger
 
 if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
     from crashlab.exploration.overview import Overview
     from crashlab.exploration.recording import Recording
     from crashlab.model import Observation
 
 REPORT = "report.json"
+JUNIT = "junit.xml"
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,21 @@ class Trace:
         from crashlab.exploration.overview import overview
 
         return overview(self.recording)
+
+    @functools.cached_property
+    def tests(self) -> "list[Element]":
+        """The tests that pytest ran. Raises EvidenceError: it has left no report."""
+        from xml.etree import ElementTree
+
+        try:
+            return list(ElementTree.parse(self.folder / JUNIT).iter("testcase"))
+        except (OSError, ElementTree.ParseError) as error:
+            raise EvidenceError(f'could not read "{self.folder / JUNIT}": {error}') from error
+
+    @functools.cached_property
+    def failures(self) -> list[str]:
+        """What those tests said that failed."""
+        return ["".join(failure.itertext()) for test in self.tests for failure in test.iter("failure")]
 
     def facts(self, name: str) -> dict[str, Any]:
         """Return what a program of `demos` wrote down. Raises EvidenceError: it did not."""
