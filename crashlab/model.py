@@ -264,6 +264,38 @@ class Survivors(msgspec.Struct, frozen=True, kw_only=True):
     prepared: list[str]  # gids in pg_prepared_xacts
 
 
+class LifeStep(msgspec.Struct, frozen=True, kw_only=True):
+    """One step of the afterlife."""
+
+    name: str
+    status: Literal["ran", "skipped"]
+    count: int = 0  # objects or rows
+    seconds: float = 0.0
+    detail: str = ""  # why it was skipped, or what was left out
+
+
+class LifeChange(msgspec.Struct, frozen=True, kw_only=True):
+    """What had survived and is other than it has to be, after so much of the afterlife."""
+
+    step: str
+    kind: Literal["content", "sequence", "prepared", "lock", "unlogged"]
+    object: str
+    file: str | None
+    says: str  # what was, and what is, in words
+
+
+class Afterlife(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of the recovered server when it was used, restarted and crashed once more."""
+
+    steps: list[LifeStep]
+    complaints: list[Complaint] = []  # errors that a healthy database does not give; `check` is the step
+    changes: list[LifeChange] = []
+    indexes: list[IndexRead] = []  # after the second crash, those that do not agree with their tables
+    restart: Recovery | None = None  # the start after a clean stop; None: it did not come to that
+    second: Recovery | None = None  # the recovery after the second crash
+    died: str | None = None  # the server went away in the middle of a step: which, and its last words
+
+
 class Outside(msgspec.Struct, frozen=True, kw_only=True):
     """A test of an application: what sessions did of which its ledger does not know, and what was there before."""
 
@@ -326,6 +358,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     torn_pages: list[TornPage] = []  # of a recorded crash state without full-page images; at most 100
     first_survivors: Survivors | None = None  # of the first crash state, left alone; None: its recovery was not cut
     died: str | None = None  # the server went away while it was read: its last words
+    afterlife: Afterlife | None = None  # None: the trial ended with the reading
     outside: Outside | None = None  # None: nobody but the ledger's clients had the server
     disk_full: str | None = None  # somebody met a full disk, before or after the crash: which disk, and who says so
 

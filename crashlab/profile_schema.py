@@ -39,6 +39,8 @@ from crashlab.workload.kinds.sql import Sql
 
 DatabaseStrategy = Literal["wal_log", "file_copy"]  # before 15 there is only the second, without a name
 FileClassName = Annotated[FileClass, Field(strict=False)]
+AFTERLIFE_OF_STATES = 0.125
+"""An afterlife is two more starts, and a state costs hardly more than one."""
 PREPARED_DEFAULT = "64"
 GIVEN_VARIABLES = ("client", "tx")
 """Every transaction of the kind "sql" knows them: the session's number, and the transaction's in the ledger."""
@@ -285,6 +287,8 @@ class Profile(_Table):
     description: str = Field(min_length=1)
     extends: str | None = None  # always None once loaded
     trials: int = Field(default=10, ge=1)
+    # Share of the trials whose recovered server is used, restarted and crashed again; None: see afterlife_share
+    afterlife: float | None = Field(default=None, ge=0, le=1)
     crash_class: Annotated[CrashClass, Field(strict=False)] = CrashClass.PROCESS_CRASH
     server: ServerSettings = Field(default_factory=ServerSettings)
     # Each trial, or recording, draws one value of each; wal_segsize is initdb's option
@@ -349,6 +353,13 @@ class Profile(_Table):
             raise ValueError("power_loss.recovery_depth needs a disk that does not lie")
         if power_loss.swallow_one and (survives or power_loss.recovery_depth):
             raise ValueError("power_loss.swallow_one needs a disk that can lose something, and recovery_depth = 0")
+
+    @property
+    def afterlife_share(self) -> float:
+        """The share of the trials with an afterlife: of live ones all, of recorded states so many that it is cheap."""
+        if self.afterlife is not None:
+            return self.afterlife
+        return 1.0 if self.power_loss is None else AFTERLIFE_OF_STATES
 
     def table(self) -> dict[str, Any]:
         """Return the whole profile as plain TOML values; `parse_profile` gives an equal one back."""

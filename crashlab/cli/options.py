@@ -124,6 +124,11 @@ seed_option = click.option(
 set_option = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a profile key or a setting."
 )
+afterlife_option = click.option(
+    "--afterlife/--no-afterlife",
+    default=None,
+    help="Use, restart and crash again all recovered servers, or none. [default: all live ones, 1/8 of recorded ones]",
+)
 fail_fast_option = click.option("-x", "--fail-fast", is_flag=True, help="Stop at the first broken promise.")
 out_option = click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR", help=f"Evidence folder. [default: {BASE}/TIME]"
@@ -143,6 +148,13 @@ trust_option = click.option(
 FORMAT_OPTIONS = tuple(
     click.option(form.option, form.parameter, metavar=form.metavar, help=form.help) for form in FORMATS
 )
+
+
+def with_afterlife(overrides: tuple[str, ...], afterlife: bool | None) -> tuple[str, ...]:
+    """Return what --set changes, with what --afterlife does."""
+    return overrides if afterlife is None else (*overrides, f"afterlife={float(afterlife)}")
+
+
 REPORT_OPTIONS = (
     *FORMAT_OPTIONS,
     click.option("-q", "--quiet", is_flag=True, help="Only the table, and one line for each finding."),

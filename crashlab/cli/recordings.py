@@ -12,6 +12,7 @@ from crashlab.cli.options import (
     Duration,
     ProfileName,
     Telling,
+    afterlife_option,
     fail_fast_option,
     out_option,
     report_options,
@@ -21,6 +22,7 @@ from crashlab.cli.options import (
     set_option,
     trial_timeout_option,
     trust_option,
+    with_afterlife,
     workers_option,
 )
 from crashlab.cli.out_folder import claimed
@@ -97,6 +99,7 @@ def record(
 @scheduler_option
 @server_options
 @trust_option
+@afterlife_option
 @report_options
 @out_option
 @fail_fast_option
@@ -115,6 +118,7 @@ def explore(
     scheduler: str | None,
     choice: ServerChoice,
     trust: bool,
+    afterlife: bool | None,
     telling: Telling,
     out: Path | None,
     fail_fast: bool,
@@ -129,7 +133,7 @@ def explore(
     from crashlab.profile import stored_profile
 
     stored = [find(path) for path in recordings]
-    changes = list(_changes(disk, tear, aim, points, overrides))
+    changes = list(_changes(disk, tear, aim, points, with_afterlife(overrides, afterlife)))
     asked = [
         Asked(profile=_changed(stored_profile(one.record.profile_resolved).profile, changes), recording=one.folder)
         for one in stored
@@ -206,10 +210,10 @@ def _changes(
         yield f"power_loss.points={points}"
     for override in overrides:
         key = override.partition("=")[0].strip()
-        if not key.startswith("power_loss.") or key in _RECORDED:
+        if key != "afterlife" and (not key.startswith("power_loss.") or key in _RECORDED):
             raise UsageProblem(
                 f'cannot use --set "{override}": the server has run already',
-                hint="Keys of power_loss but acks and end can be changed; record again for all others.",
+                hint="Keys of power_loss but acks and end can be changed, and afterlife; record again for all others.",
             )
         yield override
 

@@ -17,6 +17,7 @@ from crashlab.cli.options import (
     ProfileName,
     Telling,
     UntilRule,
+    afterlife_option,
     fail_fast_option,
     keep_option,
     out_option,
@@ -26,6 +27,7 @@ from crashlab.cli.options import (
     server_options,
     set_option,
     trial_timeout_option,
+    with_afterlife,
     workers_option,
 )
 from crashlab.cli.out_folder import claimed, claimed_again, point_latest
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
 @seed_option
 @server_options
 @set_option
+@afterlife_option
 @report_options
 @out_option
 @fail_fast_option
@@ -84,6 +87,7 @@ def run(
     seed: int | None,
     choice: ServerChoice,
     overrides: tuple[str, ...],
+    afterlife: bool | None,
     telling: Telling,
     out: Path | None,
     fail_fast: bool,
@@ -107,6 +111,7 @@ def run(
         return resume_run(resume, time_limit, Reports(telling), hands)
     if not profiles:
         raise click.UsageError("Missing argument 'PROFILE...'.", context)
+    overrides = with_afterlife(overrides, afterlife)
     wanted = [profile for name in profiles for profile in expand(name, overrides)]
     _require_runnable(wanted, choice)
     plan = Plan(

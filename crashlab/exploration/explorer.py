@@ -35,6 +35,7 @@ from crashlab.ledgercursor import LedgerCursor
 from crashlab.model import Injection, Observation, Recovery, Survivors, Told, TornPage
 from crashlab.profile import PowerLoss, Profile
 from crashlab.recovery import Reading, observe, recover
+from crashlab.recovery.afterlife import is_sound, live_on
 from crashlab.recovery.restart import copy_settings
 from crashlab.recovery.wal import directory, stopped_cleanly
 from crashlab.results import Keep, TrialResult
@@ -144,7 +145,7 @@ class Explorer:
             clean = stopped_cleanly(directory(self._worker.images.data_directory))
             wal, wal_at_cut = self._wal.look(model, state, history)
         self._told = told_until(self.recording, self.ledger_io())
-        observation, timed_out = self._look_in_time(history, clock)
+        observation, timed_out = self._look_in_time(history, clock, lives_on=self._lives_on(state))
         if self._told is not None:
             observation = msgspec.structs.replace(observation, marker=None)  # nobody writes there
         if not observation.recovery.started and wal_at_cut is None:  # then it is asked where the log was, too
@@ -169,12 +170,16 @@ class Explorer:
             self._worker.keep_data(folder / evidence.DATA)
         return result_of(folder, verdict=verdict)
 
-    def _look_in_time(self, history: History, clock: Clock) -> tuple[Observation, str | None]:
+    def _lives_on(self, state: CrashState) -> bool:
+        """Whether this state is one that gets an afterlife: the same whoever tries it, and however often."""
+        return state.fingerprint % 1000 < self.profile.afterlife_share * 1000
+
+    def _look_in_time(self, history: History, clock: Clock, *, lives_on: bool) -> tuple[Observation, str | None]:
         """Recover and read; return what was found, and the phase in which the time was up, if it was."""
         with TrialLimit(self._timeout_s, self._worker.kill) as limit:
             limit.phase = "while a crash state was recovered and read"
             try:
-                return self._recover_and_look(history, clock), limit.reached
+                return self._recover_and_look(history, clock, lives_on=lives_on), limit.reached
             except Exception:  # whatever a killed server leads to
                 if limit.reached is None:
                     raise
@@ -196,8 +201,10 @@ class Explorer:
         transactions = sorted(row.tx for row in observation.marker.rows)
         return Survivors(transactions=transactions, prepared=observation.prepared)
 
-    def _recover_and_look(self, history: History, clock: Clock, *, everything_is_new: bool = False) -> Observation:
-        """Recover what was materialised, read it, and kill the server."""
+    def _recover_and_look(
+        self, history: History, clock: Clock, *, everything_is_new: bool = False, lives_on: bool = False
+    ) -> Observation:
+        """Recover what was materialised, read it, use it if asked for, and kill the server."""
         worker = self._worker
         try:
             position = self._log_position = worker.server.log_position()
@@ -216,9 +223,13 @@ class Explorer:
                     unchanged=known,
                     connect_plain=connect_plain(self.profile, worker.server),
                 )
-                if self._told is not None and recovery.started:
-                    self._told = ask(self._connect, self._told)
-                return observation
+            if self._told is not None and recovery.started:
+                self._told = ask(self._connect, self._told)
+            elif lives_on and is_sound(observation):  # an application's own tables are left as they are
+                with clock.phase("afterlife"):
+                    afterlife = live_on(worker.server, reading, overrides=settings)
+                observation = msgspec.structs.replace(observation, afterlife=afterlife)
+            return observation
         finally:
             worker.kill()
 

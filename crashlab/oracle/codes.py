@@ -102,6 +102,20 @@ _TABLE = (
         detection="Keep a copy of the data directory before you try anything: pg_resetwal destroys evidence.",
         ground="redo",
     ),
+    Code(
+        code="NO-START-AGAIN",
+        family=Family.NO_START,
+        rank=NO_START_RANK,
+        title="the recovered server does not start once more",
+        explanation="Recovery ended and connections were accepted; after a clean stop, or after another crash, the "
+        "server does not start any more. The FATAL or PANIC lines of that start are in the evidence.",
+        manual=RELIABILITY,
+        remedy=f"{EXCLUDED_BY} Keep a copy of the data directory before you try anything: pg_resetwal destroys "
+        "evidence.",
+        like="That is what it looks like when a start needs what recovery did not write, or removed.",
+        detection="Only a restart shows it.",
+        ground="redo",
+    ),
     *SILENT_CORRUPTION,
     *LOUD_CORRUPTION,
     _loss(

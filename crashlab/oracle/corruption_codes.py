@@ -209,6 +209,27 @@ SILENT_CORRUPTION = (
         detection=_BY_COMPARISON,
     ),
     _corruption(
+        "CORRUPT-AFTERLIFE-CHANGED",
+        "what had survived is other after use, a restart or another crash",
+        "The recovered server was read, used, restarted and crashed again. The use writes each row as it was, so every "
+        "table holds what it held; a decided prepared transaction stays decided, and a sequence goes on.",
+        WAL_INTRO,
+        like="That is what it looks like when the state that recovery left was right in memory, and not in the files "
+        "or in the log that a later start reads.",
+        detection="No look at the recovered server shows it: it has to be used and started again.",
+        ground="redo",
+    ),
+    _corruption(
+        "CORRUPT-PREPARED-UNLOCKED",
+        "a recovered prepared transaction does not hold its locks",
+        "A transaction that is prepared keeps its locks until it is decided, also over a restart. Another session got "
+        "one of them, so two transactions can write the same row, each without the other.",
+        "sql-prepare-transaction.html",
+        like="That is what it looks like when recovery did not take the locks of the transaction's file.",
+        detection="pg_locks shows no row for the transaction.",
+        ground="prepared",
+    ),
+    _corruption(
         "CORRUPT-SEQUENCE-REGRESS",
         "a sequence hands out a value again",
         "The sequence's next value is not above a value that a surviving transaction already received. Gaps of up to "
@@ -332,6 +353,18 @@ LOUD_CORRUPTION = (
         like="That is what it looks like when a page of the catalogs is older than the log that was replayed.",
         detection=_WHOLE_PAGES,
         rank=LOUD,
+    ),
+    _corruption(
+        "CORRUPT-AFTERLIFE-ERROR",
+        "the recovered server can be read, and not used",
+        "Everything could be read, and nothing was wrong with it; then a statement that writes, vacuums or checkpoints "
+        "failed in a way in which it does not fail on a database without damage, or the server died of it.",
+        WAL_INTRO,
+        like="That is what a page looks like that only an insertion or a vacuum visits, or a file that only a write "
+        "needs.",
+        detection="No look at the recovered server shows it: it has to be used.",
+        rank=LOUD,
+        ground="pages",
     ),
     _corruption(
         "CORRUPT-DIED-ON-READ",

@@ -39,6 +39,7 @@ from crashlab.model import (
     Told,
     Verdict,
 )
+from crashlab.oracle.afterlife import check_afterlife
 from crashlab.oracle.assumptions import check_crash, check_looked, check_run
 from crashlab.oracle.before import tell_broken_before, without_broken_before
 from crashlab.oracle.bystatus import read_statuses
@@ -142,6 +143,7 @@ def judge_closely(
         elif told is None and not findings.has(Family.CORRUPTION):
             says = "The marker table was not read, so nobody knows who survived."
             findings.add("INCONCLUSIVE-CHECK-NOT-RUN", "heap_read", says, remedy=UNREAD)
+        check_afterlife(findings, observation)
         check_invariants(findings, case, of_application=told is not None)
         if told is not None:
             check_told(findings, case, told, presence)

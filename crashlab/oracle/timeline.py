@@ -254,6 +254,12 @@ class Timeline:
 
     def _complaint(self, place: str, witness: Witness) -> list[str]:
         """What a check met."""
+        if "step" in witness:
+            said = witness["message"] if "message" in witness else f"{place}: {witness['change']}"
+            return [
+                "after recovery: everything is read, without a complaint",
+                f"step {witness['step']} of its use: {said}",
+            ]
         if "message" not in witness:
             return []
         state = f" (SQLSTATE {witness['sqlstate']})" if witness.get("sqlstate") else ""

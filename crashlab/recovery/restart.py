@@ -86,6 +86,11 @@ _OWN_SIGNALS = (4, 6, 8, 11)
 sends SIGKILL where memory runs out, and SIGBUS where a file in memory cannot grow."""
 
 
+def safe_settings(major: int) -> dict[str, str]:
+    """Return the settings that change no verdict on a server that goes on in its own directory."""
+    return SAFE_SETTINGS | ({"io_method": "sync"} if major >= 18 else {})
+
+
 def copy_settings(major: int) -> dict[str, str]:
     """Return the settings that recover and read a disposable copy fast, and change no verdict."""
     settings = SAFE_SETTINGS | SMALL_SETTINGS
@@ -124,7 +129,7 @@ def recover(
     try:
         if restart:
             if overrides is None:
-                overrides = SAFE_SETTINGS | ({"io_method": "sync"} if server.version.major >= 18 else {})
+                overrides = safe_settings(server.version.major)
             server.start(timeout_s=timeout_s, overrides=overrides)
         else:
             server.wait_ready(timeout_s)

@@ -21,9 +21,11 @@ from crashlab.ledger import LedgerWriter
 from crashlab.model import Broken, Injection, Observation, PromiseStatus, RecordCount, Recovery, Verdict, WalFacts
 from crashlab.observe import SAMPLES, Sampler
 from crashlab.recovery import look_before, observe, recover
+from crashlab.recovery.afterlife import is_sound, live_on
 from crashlab.recovery.checksums import add_checksums
 from crashlab.recovery.fulldisk import full_disk
 from crashlab.recovery.replayed import read_replayed
+from crashlab.recovery.restart import safe_settings
 from crashlab.recovery.wal import WAL_FILES, read_wal
 from crashlab.results import TrialResult
 from crashlab.seeds import stream, trial_seed
@@ -55,11 +57,13 @@ _TOLD = {
     "wal": "while the WAL was read",
     "recovery": "while the server recovered",
     "observe": "while the recovered server was read",
+    "afterlife": "while the recovered server was used, restarted and crashed again",
     "checksums": "while the checksums were looked at",
 }
 """Phase -> the words for it."""
 
 BeforeRecovery = Callable[[Server], None]
+BeforeStep = Callable[[Server, str], None]
 
 
 class _Live:
@@ -82,6 +86,7 @@ class _Live:
         self._workload: Workload | None = None
         self._sampler: Sampler | None = None
         self._broken = Broken()
+        self.before_step: BeforeStep = lambda server, step: None
         self.ledger = LedgerWriter(folder / evidence.LEDGER, seed=self.seed)
 
     def go(self, limit: TrialLimit, before_recovery: BeforeRecovery | None) -> None:
@@ -140,19 +145,28 @@ class _Live:
         with self._phase("recovery", limit):
             recovery = recover(self.server, restart=not self.server.running(), log_position=log_position)
             replayed = None if wal is not None else self._replayed(recovery, log_position)
+        reading = reading_of(self.plan.profile, history, workload.tables)
         with self._phase("observe", limit):
             observation = observe(
                 self._connect_to,
-                reading_of(self.plan.profile, history, workload.tables),
+                reading,
                 recovery,
                 connect_plain=connect_plain(self.plan.profile, self.server),
             )
+        if is_sound(observation) and stream(self.seed, "afterlife").random() < self.plan.profile.afterlife_share:
+            with self._phase("afterlife", limit):
+                overrides = safe_settings(self.server.version.major)
+                afterlife = live_on(self.server, reading, overrides=overrides, before_step=self._before_step)
+            observation = msgspec.structs.replace(observation, afterlife=afterlife)
         with self._phase("checksums", limit):
             observation = add_checksums(self.server, observation)
         before = invariants_before(workload.violations)
         self.observation = msgspec.structs.replace(
             observation, wal=wal, replayed=replayed, invariants_before=before, broken_before=self._broken
         )
+
+    def _before_step(self, step: str) -> None:
+        self.before_step(self.server, step)
 
     def _replayed(self, recovery: Recovery, log_position: int) -> list[RecordCount] | None:
         if not (recovery.ran and recovery.started):
@@ -236,12 +250,14 @@ def run_trial(
     *,
     spares: SpareDirectories | None = None,
     before_recovery: BeforeRecovery | None = None,
+    before_step: BeforeStep | None = None,
 ) -> TrialResult:
     """Run one trial and return its result; its evidence is in `folder`.
 
     Args:
         spares: used data directories of earlier trials, repaired instead of copied anew.
         before_recovery: called between crash and restart, to plant damage.
+        before_step: called before each step of the afterlife, with its name, for the same.
 
     Raises:
         CrashlabError: the environment does not allow it: no server, no such role, folder not writable.
@@ -254,6 +270,7 @@ def run_trial(
     verdict: Verdict | None = None
     try:
         live = _Live(plan, chosen, trial, folder, server, clock)
+        live.before_step = before_step or live.before_step
         with TrialLimit(plan.timeout_s, server.kill_all) as limit:
             try:
                 live.go(limit, before_recovery)

@@ -10,7 +10,7 @@ from random import Random
 import msgspec
 from msgspec.structs import replace
 
-from crashlab.model import Complaint, Leftover, MarkerRead, MarkerRow, Observation, Row
+from crashlab.model import Afterlife, Complaint, Leftover, LifeChange, MarkerRead, MarkerRow, Observation, Row
 from tests.oracle.reference import UNVERSIONED, Tx, World
 
 Mutation = Callable[[World, Observation, Random], Observation | None]
@@ -591,3 +591,48 @@ def prepared_after_its_decision(world, observation, rng):
         return None
     before = world.observation(world.survivors[:-1])
     return world.with_wal(replace(before, prepared=[*before.prepared, tx.gid]), world.wal(0))
+
+
+@must_give("CORRUPT-AFTERLIFE-ERROR")
+def fails_when_used(world, observation, rng):
+    """A statement that writes; or the server dies of it. Of the innocent twin nothing more is said."""
+    assert world.judge(replace(observation, afterlife=Afterlife(steps=[]))) == world.judge(observation)
+    if rng.random() < 0.5:
+        return replace(observation, afterlife=Afterlife(steps=[], died="during vacuum: server closed the connection"))
+    complaint = Complaint(
+        check="use",
+        object="crashlab.ticket",
+        file="base/5/400",
+        sqlstate="XX000",
+        message="bad magic number in sequence",
+    )
+    return replace(observation, afterlife=Afterlife(steps=[], complaints=[complaint]))
+
+
+@must_give("CORRUPT-AFTERLIFE-CHANGED")
+def changed_by_another_crash(world, observation, rng):
+    """A table, a sequence, a prepared transaction that is back, an unlogged table, or an index."""
+    kind = rng.choice(["content", "sequence", "prepared", "unlogged", "index"])
+    if kind == "index":
+        other = replace(observation.indexes[0], index_rows=0, only_in_heap=["1"]) if observation.indexes else None
+        return other and replace(observation, afterlife=Afterlife(steps=[], indexes=[other]))
+    change = LifeChange(step="crash", kind=kind, object="crashlab.account", file="base/5/100", says="it is another one")
+    return replace(observation, afterlife=Afterlife(steps=[], changes=[change]))
+
+
+@must_give("CORRUPT-PREPARED-UNLOCKED")
+def locks_not_held(world, observation, rng):
+    says = "another session got the lock of crashlab.account, which it has changed"
+    change = LifeChange(step="locks", kind="lock", object="crashlab-7", file="pg_twophase", says=says)
+    return replace(observation, afterlife=Afterlife(steps=[], changes=[change]))
+
+
+@must_give("NO-START-AGAIN")
+def starts_no_more(world, observation, rng):
+    """After a clean stop, or after another crash; a full disk is no such thing."""
+    fatal = ['PANIC:  could not open file "pg_wal/000000010000000000000003": No such file or directory']
+    down = replace(observation.recovery, started=False, fatal=fatal)
+    full = replace(down, tool_fault="No space left on device")
+    assert "NO-START-AGAIN" not in str(world.judge(replace(observation, afterlife=Afterlife(steps=[], second=full))))
+    life = Afterlife(steps=[], restart=down) if rng.random() < 0.5 else Afterlife(steps=[], second=down)
+    return replace(observation, afterlife=life)

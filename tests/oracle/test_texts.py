@@ -17,12 +17,14 @@ from crashlab.contract import contract_for
 from crashlab.history import fold
 from crashlab.ledger import Intent, Prepared
 from crashlab.model import (
+    Afterlife,
     CheckRun,
     Complaint,
     CrashClass,
     Family,
     Finding,
     Invariant,
+    LifeChange,
     LostRecord,
     Recovery,
     SequenceRead,
@@ -194,6 +196,32 @@ def sequence_that_went_back() -> list[Finding]:
     return story.judge(story.left(a, sequences=[read])).findings
 
 
+def table_that_changed_after_another_crash() -> list[Finding]:
+    story = Story()
+    says = "its 459 rows are not the same any more"
+    change = LifeChange(step="crash", kind="content", object="crashlab.register", file="base/5/200", says=says)
+    life = Afterlife(steps=[], changes=[change])
+    return story.judge(story.left(story.commit(1, "a", 1), afterlife=life)).findings
+
+
+def index_that_cannot_be_vacuumed() -> list[Finding]:
+    story = Story()
+    message = 'index "register_pkey" contains corrupted page at block 7\nHINT:  Please REINDEX it.'
+    complaint = Complaint(
+        check="vacuum", object="crashlab.register", file="base/5/201", sqlstate="XX002", message=message
+    )
+    life = Afterlife(steps=[], complaints=[complaint])
+    return story.judge(story.left(story.commit(1, "a", 1), afterlife=life)).findings
+
+
+def server_that_starts_no_more() -> list[Finding]:
+    story = Story()
+    fatal = ['FATAL:  could not open file "pg_twophase/0000000000000300": No such file or directory']
+    down = Recovery(started=False, ran=False, seconds=0.1, fatal=fatal)
+    life = Afterlife(steps=[], restart=down)
+    return story.judge(story.left(story.commit(1, "a", 1), afterlife=life)).findings
+
+
 TYPICAL = (
     asynchronous_commits_lost_by_a_power_cut,
     asynchronous_commit_lost_with_walwriter_stopped,
@@ -213,6 +241,9 @@ TYPICAL = (
     index_that_lacks_an_entry,
     no_start_from_a_recording,
     sequence_that_went_back,
+    table_that_changed_after_another_crash,
+    index_that_cannot_be_vacuumed,
+    server_that_starts_no_more,
 )
 
 

@@ -1,0 +1,250 @@
+"""Does each step of the afterlife show the damage that reading cannot show, and nothing where there is none?
+
+A server with two prepared transactions is killed and recovers. Right before a step it is stopped cleanly, damaged in
+its files, and started again, so that no redo repairs that and no buffer hides it.
+"""
+
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from crashlab.model import Afterlife
+from crashlab.recovery.afterlife import SCHEMA, STEPS, live_on
+from crashlab.recovery.restart import copy_settings
+from crashlab.recovery.session import Reading
+from crashlab.recovery.walpages import crc32c
+from crashlab.server import Server, ServerSpec, create_server
+
+pytestmark = pytest.mark.server
+
+Plant = Callable[[Server], str]
+PAGE = 8192
+READING = Reading(relations=[], invariants=[], xids=[], marker_table="a", sequences=())
+SET_UP = """
+CREATE EXTENSION amcheck;
+CREATE TABLE a (n integer PRIMARY KEY, t text);
+CREATE TABLE b (n integer PRIMARY KEY, t text);
+CREATE TABLE c (n bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY, t text, d text GENERATED ALWAYS AS (t) STORED);
+CREATE UNLOGGED TABLE u (n integer);
+CREATE SEQUENCE s;
+CREATE MATERIALIZED VIEW m AS SELECT count(*) FROM a;
+INSERT INTO a SELECT n, 'a' || n FROM generate_series(1, 500) n;
+INSERT INTO b SELECT n, 'b' || n FROM generate_series(1, 500) n;
+INSERT INTO c (t) SELECT 'c' || n FROM generate_series(1, 500) n;
+SELECT nextval('s');
+"""
+ORDINARY = {"max_prepared_transactions": "5"}
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A server that has recovered from a kill; two transactions are prepared."""
+    spec = ServerSpec(kind="local", settings=ORDINARY, initdb=("--no-data-checksums",) if _knows_the_option() else ())
+    with create_server(spec) as server:
+        server.start()
+        with server.connect(autocommit=True) as connection:
+            connection.execute(SET_UP)
+            for gid, table in (("one", "a"), ("two", "b")):
+                connection.execute(f"BEGIN; UPDATE {table} SET t = 'prepared' WHERE n = 7; PREPARE TRANSACTION '{gid}'")
+        server.kill_all()
+        server.start(overrides=copy_settings(server.version.major))
+        yield server
+
+
+def _knows_the_option() -> bool:
+    from crashlab.server.builds import find_build
+
+    build = find_build()
+    return build is not None and build.version.major >= 18
+
+
+def lived(server: Server, step: str, plant: Plant) -> tuple[Afterlife, str]:
+    """Return the afterlife with a damage before a step, and what was damaged."""
+    named: list[str] = []
+    settings = copy_settings(server.version.major)
+
+    def before_step(name: str) -> None:
+        if name == step:
+            server.stop("fast")
+            named.append(plant(server))
+            if step != "restart":  # which does so itself
+                server.start(overrides=settings)
+
+    afterlife = live_on(server, READING, overrides=settings, before_step=before_step)
+    assert len(named) == 1
+    return afterlife, named[0]
+
+
+def data_of(server: Server) -> Path:
+    """Return the data directory."""
+    assert server.data_directory is not None
+    return server.data_directory
+
+
+def path_of(server: Server, relation: str) -> Path:
+    """Return a relation's file; the server is stopped, and runs for a moment."""
+    server.start(overrides=copy_settings(server.version.major))
+    with server.connect(autocommit=True) as connection:
+        row = connection.execute("SELECT pg_relation_filepath(%s)", (relation,)).fetchone()
+    server.stop("fast")
+    assert row is not None
+    return data_of(server) / str(row[0])
+
+
+def nothing(server: Server) -> str:
+    """Plant no damage: the innocent twin."""
+    return ""
+
+
+def other_locks(server: Server) -> str:
+    """Let the files of prepared transactions name locks of other tables."""
+    changed = 0
+    for file in (data_of(server) / "pg_twophase").iterdir():
+        content = bytearray(file.read_bytes())
+        for at in range(0, len(content) - 32, 8):
+            length, manager, info = struct.unpack_from("<IBxH", content, at)
+            database, relation, _, _, kind, method = struct.unpack_from("<IIIHBB", content, at + 8)
+            if (length, manager, info, kind, method) == (20, 1, 0, 0, 1) and relation >= 16384 and database:
+                struct.pack_into("<I", content, at + 12, relation + 1_000_000)
+                changed += 1
+        struct.pack_into("<I", content, len(content) - 4, crc32c(bytes(content[:-4])))
+        file.write_bytes(content)
+    assert changed
+    return "one"
+
+
+def sequence_without_its_magic(server: Server) -> str:
+    """A look at it as at a table does not see that; the next value does."""
+    path = path_of(server, "s")
+    content = bytearray(path.read_bytes())
+    assert struct.unpack_from("<I", content, PAGE - 8) == (0x1717,)
+    struct.pack_into("<I", content, PAGE - 8, 0x1718)
+    path.write_bytes(content)
+    return "s"
+
+
+def catalog_gone(server: Server) -> str:
+    """A table with a serial column needs it."""
+    path = path_of(server, "pg_catalog.pg_sequence")
+    path.write_bytes(b"no page." * (PAGE // 8))
+    return path.name
+
+
+def page_of_an_index_that_nothing_leads_to(server: Server) -> str:
+    """Only a vacuum goes through all of an index; amcheck and scans follow its links."""
+    path = path_of(server, "b_pkey")
+    page = bytearray(path.read_bytes()[-PAGE:])
+    struct.pack_into("<H", page, 16, PAGE)  # where its special space begins: it has none
+    path.write_bytes(path.read_bytes() + page)
+    return "b_pkey"
+
+
+def version_file_gone(server: Server) -> str:
+    """Only a start reads it."""
+    (data_of(server) / "PG_VERSION").unlink()
+    return "PG_VERSION"
+
+
+def value_flipped(server: Server) -> str:
+    """As if a page of another state came back with the crash."""
+    path = path_of(server, "b")
+    content = path.read_bytes()
+    assert b"b123" in content
+    path.write_bytes(content.replace(b"b123", b"B123"))
+    return "b"
+
+
+def facts(afterlife: Afterlife) -> list[tuple[str, str, str]]:
+    """What was found: step, kind, object."""
+    found = [(one.check, "error", one.object) for one in afterlife.complaints]
+    found += [(one.step, one.kind, one.object) for one in afterlife.changes]
+    for name, start in (("restart", afterlife.restart), ("crash", afterlife.second)):
+        if start is not None and not start.started:
+            found.append((name, "no start", "server"))
+    return sorted(found, key=lambda one: STEPS.index(one[0]))
+
+
+def test_a_sound_server_bears_it_and_each_step_does_something(server):
+    """The innocent twin; unlogged tables are emptied, half of the prepared transactions committed."""
+    afterlife, _ = lived(server, "crash", nothing)
+    assert facts(afterlife) == []
+    assert afterlife.indexes == []
+    assert afterlife.died is None
+    assert [step.name for step in afterlife.steps] == list(STEPS)
+    assert all(step.count for step in afterlife.steps), afterlife.steps
+    assert not any(step.detail for step in afterlife.steps), afterlife.steps
+    assert afterlife.restart is not None
+    assert not afterlife.restart.ran
+    assert afterlife.second is not None
+    assert afterlife.second.ran
+    with server.connect() as connection:
+        row = connection.execute(f"""
+            SELECT (SELECT count(*) FROM a WHERE t = 'prepared'), (SELECT count(*) FROM b WHERE t = 'prepared'),
+                   (SELECT count(*) FROM {SCHEMA}.kept), (SELECT count(*) FROM pg_prepared_xacts)
+        """).fetchone()
+    assert row == (1, 0, 50, 0)
+
+
+@pytest.mark.parametrize(
+    ("step", "plant", "kind"),
+    [
+        ("locks", other_locks, "lock"),
+        ("use", sequence_without_its_magic, "error"),
+        ("create", catalog_gone, "error"),
+        ("vacuum", page_of_an_index_that_nothing_leads_to, "error"),
+        ("restart", version_file_gone, "no start"),
+        ("restart", value_flipped, "content"),
+        ("crash", value_flipped, "content"),
+    ],
+)
+def test_each_step_shows_its_damage(server, step, plant, kind):
+    """It is the first to find it, and says what is damaged."""
+    afterlife, named = lived(server, step, plant)
+    found = facts(afterlife)
+    assert found, afterlife.steps
+    assert found[0][:2] == (step, kind)
+    assert named in str(afterlife), found
+
+
+@pytest.mark.parametrize(("step", "folder"), [("decide", "pg_twophase"), ("checkpoint", "pg_logical/snapshots")])
+def test_what_only_a_running_server_can_lose_is_found(server, step, folder):
+    """Files of prepared transactions; a folder that every checkpoint looks into, also that of a stop."""
+
+    def before_step(name: str) -> None:
+        if name == "locks":  # prepared transactions are on disk only after that
+            server.stop("fast")
+            server.start(overrides=copy_settings(server.version.major))
+        if name == step:
+            place = data_of(server) / folder
+            for file in place.iterdir():
+                file.unlink()
+            place.rmdir()
+
+    afterlife = live_on(server, READING, overrides=copy_settings(server.version.major), before_step=before_step)
+    found = facts(afterlife)
+    assert found[0][:2] == (step, "error"), found
+    assert folder in str(afterlife.complaints[0])
+
+
+def test_a_server_that_dies_in_the_middle_is_told_with_the_step(server):
+    """And nothing hangs or is raised."""
+    afterlife = live_on(
+        server,
+        READING,
+        overrides=copy_settings(server.version.major),
+        before_step=lambda name: server.kill_all() and None if name == "vacuum" else None,
+    )
+    assert afterlife.died is not None
+    assert afterlife.died.startswith("during vacuum")
+
+
+def test_what_a_healthy_database_refuses_is_left_out_and_said(server):
+    """A rule, and a table that somebody has locked."""
+    with server.connect(autocommit=True) as connection:
+        connection.execute("CREATE RULE r AS ON INSERT TO c DO INSTEAD NOTHING")
+    afterlife, _ = lived(server, "crash", nothing)
+    assert facts(afterlife) == []
+    (use,) = [step for step in afterlife.steps if step.name == "use"]
+    assert use.detail == "c has code or rules of its own"
