@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from crc32c import crc32c
 
 from crashlab.model import Afterlife
 from crashlab.recovery.afterlife import SCHEMA, STEPS, live_on
 from crashlab.recovery.restart import copy_settings
 from crashlab.recovery.session import Reading
-from crashlab.recovery.walpages import crc32c
 from crashlab.server import Server, ServerSpec, create_server
 
 pytestmark = pytest.mark.server
