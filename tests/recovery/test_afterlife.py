@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from crc32c import crc32c
+from google_crc32c import value as crc32c
 
 from crashlab.model import Afterlife
 from crashlab.recovery.afterlife import SCHEMA, STEPS, live_on
