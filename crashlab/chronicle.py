@@ -65,7 +65,9 @@ class WalLevel(msgspec.Struct, frozen=True, array_like=True, gc=False):
     durable: int
 
 
-HappeningKind = Literal["flush", "ignored flush", "checkpoint", "WAL switch", "fault", "cut"]
+HappeningKind = Literal["flush", "ignored flush", "checkpoint", "WAL switch", "fault", "cut", "WAL wait", "busy spell"]
+"""The last two are of an observed server: time in which half of the clients at work, or more, waited for the WAL, and
+time in which fewer did."""
 
 
 class Happening(msgspec.Struct, frozen=True, kw_only=True):

@@ -384,6 +384,7 @@ _SERVER_LANES = (
     ("flushes of WAL", ("flush", "ignored flush"), True),
     ("other flushes", ("flush", "ignored flush"), False),
     ("checkpoints, WAL switches", ("checkpoint", "WAL switch"), None),
+    ("clients at work, sampled", ("WAL wait", "busy spell"), None),
     ("faults", ("fault",), None),
 )
 

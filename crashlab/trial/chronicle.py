@@ -5,16 +5,22 @@ Choices: the clock is that of the clients. Of a cut through a recording no clock
     clients asked as their transactions began, so each figure belongs to that moment.
 """
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from crashlab import evidence
 from crashlab.chronicle import Chronicle, Fate, Happening, Transaction, WalLevel
 from crashlab.history import ACKED, COMMITTING_PREPARED, INDETERMINATE, REFUSED, UNSENT, History
 from crashlab.model import Injection, Observation
+from crashlab.observe import SAMPLES, Samples
+from crashlab.observe.samples import slots
 from crashlab.oracle import Judgement
 from crashlab.trial.judged import judgement_of, read_history, read_observation
 
 WRITES_TOLD_MAX = 3
+SLOTS_MAX = 60
+WAL_WAITS = ("IO.WalSync", "IO.WalWrite", "LWLock.WALWrite", "LWLock.WALInsert", "LWLock.WALBufMapping")
 
 
 def chronicle_of(folder: Path) -> Chronicle:
@@ -43,7 +49,7 @@ def chronicle_of(folder: Path) -> Chronicle:
             for tx in workload
             if history.insert_lsn[tx]
         ],
-        happenings=[_fault(injection, clock) for injection in record.injections],
+        happenings=[*(_fault(injection, clock) for injection in record.injections), *_waits(folder, clock)],
         recovery=observation.recovery,
         redo=observation.wal.redo if observation.wal else 0,
         wal_end=observation.wal.end if observation.wal else 0,
@@ -137,6 +143,24 @@ def _fault(injection: Injection, clock: _Clock) -> Happening:
     return Happening(
         kind="fault", at=clock.place(injection.at_ns), says=f"{injection.kind} of {injection.target}: {doubt}{proof}"
     )
+
+
+def _waits(folder: Path, clock: _Clock) -> Iterator[Happening]:
+    """Yield what the clients were doing, where the server was observed (`observe.samples`)."""
+    if not os.path.lexists(folder / SAMPLES):
+        return
+    for slot in slots(evidence.load(folder / SAMPLES, Samples), SLOTS_MAX):
+        working = sum(slot.waits.values())
+        if not working:
+            continue
+        waiting = sum(count for name, count in slot.waits.items() if name in WAL_WAITS)
+        shown = sorted(slot.waits.items(), key=lambda item: -item[1])
+        yield Happening(
+            kind="WAL wait" if waiting >= working / 2 else "busy spell",
+            at=clock.place(slot.begin_ns),
+            until=clock.place(slot.end_ns),
+            says=f"of {working:.1f} clients at work: " + ", ".join(f"{count:.1f} {name}" for name, count in shown),
+        )
 
 
 def _without(observation: Observation, record: evidence.TrialRecord) -> str:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psycopg
 import pytest
 
@@ -14,9 +15,10 @@ from crashlab import evidence
 from crashlab.cli import invoke
 from crashlab.observe import SAMPLES, Sampler, Samples, queries
 from crashlab.observe import sampler as module
-from crashlab.observe.samples import BUSY_MAX, CLIENTS, flushes, share_of, wait_table
+from crashlab.observe.samples import BUSY_MAX, CLIENTS, Sample, Wait, flushes, share_of, wait_table
 from crashlab.server import ServerSpec, create_server
 from crashlab.server.base import Server
+from crashlab.trial.chronicle import chronicle_of
 from tests.power.test_known_bugs import build
 
 pytestmark = pytest.mark.server
@@ -137,3 +139,13 @@ def test_a_trial_that_is_observed_has_its_samples_and_its_twin_has_none(tmp_path
     assert invoke(["judge", str(trial)]) == 0
     assert invoke(["waits", str(tmp_path / "without" / "kill9-all" / "trial-0000")]) == 4
     assert "the trial was not observed" in capsys.readouterr().err
+
+    fault_ns = evidence.load_trial(trial).injections[-1].at_ns
+    seen = (Wait(CLIENTS, "IO", "WalSync", False, 2), Wait(CLIENTS, "", "", False, 2))
+    looks = [Sample(fault_ns - back * 1_000_000, 9, 9, 9, [one]) for back, one in zip((300, 100), seen, strict=True)]
+    evidence.save(trial, SAMPLES, msgspec.structs.replace(samples, samples=looks))
+    drawn = {one.kind: one for one in chronicle_of(trial).happenings}
+    assert (drawn["WAL wait"].at, drawn["busy spell"].until) == pytest.approx((-300, -100), abs=1)
+    assert "2.0 IO.WalSync" in drawn["WAL wait"].says
+    twin = chronicle_of(tmp_path / "without" / "kill9-all" / "trial-0000")
+    assert [one.kind for one in twin.happenings] == ["fault"]
