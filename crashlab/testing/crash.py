@@ -165,6 +165,8 @@ class Crash(Life):
         if self._power is not None:
             self._power.ended(crash)
             self._power.follow(self._observer)
+        if outcome.why == "end":
+            self._arm(None)  # whatever is asked from now on stands in no block, and is no moment of a sweep
         if crash.observation.recovery.started:
             if not alone:
                 self._observer.resume(self._address.upstream)

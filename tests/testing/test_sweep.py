@@ -139,6 +139,23 @@ def test_orders(crash):
     asked.assert_outcomes(failed=1)
 
 
+def test_what_is_asked_after_the_block_is_no_moment(pytester):
+    """The application goes on, but nothing of that was inside: no moment is chosen that could not come."""
+    result = run(
+        pytester,
+        """
+@pytest.mark.crashlab(points="statements")
+def test_orders(crash):
+    shop = Shop(crash.url).create_tables()
+    with crash:
+        crash.told(shop.order(1))
+    Shop(crash.url).order(2)
+    crash.check("SELECT id FROM orders")
+""",
+    )
+    result.assert_outcomes(passed=1 + 3 * len(["BEGIN", "INSERT", "COMMIT"]))
+
+
 def test_workers_share_the_moments(pytester):
     """Each counts once, and no moment is run twice or by nobody."""
     result = run(
