@@ -15,9 +15,10 @@ from pathlib import Path
 
 from crashlab.ledger import Ack, Indeterminate, Intent, LedgerWriter, Prepared, Refused
 from crashlab.observer import Conversation
-from crashlab.observer.account import Asked, Transaction
+from crashlab.observer.account import Asked, Connection, Transaction
 
 _WRITES = ("write", "other")
+_SETTING = "synchronous_commit"
 _WORK = (*_WRITES, "call")
 _FAILED = "its COMMIT was answered ROLLBACK, because a statement before it had failed"
 
@@ -31,6 +32,7 @@ class Written:
     acked: list[int] = field(default_factory=list)  # when each answer arrived
     changes: list[int] = field(default_factory=list)  # ... of those that changed something, as far as that is known
     refused: list[int] = field(default_factory=list)  # when each refusal did
+    connections: dict[int, Connection] = field(default_factory=dict)
 
     def line_at(self, at_ns: int) -> int:
         """Return how many lines there were at a time."""
@@ -45,8 +47,12 @@ class Written:
         return 1 if tried else 1 + sum(answered <= at_ns for answered in self.changes)
 
     def set_by(self) -> dict[str, str]:
-        """Say of each transaction which statement had set synchronous_commit."""
-        return {str(tx): _quoted(one.sync_set_by) for tx, one in self.transactions.items() if one.sync_set_by}
+        """Say of each transaction which statement had set synchronous_commit, or what its client connected with."""
+        said = {tx: _quoted(one.sync_set_by) for tx, one in self.transactions.items() if one.sync_set_by}
+        for tx, one in self.transactions.items():
+            if tx not in said and (asked := _asked_as_it_connected(self.connections.get(one.connection))):
+                said[tx] = asked
+        return {str(tx): by for tx, by in said.items()}
 
     def repeats(self, conversation: Conversation) -> dict[str, str]:
         """Say of each transaction whose answer its client never had who asked for the same later."""
@@ -96,7 +102,7 @@ def write_ledger(
         for event in _events(transaction)
         if event.number < until
     ]
-    written, numbers = Written(), dict[int, int]()
+    written, numbers = Written(connections=conversation.connections), dict[int, int]()
     ledger = LedgerWriter(path, seed=seed)
     for event in sorted(events, key=lambda one: one.number):
         one = event.transaction
@@ -199,6 +205,15 @@ def _answer(step: Asked, one: Transaction, what: str) -> _Event:
 def _lsn(text: str | None) -> int:
     high, _, low = (text or "0/0").partition("/")
     return int(high, 16) << 32 | int(low, 16)
+
+
+def _asked_as_it_connected(connection: Connection | None) -> str:
+    """Return the parameter of the start-up message that set synchronous_commit, if one did."""
+    parameters = {} if connection is None else connection.parameters
+    for name, value in parameters.items():
+        if name == _SETTING or (name == "options" and _SETTING in value):
+            return f"as it connected, with {name} = {value!r}"
+    return ""
 
 
 def _quoted(step: Asked) -> str:

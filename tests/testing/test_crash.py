@@ -96,6 +96,18 @@ def test_asynchronous_by_accident(dying):
 
 
 @pytest.mark.crashlab(profile="async-commit")
+def test_asynchronous_since_it_connected(dying):
+    """No statement set it: the address did."""
+    crash = dying()
+    Shop(crash.url).create_tables().connection.close()
+    shop = Shop(f"{crash.url}?options=-csynchronous_commit%3Doff")
+    with crash:
+        crash.told(shop.order(1))
+    with pytest.raises(CrashFailure, match="itself: as it connected, with options = '-csynchronous_commit=off'"):
+        crash.check(ORDERS)
+
+
+@pytest.mark.crashlab(profile="async-commit")
 def test_asynchronous_once(dying):
     """The innocent twin: SET LOCAL."""
     crash = dying()

@@ -21,10 +21,10 @@ SWEEPS = Path(__file__).parent / "sweeps"
 KNOWN = {
     "two_phase": Recipe(
         *swapped('        self.log.execute("INSERT INTO decisions VALUES (%s)", (number,))', "        tell(number)"),
-        "TOLD-BEFORE-COMMIT", 27, 27,
+        "TOLD-BEFORE-COMMIT", 27, 15,
     ),
-    "serializable": Recipe("                meanwhile = tuple", "                return True", "TOLD-AFTER-FAILURE", 30, 0),
-    "listen_notify": Recipe("            tell(number)", "                tell(number)", "TOLD-BEFORE-COMMIT", 54, 54),
+    "serializable": Recipe("        meanwhile = tuple", "        return True", "TOLD-AFTER-FAILURE", 33, 0),
+    "listen_notify": Recipe("            tell(number)", "                tell(number)", "TOLD-BEFORE-COMMIT", 48, 12),
     "behind_pgbouncer": Recipe("SET LOCAL", "SET", "TOLD-ASYNC-COMMIT", 18, 0),
 }  # fmt: skip
 
@@ -44,12 +44,14 @@ def test_each_of_them_is_run():
 
 @pytest.mark.parametrize("name", KNOWN)
 def test_a_sweep(pytester: pytest.Pytester, name: str):
-    """As it stands it passes at every moment of every statement; with the bug it is accused of just that."""
+    """As it stands it passes at every moment of every statement; with the bug it is accused of just that, at those of
+    its commits alone."""
     if name == "behind_pgbouncer":
         demand_pgbouncer()
     known, text = KNOWN[name], (SWEEPS / f"{name}.py").read_text(encoding="utf-8")
     assert text.count(known.right) == 1
-    pytester.makepyfile(test_right=text, test_wrong=text.replace(known.right, known.wrong))
+    wrong = text.replace(known.right, known.wrong).replace('points="statements"', 'points="commits"')
+    pytester.makepyfile(test_right=text, test_wrong=wrong)
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "--crashlab-seed=5", "-rA", "--show-capture=no")
     said = result.stdout.str()
     failed = re.findall(r"^FAILED test_(\w+)\.py", said, re.MULTILINE)
