@@ -314,6 +314,8 @@ class ToldKey(msgspec.Struct, frozen=True, kw_only=True):
     at_ns: int  # monotonic clock; of a line in a file, when it was seen there
     line: int  # so many lines of the trial's ledger had happened by then
     by: str  # "test", or "file": a line in the file that CRASHLAB_TOLD names
+    since_ns: int = 0  # of a line in a file: when it was not there yet; 0: it is known exactly when it was told
+    since_line: int = 0  # so many lines of the ledger had happened by then; 0: exactly `line`
     io: int = 0  # length of the server's I/O log then, if it was recorded
 
 

@@ -8,6 +8,8 @@ Does not check: keys that are there, also if they were told too early and the cr
 Choices: blame comes in this order: told before the answer; told against a refusal; permitted by a setting that
     somebody set; only then the database, which `order` accuses of each commit that it answered for and has not. If all
     of those are there, it was none of the database's doing.
+    A line in a file was told between two looks at it. What came in between may have come before it, so the first
+    transaction is meant, and its answer had come if it was there when the line was seen: in doubt not "too early".
 
 Source: design.md "Applications".
 """
@@ -48,19 +50,26 @@ class _Missing:
         self.case = case
         self.told = told
         self.key = key
-        self.suspects = [] if presence is None else sorted(self._suspects(presence), key=lambda one: -one.heard)
+        self.suspects = [] if presence is None else self._suspects(presence)
 
     def _suspects(self, presence: Presence) -> list[_Suspect]:
-        """Return who is gone, had begun and was last heard of before; else who was the next one to begin."""
-        h, line = self.case.history, self.key.line
-        gone = [tx for tx in range(1, h.count + 1) if not presence.visible[tx]]
-        found = [_Suspect(tx, self._heard(tx)) for tx in gone if h.begin_position[tx] <= line]
-        return found or [_Suspect(tx, 0) for tx in gone[:1] if h.state[tx] != REFUSED]
+        """Return who is gone, had begun and was last heard of before; else who was the next one to begin.
 
-    def _heard(self, tx: int) -> int:
+        Of a line in a file, "before" is when it was not there yet; and whoever began until it was seen is next.
+        """
+        h, key = self.case.history, self.key
+        gone = [tx for tx in range(1, h.count + 1) if not presence.visible[tx]]
+        since = key.since_line or key.line
+        found = [_Suspect(tx, self._heard(tx, since)) for tx in gone if h.begin_position[tx] <= since]
+        if found:
+            return sorted(found, key=lambda one: -one.heard)
+        meanwhile = [_Suspect(tx, self._heard(tx, key.line)) for tx in gone if h.begin_position[tx] <= key.line]
+        return meanwhile or [_Suspect(tx, 0) for tx in gone[:1] if h.state[tx] != REFUSED]
+
+    def _heard(self, tx: int, until: int) -> int:
         h = self.case.history
         lines = (h.begin_position[tx], h.intent_position[tx], h.end_position[tx])
-        return max(line for line in lines if line <= self.key.line)
+        return max(line for line in lines if line <= until)
 
     def report(self) -> None:
         if not self.suspects:

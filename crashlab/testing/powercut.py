@@ -296,8 +296,6 @@ def _keys_of(block: _Block, notes: Sequence[Note], connection: "psycopg.Connecti
     """Return what was told up to the end of a block, by the positions of its log."""
     told = [note for note in notes if note.io[0] <= block.number]
     return [
-        msgspec.structs.replace(
-            key, line=block.crash.written.line_at(key.at_ns), io=note.io[1] if note.io[0] == block.number else 0
-        )
+        msgspec.structs.replace(block.crash.written.placed(key), io=note.io[1] if note.io[0] == block.number else 0)
         for note, key in zip(told, as_keys(told, connection), strict=True)
     ]

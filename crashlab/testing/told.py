@@ -1,7 +1,7 @@
 """What did the application tell its user, and when?
 
 From any thread by `note`; from any process, in any language, by a line appended to a file. A file has no times, so a
-thread looks every few milliseconds: a line counts as told when it was seen, which may be a little late, never early.
+thread looks every few milliseconds: a line was told at some time between two looks, on a busy machine long ones apart.
 """
 
 import contextlib
@@ -28,6 +28,7 @@ class Note:
     at_ns: int
     by: str
     io: tuple[int, int] = (0, 0)  # number of the recording, and how long its log was then
+    since_ns: int = 0  # it was not there yet then; 0: `at_ns` is exact
 
 
 class ToldNotes:
@@ -40,6 +41,7 @@ class ToldNotes:
         self._lock = threading.Lock()
         self._reading = threading.Lock()
         self._at = 0
+        self._looked_ns = 0
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -52,6 +54,7 @@ class ToldNotes:
         """Look at the file from now on; it is there when this returns."""
         if self._thread is None:
             self.path.touch()
+            self._looked_ns = time.monotonic_ns()
             self._thread = threading.Thread(target=self._listen, name="crashlab told", daemon=True)
             self._thread.start()
 
@@ -64,6 +67,7 @@ class ToldNotes:
         if self._thread is None:
             return
         with self._reading, contextlib.suppress(OSError):
+            since_ns, self._looked_ns = self._looked_ns, time.monotonic_ns()
             if self.path.stat().st_size == self._at:
                 return
             with self.path.open("rb") as file:
@@ -73,7 +77,9 @@ class ToldNotes:
             at_ns, io = time.monotonic_ns(), self.position()
             with self._lock:
                 self.notes += [
-                    Note(line.decode(errors="replace").rstrip("\r"), at_ns, "file", io) for line in lines if line
+                    Note(line.decode(errors="replace").rstrip("\r"), at_ns, "file", io, since_ns)
+                    for line in lines
+                    if line
                 ]
 
     def close(self) -> None:
@@ -89,7 +95,10 @@ def as_keys(notes: list[Note], connection: "psycopg.Connection[Any]") -> list[To
     Raises:
         UsageProblem: a key is of a type that no value of PostgreSQL's has.
     """
-    return [ToldKey(text=_text(note.key, connection), at_ns=note.at_ns, line=0, by=note.by) for note in notes]
+    return [
+        ToldKey(text=_text(note.key, connection), at_ns=note.at_ns, line=0, by=note.by, since_ns=note.since_ns)
+        for note in notes
+    ]
 
 
 def _text(key: Any, connection: "psycopg.Connection[Any]") -> str:

@@ -13,7 +13,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
 from crashlab.ledger import Ack, Indeterminate, Intent, LedgerWriter, Prepared, Refused
+from crashlab.model import ToldKey
 from crashlab.observer import Conversation
 from crashlab.observer.account import Asked, Connection, Transaction
 
@@ -37,6 +40,11 @@ class Written:
     def line_at(self, at_ns: int) -> int:
         """Return how many lines there were at a time."""
         return 1 + bisect_right(self.times, at_ns)
+
+    def placed(self, key: ToldKey) -> ToldKey:
+        """Say of a key that was told where in the ledger that was."""
+        since = self.line_at(key.since_ns) if key.since_ns else 0
+        return msgspec.structs.replace(key, line=self.line_at(key.at_ns), since_line=since)
 
     def changes_wanted(self, at_ns: int) -> int:
         """Return how many have to be there in all, so that a block that began then put something at stake.

@@ -223,7 +223,7 @@ class ObservedServer(ServerInTest):
             self._look_since()
         told = Told(
             observed=self._conversation is not None,
-            keys=[msgspec.structs.replace(key, line=written.line_at(key.at_ns)) for key in keys],
+            keys=[written.placed(key) for key in keys],
             query=query,
             found=found,
             set_by=written.set_by(),

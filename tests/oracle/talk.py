@@ -53,8 +53,10 @@ class Talk:
         self.events.append(Refused(self.count, 1, ago(3), "no"))
         return self
 
-    def tell(self, key: str) -> "Talk":
-        self.told.append(ToldKey(text=key, at_ns=ago(2), line=len(self.events), by="test"))
+    def tell(self, key: str, *, since: int = 0) -> "Talk":
+        """Of a file: somewhere between a line of the ledger and now."""
+        by = "file" if since else "test"
+        self.told.append(ToldKey(text=key, at_ns=ago(2), line=len(self.events), by=by, since_line=since))
         return self
 
     def judged(self, *found: str, broken: str = "", holds: Sequence[str] = (), fsync: str = "", **more) -> Verdict:

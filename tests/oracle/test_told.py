@@ -17,6 +17,23 @@ def test_told_while_the_transaction_was_open():
         assert any(line.endswith("key a was told") for line in verdict.findings[0].timeline)
 
 
+def test_a_line_in_a_file_was_told_between_two_looks():
+    """It was seen when the next transaction was under way, so the one before it is meant, whose answer had come."""
+    asynchronous = Talk().begin().commit(sync="off", there=False).ack()
+    late = asynchronous.begin().commit(sync="off", there=False)
+    assert "TOLD-BEFORE-COMMIT" in codes(late.tell("a").judged())
+    for since in (1, 3, 4):  # before the first began, in it, and right behind its answer
+        late.told.clear()
+        assert sorted(codes(late.tell("a", since=since).judged())) == ["LOSS-ASYNC-WINDOW", "TOLD-ASYNC-COMMIT"]
+
+
+def test_a_line_in_a_file_that_was_told_too_early():
+    """The guilty twin: at both looks the transaction was open, or it began in between and was never answered."""
+    for since in (2, 1):
+        verdict = Talk().begin().commit(there=False).tell("a", since=since).judged()
+        assert codes(verdict) == ["TOLD-BEFORE-COMMIT"]
+
+
 def test_what_is_there_accuses_nobody():
     """The innocent twins: answered first, or told too early and yet there."""
     assert Talk().begin().commit().ack().tell("a").judged("a").outcome == "intact"

@@ -1,6 +1,6 @@
 """Do the drivers' own regression tests pass through the observer as they do without it?
 
-    python tests/power/suites.py [--suite asyncpg] [--suite psycopg2] [--suite pg8000] [--folder DIR] [-k WORDS]
+    python tests/power/suites.py [--suite asyncpg] [--suite psycopg2] [--folder DIR] [-k WORDS]
 
 Each suite comes from the driver's own source package on PyPI, at a fixed version, and runs twice, each time with a
 fresh server: over its Unix socket, and over the observer's. Told is how many tests ended in which way, and each test
@@ -67,13 +67,6 @@ SUITES = {
         },
         {},
     ),
-    "pg8000": Suite(
-        "1.31.6",
-        "test",
-        ("pg8000==1.31.6", "pytz"),
-        {"PGHOST": "{tcp}", "PGPORT": "{port}", "PGUSER": "{user}", "PGPASSWORD": "pw"},
-        {"test_readme.py": "has an address in its text"},
-    ),
 }
 
 
@@ -139,13 +132,13 @@ def compare(name: str, folder: Path, words: str | None = None) -> list[str]:
             report = folder / f"{name}-{how}.xml"
             report.unlink(missing_ok=True)
             if how == "directly":
-                ended[how] = run(name, source, place | {"tcp": upstream.host}, report, words)
+                ended[how] = run(name, source, place, report, words)
                 continue
             said = folder / f"{name}.jsonl"
             said.unlink(missing_ok=True)
             with Observer(upstream, said, folder=folder) as observer:
                 address = observer.address
-                place |= {"host": str(address.sockets), "port": str(address.port), "tcp": address.host}
+                place |= {"host": str(address.sockets), "port": str(address.port)}
                 ended[how] = run(name, source, place, report, words)
             conversation = read_conversation(said)
             outcomes = dict(sorted(Counter(one.outcome for one in conversation.transactions).items()))
