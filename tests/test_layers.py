@@ -56,7 +56,7 @@ ALLOWED: dict[str, set[str]] = {
     "strategies": DATA | {"server", "workload", "disk", "recovery", "exploration"},
     "campaign": DATA | {"server", "disk", "recording", "oracle", "results", "trial", "exploration"},
     "report": DATA | {"results", "oracle", "matrix", "observe", "flush", "tradeoff"},
-    "lessons": DATA | {"server", "disk", "recording", "exploration", "oracle", "testing"},
+    "lessons": DATA | {"server", "observe", "disk", "recording", "exploration", "oracle", "testing"},
     "doctor": DATA | {"server", "recording"},
     "cli": DATA
     | {

@@ -30,7 +30,7 @@ class _Blanks(dict[str, str]):
     """What a learner's own run fills in."""
 
     def __missing__(self, key: str) -> str:
-        return f"[{key}]"
+        return f"‹{key}›"
 
 
 def write_course(path: Path, language: Language) -> Iterator[Path]:

@@ -250,3 +250,12 @@ def _said(log: Path, pattern: str, folder: Path) -> Puzzle:
     if match is None:
         raise NothingToAsk
     return Puzzle(match[1], {"folder": folder})
+
+
+@_puzzle
+def buffer_turns(traces: Traces, rng: Random, step: str) -> Puzzle:
+    """How many times over the WAL buffers were filled, in one of the runs of the lesson's program."""
+    sessions, (words, size_bytes) = rng.choice([3, 10]), rng.choice([("512kB", 512 << 10), ("4MB", 4 << 20)])
+    inserted = traces[step].facts("facts.json")[f"bytes-{sessions}-{words}"]
+    values = {"sessions": sessions, "wal_buffers": words, "bytes": size_bytes}
+    return Puzzle(str(int(inserted) // size_bytes), values)
