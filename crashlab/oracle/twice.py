@@ -4,7 +4,8 @@ Checks: each invariant of the test, as it was when the test asked, or as its nex
     had left it.
 Does not check: what the parameters of a repeated statement were, for the observer keeps none; the invariant says that
     once would have been right. Keys that a query finds twice, which may be right: that is for an invariant, too.
-Choices: a repetition is a later transaction of any connection with the same statements in the same order. Blamed is the
+Choices: a repetition is a later transaction of any connection with the same statements in the same order, whatever
+    values stand in them, for a key may have been drawn anew. Blamed is the
     first that is there and was never answered; without one it is said that nobody was seen to repeat anything.
 
 Source: design.md "Applications".
@@ -43,6 +44,6 @@ def _report(findings: Findings, case: Case, told: Told, presence: Presence | Non
     xid = f", xid {h.xid[tx]}" if h.xid[tx] else ""
     says += (
         f" Transaction (number {tx} of the ledger{xid}) on connection {h.client[tx]} is there, and its client never "
-        f"heard so; {told.repeats[str(tx)]} asked for the same later."
+        f"heard so; {told.repeats[str(tx)]} asked for the same later, its values aside."
     )
     findings.add("APPLICATION-DONE-TWICE", invariant.name, says, tx=tx, client=h.client[tx], xid=h.xid[tx], **facts)

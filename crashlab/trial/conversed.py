@@ -8,6 +8,7 @@ Choices: a transaction begins with its first statement that may write, so that o
     Of a transaction whose id is unknown nothing is promised; it stands there without one.
 """
 
+import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from crashlab.observer.account import Asked, Connection, Transaction
 _WRITES = ("write", "other")
 _SETTING = "synchronous_commit"
 _WORK = (*_WRITES, "call")
+_VALUE = re.compile(r"'(?:[^']|'')*'|\b\d[\w.]*")
 _FAILED = "its COMMIT was answered ROLLBACK, because a statement before it had failed"
 
 
@@ -67,15 +69,16 @@ class Written:
         found = {}
         for tx, one in self.transactions.items():
             if one.outcome in ("unheard", "unanswered") and one.end is not None and (asked := _work_of(one)):
-                later = (
+                later = [
                     other
                     for other in conversation.transactions
                     if other.steps
                     and other.outcome in ("committed", "unheard")
                     and other.steps[0].number > one.end.number
-                    and _work_of(other) == asked
-                )
-                if (again := next(later, None)) is not None:
+                    and _without_values(_work_of(other)) == _without_values(asked)
+                ]
+                exactly = (other for other in later if _work_of(other) == asked)
+                if (again := next(exactly, next(iter(later), None))) is not None:
                     found[str(tx)] = f"{again.name} on connection {again.connection}"
         return found
 
@@ -199,6 +202,10 @@ def _work_of(one: Transaction) -> list[str]:
     """What a transaction asked for that may write, in one form for both protocols."""
     asked = [step for step in one.steps if step.message != "Parse" and any(s.kind in _WORK for s in step.statements)]
     return [" ".join(step.sql.split()) for step in asked]
+
+
+def _without_values(work: list[str]) -> list[str]:
+    return [_VALUE.sub("?", sql) for sql in work]
 
 
 def _asks(step: Asked, kind: str) -> bool:

@@ -17,7 +17,7 @@ def test_done_once_more_after_an_answer_that_was_lost():
     assert codes(verdict) == ["APPLICATION-DONE-TWICE"]
     assert verdict.promise == "kept"
     (finding,) = verdict.findings
-    assert "transaction 702 on connection 2 asked for the same later" in finding.explanation
+    assert "transaction 702 on connection 2 asked for the same later, its values aside" in finding.explanation
     assert "no answer arrived" in finding.timeline
 
 

@@ -147,7 +147,7 @@ def test_done_twice_because_the_answer_was_lost(dying, phase, careful):
     """Whoever tries again harms nobody with a key, or where nothing had been done."""
     crash = dying(f"1:commit:1:{phase}")
     Shop(crash.url).connection.close()
-    crash.connect(autocommit=True).execute("CREATE TABLE wanted (request text, id serial PRIMARY KEY)")
+    crash.connect(autocommit=True).execute("CREATE TABLE wanted (request text, at float8 PRIMARY KEY)")
     if careful:
         crash.connect(autocommit=True).execute("CREATE UNIQUE INDEX once ON wanted (request)")
     crash.invariant("no order twice", "SELECT request FROM wanted GROUP BY request HAVING count(*) > 1")
@@ -155,8 +155,9 @@ def test_done_twice_because_the_answer_was_lost(dying, phase, careful):
     def order(request: str) -> None:
         for _ in range(1000):
             try:
-                with psycopg.connect(crash.url) as connection:
-                    connection.execute("INSERT INTO wanted VALUES (%s) ON CONFLICT DO NOTHING", [request])
+                with psycopg.connect(crash.url, cursor_factory=psycopg.ClientCursor) as connection:
+                    values = [request, time.time()]
+                    connection.execute("INSERT INTO wanted VALUES (%s, %s) ON CONFLICT DO NOTHING", values)
                 return
             except psycopg.OperationalError:
                 time.sleep(0.02)
