@@ -44,7 +44,9 @@ class ServerError(CrashlabError):
 
 
 class ServerTimeout(ServerError):
-    """A bounded wait for a server ran out."""
+    """A bounded wait for a server ran out. `hangs` says what its recovery does if that stands still."""
+
+    hangs: str | None = None
 
 
 class SessionRefused(ServerError):

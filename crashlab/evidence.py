@@ -64,6 +64,13 @@ class ServerFacts(msgspec.Struct, frozen=True, kw_only=True):
     chosen: list[str] = []  # the words of the command line that chose it; none: crashlab's own search found it
 
 
+class RecoveredWith(msgspec.Struct, frozen=True, kw_only=True):
+    """Which server recovered, where it is not the one that crashed."""
+
+    version: str
+    source: str  # bin directory or image
+
+
 class TrialRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Everything about a trial but its ledger, its observation and its verdict."""
 
@@ -87,6 +94,7 @@ class TrialRecord(msgspec.Struct, frozen=True, kw_only=True):
     digests: dict[str, str] = {}  # file -> digest, of those that the verdict is made from; empty: an older trial
     workload_errors: list[str] = []  # what the clients met that was not a consequence of the fault
     timed_out: str | None = None  # the trial's time was up: when, in words; nothing that it left can be judged
+    recovered_with: RecoveredWith | None = None  # None: the server that crashed, or one of the same release
     reproduce: str | None = None  # the command that runs it again; None: a replay of this folder, wherever it is
     drawn: dict[str, str] = {}  # what of the profile's table [vary] its server had, or that of its recording
 

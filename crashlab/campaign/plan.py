@@ -41,6 +41,7 @@ class Plan:
     fail_fast: bool = False
     record_again: bool = True  # when a recording has no more states
     trial_timeout_s: float | None = None  # for one trial
+    recover_with: ServerChoice | None = None  # another release recovers; None: the one that crashed
     observe_ms: float | None = None  # look at the servers of live trials this often; None: not at all
     again: str | None = None  # the command that repeats it
 
@@ -64,6 +65,7 @@ class Plan:
                         server=self.server,
                         keep=self.keep,
                         timeout_s=self.trial_timeout_s,
+                        recover_with=self.recover_with,
                         observe_ms=self.observe_ms,
                     ),
                     out=out / one.profile.name,

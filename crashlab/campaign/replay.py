@@ -42,12 +42,16 @@ def replay(
         )
     profile = stored_profile(record.profile_resolved).profile
     facts = record.server
+    asked = server != ServerChoice()
     server = choice_again(server, facts.kind, facts.source, Version.parse(facts.version), trust=trust)
     if record.recording is None:
-        plan = TrialPlan(profile=profile, run_seed=record.run_seed, server=server, keep=keep)
+        plan = TrialPlan(
+            profile=profile, run_seed=record.run_seed, server=server, keep=keep, recover_with=_recovers(record, trust)
+        )
         result = run_trial(plan, record.trial, make_trial_folder(out, record.trial))
     else:
-        result = _replay_state(folder, record, profile, out, server, keep)
+        recovers = _recovers(record, trust) if not asked else None
+        result = _replay_state(folder, record, profile, out, recovers or server, keep)
     return ProfileResult(
         profile=ProfileFacts.stored(record.profile_resolved, name=record.profile),
         seed=record.run_seed,
@@ -55,6 +59,14 @@ def replay(
         crash_class=profile.crash_class,
         trials=[result],
     )
+
+
+def _recovers(record: evidence.TrialRecord, trust: bool) -> ServerChoice | None:
+    """Return which other release recovered; None: none did. Raises ServerError: this machine has none like it."""
+    other = record.recovered_with
+    if other is None:
+        return None
+    return choice_again(ServerChoice(), record.server.kind, other.source, Version.parse(other.version), trust=trust)
 
 
 def _replay_state(

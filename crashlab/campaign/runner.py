@@ -99,7 +99,7 @@ class Runner:
             explorer = Explorer(
                 opened,
                 profile,
-                server=plan.server,
+                server=plan.recover_with or plan.server,
                 run_seed=plan.run_seed,
                 timeout_s=plan.timeout_s,
                 keep=plan.keep,

@@ -27,6 +27,7 @@ from crashlab.model import CrashClass, PromiseStatus
 from crashlab.profile import stored_profile
 from crashlab.results import Keep, ProfileFacts, ProfileResult, RunResult, Unfinished
 from crashlab.server import ServerChoice
+from crashlab.server.choose import folder_or_image
 
 SCHEMA = 1
 CAMPAIGN = evidence.CAMPAIGN
@@ -56,6 +57,7 @@ class PlanRecord(msgspec.Struct, frozen=True, kw_only=True):
     record_again: bool
     trial_timeout_s: float | None
     observe_ms: float | None = None
+    recover_with: str | None = None  # a folder or an image
 
 
 class ProfileRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -270,6 +272,7 @@ def load_plan(folder: Path) -> Plan:
         record_again=plan.record_again,
         trial_timeout_s=plan.trial_timeout_s,
         observe_ms=plan.observe_ms,
+        recover_with=None if plan.recover_with is None else folder_or_image(plan.recover_with),
         again=record.command,
     )
 
@@ -307,4 +310,5 @@ def _plan_record(plan: Plan) -> PlanRecord:
         record_again=plan.record_again,
         trial_timeout_s=plan.trial_timeout_s,
         observe_ms=plan.observe_ms,
+        recover_with=None if plan.recover_with is None else plan.recover_with.described,
     )

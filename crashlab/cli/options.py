@@ -124,6 +124,11 @@ seed_option = click.option(
 set_option = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a profile key or a setting."
 )
+recover_with_option = click.option(
+    "--recover-with",
+    metavar="DIR|IMAGE",
+    help="Another release of the same major version recovers: its programs' folder, or an image.",
+)
 afterlife_option = click.option(
     "--afterlife/--no-afterlife",
     default=None,

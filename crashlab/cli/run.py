@@ -21,6 +21,7 @@ from crashlab.cli.options import (
     fail_fast_option,
     keep_option,
     out_option,
+    recover_with_option,
     report_options,
     scheduler_option,
     seed_option,
@@ -36,7 +37,7 @@ from crashlab.cli.signals import signals_interrupt
 from crashlab.errors import EvidenceError, UsageProblem
 from crashlab.report.formats import FORMATS
 from crashlab.server import ServerChoice
-from crashlab.server.choose import options_of
+from crashlab.server.choose import folder_or_image, options_of
 from crashlab.server.kinds import AUTO
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
 @server_options
 @set_option
 @afterlife_option
+@recover_with_option
 @report_options
 @out_option
 @fail_fast_option
@@ -88,6 +90,7 @@ def run(
     choice: ServerChoice,
     overrides: tuple[str, ...],
     afterlife: bool | None,
+    recover_with: str | None,
     telling: Telling,
     out: Path | None,
     fail_fast: bool,
@@ -126,6 +129,7 @@ def run(
         record_again=not one_recording,
         trial_timeout_s=trial_timeout,
         observe_ms=EVERY_MS if observe else None,
+        recover_with=None if recover_with is None else folder_or_image(recover_with),
     )
     if dry_run:
         if telling.targets:
@@ -253,6 +257,8 @@ def _run_again(profiles: Sequence[str], overrides: Sequence[str], plan: "Plan") 
         words += ["--set", override]
     if not plan.record_again:
         words.append("--one-recording")
+    if plan.recover_with is not None:
+        words += ["--recover-with", plan.recover_with.described]
     return shlex.join([*words, *limits_of(plan), *options_of(plan.server)])
 
 

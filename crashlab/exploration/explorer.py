@@ -40,7 +40,7 @@ from crashlab.recovery.restart import copy_settings
 from crashlab.recovery.wal import directory, stopped_cleanly
 from crashlab.results import Keep, TrialResult
 from crashlab.server import SERVER_KINDS, ServerChoice, ServerSpec, owned
-from crashlab.server.base import Version
+from crashlab.server.base import Version, require_same_major
 from crashlab.server.builds import find_build
 from crashlab.server.choose import choice_again
 from crashlab.server.kinds import DEFAULT_IMAGE
@@ -321,8 +321,15 @@ class Explorer:
             acked_min=None if record.in_test is None else 0,  # the test asks that of all its states together
             workload_errors=record.workload_errors,
             timed_out=timed_out,
+            recovered_with=self._recovered_with(),
             drawn=record.drawn,
         )
+
+    def _recovered_with(self) -> evidence.RecoveredWith | None:
+        server = self._worker.server
+        if server.version.text == Version.parse(self.recording.record.server.version).text:
+            return None
+        return evidence.RecoveredWith(version=server.version.text, source=server.source)
 
     def dispose(self) -> None:
         """Remove the worker and everything it made."""
@@ -354,14 +361,23 @@ def _worker_for(recording: Recording, walk: Walk, wanted: ServerChoice) -> Worke
             f'cannot recover the recording "{recording.folder}" with a {choice.kind} server',
             detail=f"A {facts.kind} server was recorded, and its files are for such a one.",
         )
+    recorded = Version.parse(facts.version)
+    build = find_build(choice.pg_bindir) if facts.kind == "local" else None
+    if build is not None:
+        require_same_major(recorded, build.version, str(build.bindir))
     folder = owned.make_folder(prefix="crashlab-states-")
     folder.chmod(0o755)
     if facts.kind == "container":
         image = choice.image or DEFAULT_IMAGE
         spec = ServerSpec(kind="container", image=image, settings=settings)
         roots = [PurePath(root) for root in recording.record.roots]
-        return Worker.container(recording.base, walk.log, folder, spec, roots)
-    build = find_build(choice.pg_bindir)
+        worker = Worker.container(recording.base, walk.log, folder, spec, roots)
+        try:
+            require_same_major(recorded, worker.server.version, image)
+        except UsageProblem:
+            worker.dispose()
+            raise
+        return worker
     if build is None:
         raise SERVER_KINDS[facts.kind].missing()
     return Worker.local(recording.base, walk.log, folder, build, ServerSpec(kind="local", settings=settings))

@@ -1,7 +1,8 @@
 """Does the crashed server come back, and what does its log say about it?
 
 Assumes: the fault's receipt is there, so everything that was to die is dead.
-Choices: a start that fails with the server gone is `started=False` with its FATAL and PANIC lines. A start that
+Choices: a start that fails with the server gone is `started=False` with its FATAL and PANIC lines. So is one that does
+    not end in time because the startup process stands still (`server.standstill`), with what that does. A start that
     fails for a reason outside the database, or that does not end in time while the server still works on it, names
     a tool fault: nothing can be said about the database.
 
@@ -10,6 +11,8 @@ Source: postgres-contract.md sections 4 and 8; the safe settings change no verdi
 
 import re
 import time
+
+import msgspec
 
 from crashlab.errors import ServerError, ServerTimeout, SessionRefused
 from crashlab.model import Recovery
@@ -124,7 +127,7 @@ def recover(
         overrides: settings of the restart; None: SAFE_SETTINGS.
     """
     begun = time.monotonic()
-    tool_fault = None
+    tool_fault = hangs = None
     started = True
     try:
         if restart:
@@ -136,13 +139,21 @@ def recover(
     except SessionRefused:
         started = False  # the log holds the reason
     except ServerTimeout as error:
-        started, tool_fault = False, error.primary
+        started = False
+        if error.hangs is None:
+            tool_fault = error.primary
+        else:
+            hangs = f"{error.primary}: {error.hangs}"
     except ServerError as error:
         started = False
         if server.running():
             tool_fault = error.primary
     seconds = time.monotonic() - begun
-    return read_log(server.log_since(log_position), started=started, seconds=seconds, tool_fault=tool_fault)
+    text = server.log_since(log_position)
+    if hangs is None:
+        return read_log(text, started=started, seconds=seconds, tool_fault=tool_fault)
+    told = read_log(text, started=True, seconds=seconds, tool_fault=None)  # it left no last words
+    return msgspec.structs.replace(told, started=False, fatal=[hangs])
 
 
 def read_log(text: str, *, started: bool, seconds: float, tool_fault: str | None) -> Recovery:

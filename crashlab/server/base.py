@@ -216,11 +216,17 @@ class Restartable(registry.Disposable):
                     detail=f"{self.postmaster_exit()}\n{last_words(self.log_since(log_position))}",
                 )
             if time.monotonic() >= deadline:
-                raise ServerTimeout(
+                late = ServerTimeout(
                     f"could not reach the server within {timeout_s:g} s",
                     detail=f"{refusal}\n{last_words(self.log_since(log_position))}",
                 )
+                late.hangs = self.what_hangs()
+                raise late
             time.sleep(self.ready_poll_s)
+
+    def what_hangs(self) -> str | None:
+        """Say what the startup process does if it stands still; None: it works, is gone, or cannot be looked at."""
+        return None
 
     def _may_be_ready(self) -> bool:
         """Say whether it is worth while to connect, which costs the server a process: by the line of postmaster.pid."""
@@ -332,6 +338,16 @@ class Restartable(registry.Disposable):
         """Return what the server has logged since a position; works before the start and after death."""
 
 
+def require_same_major(crashed: Version, other: Version, source: str) -> None:
+    """Raise UsageProblem: a server of this release cannot recover what one of that release left."""
+    if crashed.major != other.major:
+        raise UsageProblem(
+            f"cannot recover PostgreSQL {crashed.text} with {other.text}",
+            detail=f'"{source}" is another major version, whose files and log have another format.',
+            hint=f"Give a release of PostgreSQL {crashed.major}.",
+        )
+
+
 class Server(Restartable):
     """A disposable PostgreSQL server with its own data directory, whose files and single processes can be got at."""
 
@@ -366,6 +382,18 @@ class Server(Restartable):
         """A folder beside the data directory for tablespaces; not made yet."""
         assert self.data_directory is not None
         return self.data_directory.parent / "tablespaces"
+
+    def recover_with(self, choice: ServerChoice) -> None:
+        """Let another release of the same major version start on this data directory from now on.
+
+        Raises:
+            UsageProblem: it is another major version, or this kind of server cannot.
+            ServerError: there is no such release.
+        """
+        raise UsageProblem(
+            f"cannot recover a live {self.kind} server with another one",
+            hint="Record it: a recorded profile's states are recovered by any image of the same major version.",
+        )
 
     # Processes
 

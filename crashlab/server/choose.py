@@ -73,6 +73,14 @@ def choice_again(
     return known.again(source) if trust else known.like(source, version)
 
 
+def folder_or_image(text: str) -> ServerChoice:
+    """Return the server that one word means: a build in a folder that there is, else an image."""
+    folder = Path(text)
+    if folder.is_dir():
+        return ServerChoice(kind="local", pg_bindir=folder.resolve())
+    return ServerChoice(kind="container", image=text)
+
+
 def options_of(choice: ServerChoice) -> list[str]:
     """Return the words of a command line that make this choice."""
     for kind in SERVER_KINDS.values():

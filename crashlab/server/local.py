@@ -18,12 +18,22 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from crashlab.errors import ServerError, ServerTimeout
-from crashlab.server import owned, processes, registry, sharedmemory
-from crashlab.server.base import STOP_SIGNALS, Process, Server, ServerSpec, StopMode, Version, describe_exit
-from crashlab.server.builds import Build
+from crashlab.errors import ServerError, ServerTimeout, UsageProblem
+from crashlab.server import owned, processes, registry, sharedmemory, standstill
+from crashlab.server.base import (
+    STOP_SIGNALS,
+    Process,
+    Server,
+    ServerChoice,
+    ServerSpec,
+    StopMode,
+    Version,
+    describe_exit,
+    require_same_major,
+)
+from crashlab.server.builds import Build, find_build
 from crashlab.server.privileges import server_environment, server_user
-from crashlab.server.roles import POSTMASTER, role_of
+from crashlab.server.roles import POSTMASTER, STARTUP, role_of
 from crashlab.server.settings import collects_log
 from crashlab.server.spares import SpareDirectories, untouched_relations
 from crashlab.server.template import copy_template, find_template, refuse
@@ -115,6 +125,15 @@ class LocalServer(Server):
     def version(self) -> Version:
         """See Server.version."""
         return self.build.version
+
+    def recover_with(self, choice: ServerChoice) -> None:
+        """See Server.recover_with."""
+        build = None if choice.image else find_build(choice.pg_bindir)
+        if build is None:
+            raise UsageProblem(f'cannot recover a local server with "{choice.described}": give a folder of programs')
+        require_same_major(self.build.version, build.version, str(build.bindir))
+        self.build = build
+        self.source = str(build.bindir)
 
     def own(self, path: Path) -> None:
         """See Server.own."""
@@ -272,6 +291,11 @@ class LocalServer(Server):
             elif title:
                 found.append(Process(pid, role_of(title, cluster_name)))
         return found
+
+    def what_hangs(self) -> str | None:
+        """See Restartable.what_hangs."""
+        pid = next((process.pid for process in self.processes() if process.role == STARTUP), None)
+        return None if pid is None else standstill.what_hangs(pid)
 
     def signal(self, pid: int, sig: signals.Signals) -> None:
         """See Server.signal."""

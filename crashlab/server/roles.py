@@ -10,6 +10,7 @@ import re
 
 POSTMASTER = "postmaster"
 CLIENT_BACKEND = "client backend"
+STARTUP = "startup"
 STARTING = "starting"
 """Forked, its title not written yet."""
 
@@ -29,7 +30,7 @@ _PATTERNS = tuple(
         ("logical replication worker", r"logical replication .*worker.*"),
         ("walsummarizer", r"walsummarizer"),
         ("slotsync worker", r"slotsync worker"),
-        ("startup", r"startup( (recovering|waiting for) .*)?"),
+        (STARTUP, r"startup( (recovering|waiting for) .*)?"),
         ("stats collector", r"stats collector"),
         ("parallel worker", r"parallel worker for PID \d+"),
         ("walreceiver", r"walreceiver( .*)?"),

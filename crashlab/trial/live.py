@@ -13,7 +13,7 @@ import msgspec
 import psycopg
 
 from crashlab import evidence
-from crashlab.errors import FaultError
+from crashlab.errors import FaultError, UsageProblem
 from crashlab.fault import FAULTS, inject
 from crashlab.fault.when import wait_until_due
 from crashlab.history import read_ledger
@@ -86,6 +86,7 @@ class _Live:
         self._workload: Workload | None = None
         self._sampler: Sampler | None = None
         self._broken = Broken()
+        self.recovered_with: evidence.RecoveredWith | None = None
         self.before_step: BeforeStep = lambda server, step: None
         self.ledger = LedgerWriter(folder / evidence.LEDGER, seed=self.seed)
 
@@ -142,6 +143,7 @@ class _Live:
             history = read_ledger(self.ledger.path)
         with self._phase("wal", limit):
             wal = wal_of(self.server, self.injections) if look_at_wal else None
+        self._let_another_recover()
         with self._phase("recovery", limit):
             recovery = recover(self.server, restart=not self.server.running(), log_position=log_position)
             replayed = None if wal is not None else self._replayed(recovery, log_position)
@@ -164,6 +166,19 @@ class _Live:
         self.observation = msgspec.structs.replace(
             observation, wal=wal, replayed=replayed, invariants_before=before, broken_before=self._broken
         )
+
+    def _let_another_recover(self) -> None:
+        """Hand the data directory to the release that is to recover. Raises UsageProblem: it recovers by itself."""
+        wanted = self.plan.recover_with
+        if wanted is None:
+            return
+        if self.server.running():
+            raise UsageProblem(
+                f'cannot recover profile "{self.plan.profile.name}" with another server: its server restarts by itself',
+                hint="Choose a fault that ends it, such as kill9-all or immediate-shutdown.",
+            )
+        self.server.recover_with(wanted)
+        self.recovered_with = evidence.RecoveredWith(version=self.server.version.text, source=self.server.source)
 
     def _before_step(self, step: str) -> None:
         self.before_step(self.server, step)
@@ -232,6 +247,7 @@ class _Live:
             seconds=self.clock.seconds(),
             workload_errors=self.errors + (self._workload.errors if self._workload else []),
             timed_out=timed_out,
+            recovered_with=self.recovered_with,
             drawn=self.drawn,
         )
         place = self.server.data_directory

@@ -42,6 +42,7 @@ class TrialPlan:
     server: ServerChoice = field(default_factory=ServerChoice)
     keep: Keep = "failed"  # which trials' data directories stay
     timeout_s: float | None = None  # for one trial, from its server's first start on
+    recover_with: ServerChoice | None = None  # another release of the same major; None: the server that crashed
     observe_ms: float | None = None  # look at a live trial's server this often; None: not at all
 
 

@@ -39,6 +39,7 @@ def trial_record(
     recording: str | None = None,
     crash_io: int | None = None,
     disk_contract: DiskContract | None = None,
+    recovered_with: evidence.RecoveredWith | None = None,
     reproduce: str | None = None,
     drawn: dict[str, str] | None = None,
 ) -> evidence.TrialRecord:
@@ -68,6 +69,7 @@ def trial_record(
         disk_contract=disk_contract,
         workload_errors=workload_errors or [],
         timed_out=timed_out,
+        recovered_with=recovered_with,
         reproduce=reproduce,
         drawn=drawn or {},
     )
