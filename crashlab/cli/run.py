@@ -116,7 +116,7 @@ def run(
         raise click.UsageError("Missing argument 'PROFILE...'.", context)
     overrides = with_afterlife(overrides, afterlife)
     wanted = [profile for name in profiles for profile in expand(name, overrides)]
-    _require_runnable(wanted, choice)
+    _require_runnable(wanted, choice, observe=observe)
     plan = Plan(
         asked=[Asked(profile=profile) for profile in wanted],
         seed=new_seed() if seed is None else seed,
@@ -185,7 +185,12 @@ def resume_run(folder: Path, time_limit: float | None, reports: Reports, hands: 
         return run_plan(plan, folder, reports, hands, latest=False, earlier=earlier)
 
 
-def _require_runnable(wanted: "list[Profile]", choice: ServerChoice) -> None:
+def _require_runnable(wanted: "list[Profile]", choice: ServerChoice, *, observe: bool) -> None:
+    if observe and all(profile.power_loss is not None for profile in wanted):
+        raise UsageProblem(
+            "cannot observe a recorded run: --observe looks at the servers of live trials",
+            hint="Choose a profile with a fault, such as kill9-all.",
+        )
     seen: set[str] = set()
     for profile in wanted:
         if profile.name in seen:

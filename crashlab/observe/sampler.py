@@ -4,12 +4,15 @@ Choices:
     A thread with a session of its own. A process of its own would cost less of the clients' interpreter, and a tenth
     of a second to start; tests/benchmarks/bench_observe.py says what the thread costs.
     It looks no more often than leaves its own share below `samples.BUSY_MAX`: on a machine where a look takes long it
-    goes slower, and says so, rather than take from those whom it watches.
+    goes slower, and says so, rather than take from those whom it watches. The quickest of the last looks counts for
+    that: one that had to wait for a processor took nothing meanwhile. The first one does not: it plans its queries.
     It ends with its session, for a crash is what it is there to see come; what it has seen until then is kept.
 """
 
+import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
 EVERY_MS = 50.0
 COUNTERS_EVERY_S = 1.0
+RECENT = 5
 END_TIMEOUT_S = 5.0
 
 
@@ -100,7 +104,8 @@ class Sampler:
 
     def _look_on(self, cursor: "psycopg.Cursor[Any]") -> None:
         views = views_of(cursor)
-        counted_at = self._count(cursor, views)
+        counted_at = -math.inf
+        recent: deque[float] = deque(maxlen=RECENT)
         while True:
             begun = time.monotonic()
             row = cursor.execute(SAMPLE, prepare=True).fetchone()
@@ -109,9 +114,12 @@ class Sampler:
             if begun - counted_at >= COUNTERS_EVERY_S:
                 counted_at = self._count(cursor, views)
             took = time.monotonic() - begun
+            pause = self._every_s - took
             if len(self._samples) > 1:  # time is counted from the first look's end on
                 self._looking_s += took
-            if self._stop.wait(max(self._every_s - took, took * (1 / BUSY_MAX - 1))):
+                recent.append(took)
+                pause = max(pause, min(recent) * (1 / BUSY_MAX - 1))
+            if self._stop.wait(max(0.0, pause)):
                 break
         self._count(cursor, views)
         self._profile = profile_of(cursor)
