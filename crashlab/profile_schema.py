@@ -27,10 +27,12 @@ from pydantic import (
 from crashlab.contract import SyncMode
 from crashlab.disk.contract import CutAt, DiskName, TearBytes
 from crashlab.disk.fileclass import FileClass
+from crashlab.disk.operations import OPERATIONS
 from crashlab.duration import format_ms, parse_ms
 from crashlab.errors import did_you_mean
 from crashlab.fault import FAULTS, TARGETS
 from crashlab.model import CrashClass, Outcome, PromiseStatus
+from crashlab.recordtypes import MAJORS, is_type_name, record_types
 from crashlab.server import SERVER_KINDS
 from crashlab.server.settings import MANAGED_SETTINGS, PROGRAM_SETTINGS
 from crashlab.sql_text import variables_in
@@ -109,6 +111,24 @@ def _variable_name(name: str) -> str:
     if name in GIVEN_VARIABLES:
         raise ValueError("crashlab sets this one itself")
     return name
+
+
+def _near(name: str) -> str:
+    """Accept a type of WAL record, a file operation, a class of files, or a path."""
+    if "/" in name and not name[0].isupper():  # a path, or a pattern of one; types of records begin with a capital
+        return name
+    known = [*OPERATIONS, *(str(one) for one in FileClass)]
+    if name in known or is_type_name(name):
+        return name
+    near = did_you_mean(name, [*known, *(one for major in MAJORS for one in record_types_of(major))])
+    said = f'"{name}" is no type of WAL record, file operation, class of files, or path with a "/"'
+    raise ValueError(f"{said}; {near[:1].lower()}{near[1:]}" if near else said)
+
+
+def record_types_of(major: int) -> list[str]:
+    """Return the names of a major version's record types."""
+    types = record_types(major)
+    return [] if types is None else list(types.names.values())
 
 
 WorkloadName = Annotated[str, _one_of(KINDS)]
@@ -256,6 +276,8 @@ class PowerLoss(_Table):
     swallow_one: list[FileClassName] = []  # one flush of these files is left out, as if the server had forgotten it
     aim: list[FileClassName] = []  # only these files vary, all others keep everything; none: all vary
     points: CutAt = "any"  # where the power is cut
+    near: list[Annotated[str, AfterValidator(_near)]] = []  # ... and only where one of these has happened
+    at: list[Annotated[int, Field(ge=0)]] = []  # ... or only at these crash points
     states_per_point: int = Field(default=4, ge=1)
     acks: int = Field(default=800, ge=0)  # the recorded run ends after that many acknowledged writes
     states_per_recording: int | None = Field(default=None, ge=1)  # then another run is recorded; None: all it has
@@ -349,6 +371,8 @@ class Profile(_Table):
         if survives != (self.crash_class is CrashClass.PROCESS_CRASH):
             wanted = CrashClass.PROCESS_CRASH if survives else CrashClass.POWER_LOSS
             raise ValueError(f'power_loss.disk = "{power_loss.disk}" needs crash_class = "{wanted}"')
+        if power_loss.near and power_loss.at:
+            raise ValueError("power_loss.near and power_loss.at exclude each other")
         if power_loss.recovery_depth and power_loss.disk == "lying":
             raise ValueError("power_loss.recovery_depth needs a disk that does not lie")
         if power_loss.swallow_one and (survives or power_loss.recovery_depth):

@@ -56,6 +56,11 @@ def type_name(major: int, manager: int, bits: int) -> str:
     return name or f"manager {manager}/{bits:02X}"
 
 
+def is_type_name(name: str) -> bool:
+    """Say whether any major version of the table has a type of this name."""
+    return any(name in types.names.values() for major in MAJORS if (types := record_types(major)) is not None)
+
+
 def _has(versions: str, major: int) -> bool:
     first, _, last = versions.partition("-")
     return int(first) <= major <= int(last or first)

@@ -1,5 +1,6 @@
 """How is a recording kept, examined again, and shown?"""
 
+import json
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -92,6 +93,8 @@ def record(
 )
 @click.option("--aim", multiple=True, metavar="CLASS", help="Let only these files vary, such as wal or relation.")
 @click.option("--points", type=click.Choice(CUTS), help="Where the power is cut.")
+@click.option("--near", multiple=True, metavar="WHAT", help="Only near this, such as unlink or Btree/DEDUP.")
+@click.option("--at", multiple=True, type=click.IntRange(min=0), metavar="POINT", help="Only at this crash point.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key of power_loss.")
 @click.option("--time-limit", type=Duration(), help="Stop after this time, such as 90s or 2m; shared by all.")
 @trial_timeout_option
@@ -111,6 +114,8 @@ def explore(
     tear: str | None,
     aim: tuple[str, ...],
     points: str | None,
+    near: tuple[str, ...],
+    at: tuple[int, ...],
     overrides: tuple[str, ...],
     time_limit: float | None,
     trial_timeout: float,
@@ -134,6 +139,8 @@ def explore(
 
     stored = [find(path) for path in recordings]
     changes = list(_changes(disk, tear, aim, points, with_afterlife(overrides, afterlife)))
+    changes += [f"power_loss.near={json.dumps(near)}"] if near else []
+    changes += [f"power_loss.at={list(at)}"] if at else []
     asked = [
         Asked(profile=_changed(stored_profile(one.record.profile_resolved).profile, changes), recording=one.folder)
         for one in stored

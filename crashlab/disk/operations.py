@@ -41,6 +41,10 @@ class Kind(IntEnum):
     EXCHANGE = 18  # path <-> target
 
 
+OPERATIONS = {kind.name.lower(): kind for kind in Kind if kind not in (Kind.CONTENT, Kind.BLIND)}
+"""Those of the server itself, by the name that a profile gives them."""
+
+
 class Operation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One operation of the server, in the order in which the log has it."""
 

@@ -10,6 +10,7 @@ from crashlab.disk.contract import DiskContract, disk_contract
 from crashlab.disk.fileclass import FileClass
 from crashlab.errors import RecordingError
 from crashlab.exploration import points
+from crashlab.exploration.nearby import points_near
 from crashlab.exploration.recording import Recording
 from crashlab.profile import PowerLoss
 from crashlab.recording.decoder import Decoder
@@ -60,7 +61,34 @@ def conditions_of(recording: Recording, power_loss: PowerLoss, seed: int) -> Con
         survey=survey,
         contract=contract,
         left_out=left_out,
-        points=points.candidates(survey, power_loss.points, left_out),
+        points=_points(recording, power_loss, survey, left_out),
         aim=frozenset(FileClass(name) for name in power_loss.aim) or None,
         states_per_point=1 if contract.everything_survives else power_loss.states_per_point,
     )
+
+
+def _points(
+    recording: Recording, power_loss: PowerLoss, survey: points.Survey, left_out: points.Flush | None
+) -> Sequence[int]:
+    """Return the points of an aim, or those of them near to what the profile names.
+
+    Raises:
+        RecordingError: it names crash points that the recording does not have, or nothing of what it names happened.
+    """
+    candidates = points.candidates(survey, power_loss.points, left_out)
+    if power_loss.at:
+        beyond = [point for point in power_loss.at if not 0 <= point <= survey.end]
+        if beyond:
+            raise RecordingError(
+                f'the recording "{recording.folder}" has no crash point {beyond[0]}: it has {survey.end} operations'
+            )
+        return sorted(set(power_loss.at))
+    if not power_loss.near:
+        return candidates
+    near = sorted(set(points_near(recording, power_loss.near)).intersection(candidates))
+    if not near:
+        raise RecordingError(
+            f'the recording "{recording.folder}" has no crash point near to {", ".join(power_loss.near)}',
+            detail="Nothing of that happened in it, at least not where the power may be cut.",
+        )
+    return near

@@ -51,6 +51,8 @@ def inner_profile(profile: Profile) -> Profile:
         update={
             "recovery_depth": power_loss.recovery_depth - 1,
             "points": "checkpoint" if power_loss.points == "checkpoint" else "any",
+            "near": [],
+            "at": [],
         }
     )
     return profile.model_copy(update={"power_loss": inner})

@@ -13,8 +13,10 @@ Source: postgres-contract.md 1.1 (Write, Flush), section 0 (E).
 """
 
 from bisect import bisect_left
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
+from typing import NamedTuple
 
 from crashlab.disk.content import BASE, ZERO, FileImage
 from crashlab.disk.contract import DiskContract
@@ -232,19 +234,44 @@ class RecordedWal:
         return b"".join(found)
 
 
+class Step(NamedTuple):
+    """One operation of a recording, and what was read of the WAL by then, since the step before."""
+
+    operation: Operation | None  # None: behind the last one
+    on_wal: bool  # the operation is on a file of the WAL
+    found: Found
+    end: int  # LSN up to which it was read
+
+
 def read_run(recording: Recording, reader: WalReader) -> _Run:
-    """Return every record of a recorded run that decides a transaction, whenever it was written, and every flush.
+    """Return every record of a recorded run that decides a transaction, whenever it was written, and every flush."""
+    found, flushes, end = Found(), _Flushes(), 0
+    for step in read_along(recording, reader):
+        found.add(step.found)
+        end = step.end
+        if step.operation is not None:
+            flushes.note(step.operation, is_wal=step.on_wal)
+    if found.first == CLEAN_STOP:  # of the set-up
+        found.kinds[CLEAN_STOP] -= 1
+    major = recording.record.server.version_num // 10_000
+    return _Run(found.records, end, flushes.ended, counted(major, found.kinds))
+
+
+def read_along(recording: Recording, reader: WalReader, *, each_write: bool = False) -> Iterator[Step]:
+    """Read the WAL of a recorded run while it is written; nothing if the base's control file cannot be understood.
 
     The operations on pg_wal are applied to a copy of it; before a segment is renamed or removed, it is read.
+
+    Args:
+        each_write: read after each write, too: then a record is found with the operation that made it whole.
     """
     base = recording.base
     control = read_control(directory(base.image / root_label(0)))
     if control is None:
-        return _Run([], 0, [], [])
+        return
     cluster, redo = control
     place = start_at(cluster, redo)
-    found = Found()
-    flushes = _Flushes()
+    nothing = Found()
     with owned.temporary_folder(prefix="crashlab-wal-") as image:
         (image / root_label(0)).mkdir()
         copy_part(base, WAL_FOLDER, image)
@@ -252,22 +279,20 @@ def read_run(recording: Recording, reader: WalReader) -> _Run:
         numbers = {entry.file for entry in base.files if entry.path.startswith(f"{WAL_FOLDER}/")}
         replayer = Replayer(image, base.files)
         for operation in Decoder(recording.log, base.files):
+            found, on_wal = nothing, operation.file in numbers
             named = operation.path.startswith(f"{WAL_FOLDER}/")
-            flushes.note(operation, is_wal=operation.file in numbers)
-            if not named and operation.file not in numbers:
-                continue
-            if operation.kind in (Kind.RENAME, Kind.UNLINK):
-                more, place = reader.read_on(cluster, file_pages(cluster, part), place)
-                found.add(more)
-            elif named and operation.file:
-                numbers.add(operation.file)
-            replayer.apply(operation)
+            if named or on_wal:
+                if operation.kind in (Kind.RENAME, Kind.UNLINK):
+                    found, place = reader.read_on(cluster, file_pages(cluster, part), place)
+                elif named and operation.file:
+                    numbers.add(operation.file)
+                replayer.apply(operation)
+                if each_write and operation.kind is Kind.WRITE:
+                    found, place = reader.read_on(cluster, file_pages(cluster, part), place)
+            yield Step(operation, on_wal, found, place.at)
         replayer.close()
-        more, place = reader.read_on(cluster, file_pages(cluster, part), place)
-        found.add(more)
-    if found.first == CLEAN_STOP:  # of the set-up
-        found.kinds[CLEAN_STOP] -= 1
-    return _Run(found.records, place.at, flushes.ended, counted(cluster.major, found.kinds))
+        found, place = reader.read_on(cluster, file_pages(cluster, part), place)
+        yield Step(None, False, found, place.at)
 
 
 class _Flushes:
