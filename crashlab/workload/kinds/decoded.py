@@ -56,6 +56,7 @@ class Decoded(Slots):
                     " 'proto_version', '1', 'publication_names', 'crashlab')"
                 ),
                 "SELECT pg_replication_origin_create('crashlab')",
+                BACKUP,
                 "DELETE FROM crashlab.decoded_catalog WHERE n > 6",
                 "INSERT INTO crashlab.decoded_catalog SELECT coalesce(max(n), 0) + 1 FROM crashlab.decoded_catalog",
                 "UPDATE crashlab.decoded_catalog SET v = v || 'er'",
@@ -65,10 +66,9 @@ class Decoded(Slots):
                 "TRUNCATE crashlab.decoded_emptied",
                 "SELECT pg_replication_origin_drop('crashlab')",
                 "SELECT pg_create_restore_point('crashlab')",
-                BACKUP,
                 "SELECT pg_switch_wal()",
             ),
-            40,
+            30,
             first=("SELECT pg_create_logical_replication_slot('crashlab', 'pgoutput')",),
         ),
     )

@@ -151,7 +151,7 @@ class Posting(Slots):
                 "INSERT INTO {table} SELECT %s, n, CASE WHEN n %% 3 > 0 THEN ARRAY[1, 2 + n %% 2] ELSE ARRAY[1] END,"
                 " n %% 4, CASE WHEN n %% 2 = 0 THEN %s ELSE n END, CASE WHEN n %% 400 = 0 THEN md5(n::text) END"
                 " FROM generate_series(1, %s) n",
-                (slot, rng.choice((5, 6)), 200 if private else rng.choices((200, 500, 1200, 24_000), (12, 8, 4, 1))[0]),
+                (slot, rng.choice((5, 6)), 200 if private else rng.choices((200, 500, 1200, 16_000), (8, 6, 3, 1))[0]),
             )
             return "fill", False
         what = rng.choice(("empty", "empty", "thin out", "touch"))

@@ -14,7 +14,8 @@ from crashlab.workload.slots import Slots
 if TYPE_CHECKING:
     from psycopg import Cursor
 
-WIDE = "(SELECT string_agg(md5((n * {seed} + i)::text), '') FROM generate_series(1, {parts}) i)"
+WIDE = "(SELECT string_agg(md5(i::text), '') FROM generate_series(1, {parts}) i) || md5((n * {seed})::text)"
+"""Equal at first, so that no key on an inner page can be cut short."""
 PATHS = (
     "repeat('x', 40) || md5((n * {seed})::text) || repeat('y', 200)",
     "repeat('x', n %% 40) || chr(97 + n %% 26) || md5((n * {seed})::text)",
