@@ -1,7 +1,5 @@
 """Are crash points found where something had just happened, and nowhere else?"""
 
-from collections.abc import Iterator
-
 import pytest
 
 from crashlab.disk.operations import Kind
@@ -35,7 +33,7 @@ def profile(*overrides: str) -> Profile:
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recording]:
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recording:
     """One recording for all tests here."""
     return make(TrialPlan(profile=profile(), run_seed=5), tmp_path_factory.mktemp("near") / "recording")
 
