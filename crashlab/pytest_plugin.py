@@ -179,8 +179,22 @@ def crashlab_profile(request: pytest.FixtureRequest) -> Profile:
 
 
 @pytest.fixture
-def crash_server(request: pytest.FixtureRequest, crashlab_profile: Profile) -> Iterator[Server]:
+def crashlab_own_server() -> Any:
+    """None. Override it with a server of yours that `crash` is to kill: a container, or `postgresql_proc`, say."""
+    return None
+
+
+@pytest.fixture
+def crash_server(
+    request: pytest.FixtureRequest, crashlab_profile: Profile, crashlab_own_server: Any
+) -> Iterator[Server]:
     """A disposable server that is up, with the profile's settings; gone after the test."""
+    if crashlab_own_server is not None:
+        from crashlab.server.given import given_server
+
+        with given_server(crashlab_own_server) as given:
+            yield given
+        return
     from crashlab.server import ServerChoice, SpareDirectories, create_server
     from crashlab.server.leftovers import sweep as sweep_leftovers
     from crashlab.testing.powercut import start_for

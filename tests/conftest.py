@@ -39,6 +39,7 @@ GROUPS = {
     "tests/server/test_leftovers.py": "container",
     "tests/power/test_interrupts.py": "container",  # both clean up after dead runs
     "tests/test_cli_clean.py": "container",
+    "tests/testing/test_given_container.py": "container",
     "tests/test_pytest_plugin.py": "container",
     "tests/recording/test_real_kernel.py": "kernel",
     "tests/flush/test_powercut.py": "kernel",

@@ -124,6 +124,7 @@ class Restartable(registry.Disposable):
     data_directory: Path | None = None  # the live data directory, where it can be read from here
     machine = ""  # architecture of its processes; empty: this machine's
     ready_poll_s = 0.005
+    is_given = False  # somebody else's, with settings and files of his own
     life_poll_s = 0.0  # between two questions whether it is still alive, where that costs something
     keep_session = False  # whether the session that found it ready is the first that `connect` returns
 

@@ -149,9 +149,7 @@ class LocalServer(Server):
         self._note_segments()
         (self.data_directory / "postmaster.pid").unlink(missing_ok=True)
         processes.become_subreaper()
-        arguments = [f"{name}={value}" for name, value in self._complete(settings).items()]
-        command = [str(self.build.bindir / "postgres"), "-D", str(self.data_directory)]
-        command += [word for argument in arguments for word in ("-c", argument)]
+        command = self._command(settings)
         # A preloaded library is for the server alone.
         prefix = None if "LD_PRELOAD" in self.environment else self._user.prefix()
         try:
@@ -170,6 +168,11 @@ class LocalServer(Server):
         except OSError as error:
             raise ServerError(f'could not run "{command[0]}": {error.strerror}') from error
         self._known = {self._postmaster.pid}
+
+    def _command(self, settings: dict[str, str]) -> list[str]:
+        arguments = [f"{name}={value}" for name, value in self._complete(settings).items()]
+        command = [str(self.build.bindir / "postgres"), "-D", str(self.data_directory)]
+        return command + [word for argument in arguments for word in ("-c", argument)]
 
     def _complete(self, settings: dict[str, str]) -> dict[str, str]:
         complete = dict(settings)

@@ -24,6 +24,7 @@ from crashlab.model import Injection, Verdict
 from crashlab.observer import Moment, read_conversation
 from crashlab.observer.stake import Stake
 from crashlab.server.base import DATABASE
+from crashlab.testing.address import Address
 from crashlab.testing.failure import CrashFailure, is_consequence
 from crashlab.testing.life import Life
 from crashlab.testing.points import Point, points_of, with_words
@@ -169,6 +170,7 @@ class Crash(Life):
             self._arm(None)  # whatever is asked from now on stands in no block, and is no moment of a sweep
         if crash.observation.recovery.started:
             if not alone:
+                self._address = Address(self.server.conninfo())  # a container's port may be another one
                 self._observer.resume(self._address.upstream)
             for process in self._processes:
                 process.come_back()

@@ -18,6 +18,7 @@ from crashlab.observer import Observer
 from crashlab.profile import Profile
 from crashlab.seeds import new_seed, stream
 from crashlab.server import Server, ServerChoice, create_server
+from crashlab.server.given import given_server
 from crashlab.testing.address import Address
 from crashlab.testing.points import Point, Points, check_arguments
 from crashlab.testing.powercut import STATES, PowerCuts, StateName, start_for
@@ -41,6 +42,7 @@ class Life:
         profile: str | Profile = "kill9-all",
         *,
         server: Server | None = None,
+        container: Any = None,
         observer: Observer | None = None,
         disk: str | None = None,
         settings: Mapping[str, object] | None = None,
@@ -65,6 +67,9 @@ class Life:
             settings: more of the server, such as {"fsync": "off"}; needs the profile's name.
             states: at so many crash states of each block `check` and `states` look, if the power is cut.
             state: at this one alone, of a recording that is there, as a failed test named it.
+            container: a server that runs and is somebody else's: testcontainers', docker's, or a name (of a service of
+                compose, say); or `postgresql_proc` of pytest-postgresql, or a data directory. It is crashed as it is,
+                with its own settings, and runs in the end.
             choice: where its own runs.
             seed: what is drawn comes from it; None: a new one.
             folder: takes the evidence; None: a temporary one, which stays if the outermost `with` ends in an error.
@@ -80,6 +85,9 @@ class Life:
         if not isinstance(profile, Profile):
             profile = changed_for_a_test(profile, disk, settings or {})
         self.profile = for_a_test(profile, recorded=True)
+        if container is not None and server is not None:
+            raise UsageProblem("cannot crash two servers: a container and a server are given")
+        self._container = container
         _refuse_what_never_crashes(self.profile, at_moments=points != "random" or point is not None)
         self._recorded = self.profile.power_loss is not None
         self.seed = new_seed() if seed is None else seed
@@ -113,11 +121,8 @@ class Life:
         if self._alive:
             return self
         with contextlib.ExitStack() as stack:
-            self.server = self._given_server or stack.enter_context(
-                create_server(server_spec(self.profile, self._choice))
-            )
-            if self._given_server is None:
-                start_for(self.server, self.profile)
+            self.server = self._given_server or stack.enter_context(self._make_server())
+            refuse_for_given(self.server, self.profile)
             self.folder = self._folder or Path(tempfile.mkdtemp(prefix="crashlab-test-"))
             self._address = Address(self.server.conninfo())
             self._conversation = self.folder / "conversation.jsonl"
@@ -128,7 +133,7 @@ class Life:
                 seed=self.seed,
                 folder=self.folder,
                 conversation=self._conversation,
-                recorded=self._recorded,
+                as_it_is=self._recorded or self.server.is_given,
             )
             self._told = ToldNotes(self.folder / "told.txt")
             if self._recorded:
@@ -138,6 +143,17 @@ class Life:
             self._life = stack.pop_all()
         self._alive = True
         return self
+
+    def _make_server(self) -> Server:
+        if self._container is not None:
+            return given_server(self._container)
+        server = create_server(server_spec(self.profile, self._choice))
+        try:
+            start_for(server, self.profile)
+        except BaseException:
+            server.dispose()
+            raise
+        return server
 
     def _record(self) -> PowerCuts:
         power = PowerCuts(
@@ -194,6 +210,17 @@ class Life:
 
     def _end_timeout_s(self) -> float:
         return self._recovery_timeout_s + END_SLACK_S
+
+
+def refuse_for_given(server: Server, profile: Profile) -> None:
+    """Raise UsageProblem: somebody else's server cannot be given what the profile asks for."""
+    own = {name: value for name, value in profile.server.settings.items() if name != "autovacuum"}
+    if server.is_given and (own or profile.power_loss is not None):
+        what = "cut its power" if profile.power_loss is not None else f"set {', '.join(own)}"
+        raise UsageProblem(
+            f"cannot {what}: the server is somebody else's, and is crashed as he has set it up",
+            hint="Let crashlab make the server, of the same image if need be (--crashlab-image).",
+        )
 
 
 def _refuse_what_never_crashes(profile: Profile, *, at_moments: bool) -> None:

@@ -68,14 +68,14 @@ class ObservedServer(ServerInTest):
         seed: int,
         folder: Path,
         conversation: Path | None,
-        recorded: bool = False,
+        as_it_is: bool = False,
     ) -> None:
         """Take a server that is up.
 
         Args:
             folder: empty; takes a folder a crash.
             conversation: what the observer writes; None: nobody observes.
-            recorded: what it writes is to be recorded also after a crash, so with its own settings.
+            as_it_is: it restarts with its own settings, because it is recorded, or because nobody can give it any.
         """
         super().__init__(server, profile, seed=seed, folder=folder)
         self.crashes: list[ObservedCrash] = []
@@ -83,7 +83,7 @@ class ObservedServer(ServerInTest):
         self._rng = stream(seed, "faults")
         self._broken = Broken()
         # The kernel outlives a process crash, and has everything: no verdict changes (recovery.restart)
-        self._overrides = {} if recorded or "fsync" in server.settings else {"fsync": "off"}
+        self._overrides = {} if as_it_is or "fsync" in server.settings else {"fsync": "off"}
         self._early: list[Injection] = []
         self._survivors: set[int] = set()
         self._prepared: set[str] = set()
