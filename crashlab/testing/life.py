@@ -37,6 +37,15 @@ END_SLACK_S = 60.0  # reading a recovered server comes on top of its recovery
 class Life:
     """A server and an observer before it, from `start` to `close`."""
 
+    point_reached: str | None = None  # in words
+    _alive = False
+    _failed = False  # the server did not come back
+    _power: PowerCuts | None = None
+    _watch: Watch | None = None  # of an open block
+    _block = 0
+    _epoch = 0
+    _checked = 0  # so many notes had been told when it was checked last
+
     def __init__(
         self,
         profile: str | Profile = "kill9-all",
@@ -92,10 +101,8 @@ class Life:
         self._recorded = self.profile.power_loss is not None
         self.seed = new_seed() if seed is None else seed
         self.point = Point.parse(point) if isinstance(point, str) else point
-        self.point_reached: str | None = None  # in words
         self._points = points
         self._states, self._state = states, None if state is None else StateName.parse(state)
-        self._power: PowerCuts | None = None
         self._given_server, self._choice = server, choice or ServerChoice()
         self._given_observer = observer
         self._folder = folder
@@ -104,15 +111,9 @@ class Life:
         self._recovery_timeout_s = recovery_timeout_s
         self._rng = stream(self.seed, "moment")
         self._life = contextlib.ExitStack()
-        self._alive = False
-        self._watch: Watch | None = None
-        self._block = 0
-        self._epoch = 0
         self._epochs: list[int] = []  # of each block
         self._processes: list[Process] = []
         self.judged: dict[int, Verdict] = {}  # by the crash's number
-        self._checked = 0  # so many notes had been told when it was checked last
-        self._failed = False
 
     # --- the server's life
 

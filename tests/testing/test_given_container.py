@@ -37,7 +37,7 @@ def sell(crash: Crash, numbers: range, *, early: bool = False) -> None:
 
 def test_a_container_of_testcontainers(theirs):
     """Its own user and database; killed twice, and the address of the application stays."""
-    with Crash(container=theirs) as crash:
+    with Crash(container=theirs, points="commits") as crash:
         Shop(crash.url).create_tables()
         url = crash.url
         sell(crash, range(5))
