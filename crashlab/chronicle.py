@@ -158,3 +158,26 @@ class Chronicle(msgspec.Struct, frozen=True, kw_only=True):
     def clients(self) -> list[int]:
         """Whose transactions they are, the set-up first."""
         return sorted({one.client for one in self.transactions})
+
+
+class Step(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One operation of a recording, and what it changed of what is not durable."""
+
+    says: str
+    kind: str  # write, flush, flush ended, name, other
+    changes: list[tuple[int, int]]  # index of a file, units in flight from now on; -1: all of it is durable
+    names: int  # changes of names in flight after it
+    acked: int  # transactions that had been acknowledged by then
+
+
+class Steps(msgspec.Struct, frozen=True, kw_only=True):
+    """A recording, operation by operation: what a power cut at each would have met."""
+
+    first: int  # operations before the first step that is told
+    end: int
+    begin: list[tuple[int, int]]  # in flight before the first step, as `Step.changes`
+    files: list[tuple[str, str]]  # path, class; of one that was renamed, each path
+    steps: list[Step]
+    checkpoints: list[tuple[int, int]]
+    unit_bytes: int
+    about: list[tuple[str, str]]  # what was recorded, as (label, text)

@@ -2,8 +2,9 @@
 
 A test marked `server` needs a local PostgreSQL build, one marked `container` a Docker engine and its image
 (`container("postgres:15.3")`; without an argument IMAGE), one marked `kernel` root and a file system that can be
-mounted and cut off (`kernel("ext4")`). Where that is missing the test is skipped with the reason, unless
-CRASHLAB_REQUIRE names it (a comma list: "server,container,kernel"; "local" means "server"): then it fails.
+mounted and cut off (`kernel("ext4")`), one marked `browser` chromium and Playwright. Where that is missing the test is
+skipped with the reason, unless CRASHLAB_REQUIRE names it (a comma list: "server,container,kernel,browser"; "local"
+means "server"): then it fails.
 
 Without `-n` as many workers run as there are cores (pytest-xdist); a run of named tests needs none.
 
@@ -12,6 +13,7 @@ each data directory than the server that works there (see crashlab/server/spares
 """
 
 import functools
+import importlib.util
 import os
 import shutil
 import tempfile
@@ -28,7 +30,7 @@ from crashlab.server import Server, ServerSpec, create_server
 from tests.examples import examples
 
 IMAGE = "postgres:17"
-SLOW = ("server", "container", "kernel")
+SLOW = ("server", "container", "kernel", "browser")
 """The markers of tests that are not quick."""
 ALONE = ("container", "kernel")
 """The markers of tests that look at all containers and volumes, or all loop devices: never two of a kind at once."""
@@ -46,6 +48,7 @@ GROUPS = {
     "tests/power/test_one_flush.py": "one flush",
     "tests/test_cli_recorded.py": "recorded",
     "tests/exploration/test_images.py": "images",
+    "tests/report/test_in_browser.py": "browser",
 }
 """File -> the group whose tests one worker runs, one after the other: they share a recording, or must be alone."""
 MEMORY = Path("/dev/shm")
@@ -178,6 +181,19 @@ def missing_kernel(kind: Literal["ext4", "xfs"]) -> str | None:
     return None
 
 
+def chromium() -> str | None:
+    """Return Debian's chromium; None: there is none."""
+    return shutil.which("chromium")
+
+
+@functools.cache
+def missing_browser() -> str | None:
+    """Say why no page can be looked at here, or None."""
+    if importlib.util.find_spec("playwright") is None or importlib.util.find_spec("axe_playwright_python") is None:
+        return "no Playwright or axe here: pip install '.[test]'"
+    return None if chromium() else "no chromium on this machine: apt-get install -y chromium"
+
+
 def required() -> set[str]:
     """Return what CRASHLAB_REQUIRE says must not be skipped."""
     words = os.environ.get("CRASHLAB_REQUIRE", "").replace("local", "server").split(",")
@@ -186,7 +202,7 @@ def required() -> set[str]:
 
 def pytest_report_header() -> list[str]:
     """Say at once what this machine cannot run, and why; the kernel's file systems are tried only when needed."""
-    problems = {"server": missing_build(), "container": missing_image(IMAGE)}
+    problems = {"server": missing_build(), "container": missing_image(IMAGE), "browser": missing_browser()}
     if os.environ.get("CRASHLAB_TEST_BUILDS") is None:
         problems["old releases"] = "CRASHLAB_TEST_BUILDS does not name a folder of builds"
     return [
@@ -204,6 +220,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         _demand("container", missing_image(marker.args[0] if marker.args else IMAGE), marker)
     for marker in item.iter_markers("kernel"):
         _demand("kernel", missing_kernel(marker.args[0]), marker)
+    for marker in item.iter_markers("browser"):
+        _demand("browser", missing_browser(), marker)
 
 
 def _demand(name: str, problem: str | None, marker: pytest.Mark) -> None:

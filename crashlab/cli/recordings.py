@@ -171,13 +171,22 @@ def explore(
 @click.command()
 @click.argument("recording", type=click.Path(path_type=Path))
 @click.option("--at", type=click.IntRange(min=0), metavar="POINT", help="A crash point: that many operations happened.")
-def show(recording: Path, at: int | None) -> None:
+@click.option(
+    "--html", "page", type=click.Path(path_type=Path), metavar="FILE", help="Write a page to step through it, instead."
+)
+def show(recording: Path, at: int | None, page: Path | None) -> None:
     """Say what RECORDING holds, or with --at what was in flight at one point of it."""
     from crashlab.cli.show import print_point, print_summary
     from crashlab.exploration.recording import find
 
     stored = find(recording)
-    if at is None:
+    if page is not None:
+        from crashlab.cli.reports import write_page
+        from crashlab.exploration.steps import steps_of
+        from crashlab.report.recording_page import page_bytes
+
+        write_page(page, page_bytes(steps_of(stored), str(stored.folder), at))
+    elif at is None:
         print_summary(stored)
     else:
         print_point(stored, at)

@@ -173,6 +173,12 @@ def write_own(target: Path, content: bytes) -> None:
         raise EvidenceError(f'could not write report "{target}": {error.strerror}') from error
 
 
+def write_page(target: Path, content: bytes) -> None:
+    """Write a page where the user said, and say where. Raises EvidenceError: it cannot be written."""
+    _write(target, content)
+    click.echo(target)
+
+
 def _append(target: Path, content: bytes) -> None:
     """Append to the summary of a CI job, which other steps write, too; without one the run is told all the same."""
     try:

@@ -192,6 +192,9 @@ class _Pass:
         control = read_control(directory(recording.base.image / root_label(0)))
         self._cluster: Cluster | None = None if control is None else control[0]
         self._found = _Passed()
+        if control is not None:  # the base is durable as it is, and its server had been stopped
+            self._found.written.append((0.0, control[1]))
+            self._found.durable.append((0.0, control[1]))
         self._tops: dict[int, int] = {}  # WAL file -> LSN up to which it was written
         self._begun: dict[int, tuple[Operation, str, int]] = {}  # token -> begin, path, LSN
 

@@ -13,10 +13,9 @@ from crashlab.oracle.codes import CODES
 from crashlab.oracle.wal import lsn
 from crashlab.report.diskview import DiskView, disk_view
 from crashlab.report.lanes import SAYS, Drawing, drawing, kind_of, place, redo_says
-from crashlab.report.opening import moment, opening, surprises
+from crashlab.report.opening import opening, surprises
 from crashlab.report.page import render
 from crashlab.report.panels import MANUAL, PANELS, anchor_of
-from crashlab.report.places import duration
 from crashlab.report.statistics import statistics_line
 from crashlab.report.story import follow_up, story
 from crashlab.report.summary import closing, counted, distinct_findings, how_to_go_on, promise, sentence, tally, verdict
@@ -91,19 +90,14 @@ def report_bytes(run: RunResult, code: int) -> bytes:
 
 
 def _facts(run: RunResult) -> list[tuple[str, str, bool]]:
-    """Return what was run, as (label, text, whether it is a command)."""
-    seconds = sum(result.seconds for result in run.profiles)
+    """Return what the opening does not say, as (label, text, whether it is a command)."""
     servers = dict.fromkeys(
         f"PostgreSQL {result.server.version}, {result.server.kind}, {result.server.source}"
         for result in run.profiles
         if result.server
     )
     facts = [
-        ("begun", moment(run.begun), False),
-        ("duration", duration(seconds) if seconds > 0 else None, False),
-        ("machine", run.machine, False),
         *(("server", server, False) for server in servers),
-        *(("seed", seed, False) for seed in dict.fromkeys(str(result.seed) for result in run.profiles)),
         ("command", run.command, True),
     ]
     return [(label, text, is_command) for label, text, is_command in facts if text]

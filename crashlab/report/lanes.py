@@ -38,11 +38,11 @@ ORDER = (
 """From the ground to the top: what is worse is drawn over what is not."""
 SAYS = {
     Fate.SURVIVED: "acknowledged, and there",
-    Fate.PERMITTED: "acknowledged and gone, which nothing promised to prevent",
+    Fate.PERMITTED: "acknowledged and gone, as the contract allows",
     Fate.FORBIDDEN: "acknowledged and gone, against the promise",
     Fate.PHANTOM: "refused or never sent, and there",
-    Fate.PRESENT: "no answer came; it is there, which is allowed",
-    Fate.ABSENT: "no answer came; it is not there, which is allowed",
+    Fate.PRESENT: "no answer came; there, which is allowed",
+    Fate.ABSENT: "no answer came; not there, which is allowed",
     Fate.UNDECIDED: "prepared, and not decided",
     Fate.TRACELESS: "refused, rolled back or never sent; not there",
     Fate.READ_ONLY: "wrote nothing, so nothing was promised",
@@ -154,7 +154,10 @@ def _sections(told: Chronicle) -> Iterator[tuple[str, float]]:
     gone = [one.begin for one in told.transactions if one.fate in (Fate.PERMITTED, Fate.FORBIDDEN, Fate.PHANTOM)]
     end = _end(told)
     span = end - told.first
-    for name, count in ((f"Last {_NEAR_TRANSACTIONS}", _NEAR_TRANSACTIONS), ("Close to the cut", _CLOSE_TRANSACTIONS)):
+    for name, count in (
+        (f"Last {_NEAR_TRANSACTIONS} transactions", _NEAR_TRANSACTIONS),
+        ("Close to the cut", _CLOSE_TRANSACTIONS),
+    ):
         if len(begins) <= count:
             continue
         low = begins[-count]

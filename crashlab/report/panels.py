@@ -150,7 +150,7 @@ def _redo(run: RunResult) -> list[RedoCoverage]:
 PANELS = (
     Panel("outcomes", "Profiles and outcomes", "outcomes.html.jinja", _outcomes),
     Panel("matrix", "Matrix of promises", "matrix.html.jinja", _matrix),
-    Panel("windows", "Loss windows of asynchronous commits", "windows.html.jinja", _windows),
+    Panel("windows", "Loss windows", "windows.html.jinja", _windows),
     Panel("redo", "Redo coverage", "redo.html.jinja", lambda run: _redo(run) or None),
-    Panel("phases", "Time of a trial by phase", "phases.html.jinja", lambda run: phase_rows(run.profiles) or None),
+    Panel("phases", "Time by phase", "phases.html.jinja", lambda run: phase_rows(run.profiles) or None),
 )

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from crashlab.results import ProfileResult
 
 TOTAL = "total"
+PATTERNS = 10
+"""Colours of the page's style; the names stand beside them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +45,13 @@ def phase_rows(results: "list[ProfileResult]") -> list[PhaseRow]:
                 continue
             width = 100 * seconds / longest
             bars.append(
-                PhaseBar(name=name, seconds=seconds, x=round(x, 2), width=round(width, 2), number=names.index(name) % 8)
+                PhaseBar(
+                    name=name,
+                    seconds=seconds,
+                    x=round(x, 2),
+                    width=round(width, 2),
+                    number=names.index(name) % PATTERNS,
+                )
             )
             x += width
         if bars:
