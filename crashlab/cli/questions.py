@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from crashlab.cli.out_folder import BASE
-from crashlab.cli.reports import json_target_checked, show_warning, write_json
+from crashlab.cli.reports import json_target_checked, show_warning, write_file, write_json
 from crashlab.errors import UsageProblem
 
 if TYPE_CHECKING:
@@ -71,7 +71,8 @@ def results(
 @click.argument("before", type=click.Path(path_type=Path), metavar="A")
 @click.argument("after", type=click.Path(path_type=Path), metavar="B")
 @json_option
-def compare(before: Path, after: Path, json_target: str | None) -> int:
+@click.option("--html", "page", type=click.Path(path_type=Path), metavar="FILE", help="Write it as one HTML page.")
+def compare(before: Path, after: Path, json_target: str | None, page: Path | None) -> int:
     """Say what changed from run A to run B: profiles, settings, outcomes, findings, times.
 
     A and B are folders of runs. Shares are held against chance; the exit code is 0, whatever they come to.
@@ -87,6 +88,10 @@ def compare(before: Path, after: Path, json_target: str | None) -> int:
     found = compared(*runs, ignored=MANAGED_SETTINGS)
     if json_target is not None:
         write_json(json_target, {**asdict(found), "more_than_chance": found.more_than_chance})
+    if page is not None:
+        from crashlab.report.compare_page import page_bytes
+
+        write_file(page, page_bytes(found, str(before), str(after)))
     if json_target != "-":
         target = console()
         for line in comparison_lines(found):

@@ -27,7 +27,7 @@ from crashlab.cli.options import (
     workers_option,
 )
 from crashlab.cli.out_folder import claimed
-from crashlab.cli.reports import Reports
+from crashlab.cli.reports import Reports, write_file
 from crashlab.cli.run import Hands, limits_of, run_plan
 from crashlab.cli.signals import signals_interrupt
 from crashlab.disk.contract import CONTRACT_NAMES, CUTS, TEAR_SIZES
@@ -181,11 +181,11 @@ def show(recording: Path, at: int | None, page: Path | None) -> None:
 
     stored = find(recording)
     if page is not None:
-        from crashlab.cli.reports import write_page
         from crashlab.exploration.steps import steps_of
         from crashlab.report.recording_page import page_bytes
 
-        write_page(page, page_bytes(steps_of(stored), str(stored.folder), at))
+        write_file(page, page_bytes(steps_of(stored), str(stored.folder), at))
+        click.echo(page)
     elif at is None:
         print_summary(stored)
     else:

@@ -126,7 +126,7 @@ class Reports:
     def write(self, run: "RunResult", code: int) -> None:
         """Write the files, and what is to be on stdout. Raises EvidenceError: one could not be written."""
         for form, target in self.telling.files():
-            _write(target, form.content(run, code))
+            write_file(target, form.content(run, code))
         if self.telling.on_stdout is not None:
             sys.stdout.buffer.write(self.telling.on_stdout.content(run, code))
             sys.stdout.flush()
@@ -154,7 +154,7 @@ def write_json(target: str, value: Any) -> None:
     if target == "-":
         sys.stdout.buffer.write(content)
     else:
-        _write(Path(target), content)
+        write_file(Path(target), content)
 
 
 def _require_writable(option: str, target: Path) -> None:
@@ -173,12 +173,6 @@ def write_own(target: Path, content: bytes) -> None:
         raise EvidenceError(f'could not write report "{target}": {error.strerror}') from error
 
 
-def write_page(target: Path, content: bytes) -> None:
-    """Write a page where the user said, and say where. Raises EvidenceError: it cannot be written."""
-    _write(target, content)
-    click.echo(target)
-
-
 def _append(target: Path, content: bytes) -> None:
     """Append to the summary of a CI job, which other steps write, too; without one the run is told all the same."""
     try:
@@ -188,8 +182,8 @@ def _append(target: Path, content: bytes) -> None:
         show_warning(EvidenceError(f'could not write the job summary "{target}": {error.strerror}'))
 
 
-def _write(target: Path, content: bytes) -> None:
-    """Write a file that the user named, who may have a pipe or a link there."""
+def write_file(target: Path, content: bytes) -> None:
+    """Write a file that the user named, who may have a pipe or a link there. Raises EvidenceError: it cannot be."""
     try:
         target.write_bytes(content)
     except OSError as error:

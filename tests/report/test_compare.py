@@ -6,8 +6,10 @@ import msgspec
 import pytest
 
 from crashlab.report.compare import compare, comparison_lines
+from crashlab.report.compare_page import page_bytes
 from crashlab.results import ProfileFacts, ProfileResult, TrialResult
 from tests.made_results import FACTS, broken, inconclusive, intact, permitted_loss, result, void
+from tests.report.test_same_words import Page
 
 
 def changed(made: ProfileResult, *, seconds: dict[str, float] | None = None, **tables: object) -> ProfileResult:
@@ -77,3 +79,17 @@ def test_only_what_chance_does_not_explain_is_called_a_difference():
     assert not compare(by_name(innocent, other), by_name(guilty, other)).more_than_chance
     harmed = compare(by_name(innocent), by_name(result("kill9-all", *trials((20, void)))))
     assert [one.more_than_chance for one in harmed.profiles[0].shares] == [False, True]
+
+
+def test_the_page_says_what_the_lines_say():
+    """Numbers of both runs, what is set differently, and words of evidence as text."""
+    before = result("kill9-all", *trials((1, permitted_loss), (8, intact)))
+    after = changed(result("kill9-all", *trials((9, broken))), trials="<script>77</script>")
+    found = compare(by_name(before), by_name(after))
+    page = page_bytes(found, "first<b>", "second").decode()
+    text = " ".join(" ".join(Page(page.encode()).text).split())
+    for expected in ("first<b>", "<script>77</script>", "CORRUPT-HOLE", "corruption 0 9", "intact 8 0", "loss 1 0"):
+        assert expected in text
+    assert "Something differs by more than chance." in text
+    assert "<script>77" not in page
+    assert "no difference seen" in page_bytes(compare(by_name(before), by_name(before)), "a", "a").decode()

@@ -18,6 +18,8 @@ from crashlab.exploration.overview import in_flight
 from crashlab.exploration.recording import find
 from crashlab.exploration.steps import steps_of
 from crashlab.report import html_report, json_report
+from crashlab.report.compare import compare
+from crashlab.report.compare_page import page_bytes as comparison_bytes
 from crashlab.report.lanes import kind_of
 from crashlab.report.recording_page import page_bytes
 from crashlab.results import RunResult
@@ -265,6 +267,16 @@ def test_a_recording_is_stepped_through(browser, recorded_folder, tmp_path):
         assert page.evaluate("document.documentElement.scrollWidth") == 400
         assert reader.said == []
         assert barriers(page) == []
+
+
+def test_two_runs_are_read_side_by_side(browser, tmp_path):
+    """On a phone, too."""
+    runs = [{"kill9-all": result("kill9-all", intact(), made)} for made in (intact(1), broken(1))]
+    content = comparison_bytes(compare(*runs), "one", "two")
+    with Reader(browser, content, tmp_path, viewport={"width": 400, "height": 900}) as reader:
+        assert reader.page.evaluate("document.documentElement.scrollWidth") == 400
+        assert reader.said == []
+        assert barriers(reader.page) == []
 
 
 def barriers(page: "Page") -> list[tuple[str, str]]:
