@@ -154,6 +154,16 @@ class Chronicle(msgspec.Struct, frozen=True, kw_only=True):
         """How many transactions have each fate."""
         return Counter(one.fate for one in self.transactions)
 
+    def ends(self) -> dict[int, float]:
+        """Return by transaction where it is over: its answer; without one the client's next begin, or the cut."""
+        found: dict[int, float] = {}
+        following: dict[int, float] = {}  # client -> begin of its next transaction
+        for one in reversed(self.transactions):
+            unsent = one.begin if one.sent is None else min(self.cut, following.get(one.client, self.cut))
+            found[one.tx] = max(one.begin, unsent if one.told is None else one.told)
+            following[one.client] = one.begin
+        return found
+
     @property
     def clients(self) -> list[int]:
         """Whose transactions they are, the set-up first."""

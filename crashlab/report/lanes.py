@@ -13,8 +13,8 @@ Choices:
 
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from crashlab.chronicle import Chronicle, Fate, Happening, Transaction
 from crashlab.oracle.wal import lsn
@@ -23,8 +23,10 @@ from crashlab.report.places import Scale, plural, thousands
 TRACK_PX, LANE_PX, WAL_PX, TOP_PX, AXIS_PX = 14, 36, 132, 24, 24
 CLIENT_LANES_MAX = 16
 """Clients beyond these share the last lane."""
-_NEAR_PERCENT = 0.5
-"""Marks of one fate closer than this, each narrower than twice that, are one."""
+NEAR_PERCENT = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""Marks of one fate closer than this, each narrower than twice that, are one: the first that makes a section light."""
+MARKS_MAX = 450
+"""Of a section: a page with six trials stays below 5 MB, and nobody tells more marks apart."""
 _LEAST_PERCENT = 0.5
 _WAL_COLUMNS = 48
 _CLOSE_TRANSACTIONS, _NEAR_TRANSACTIONS = 14, 80
@@ -179,12 +181,10 @@ def _section(told: Chronicle, name: str, low: float) -> Section:
     end = _end(told)
     span = max(end - low, 1e-6)
     scale = Scale(low - 0.01 * span, end + 0.06 * span)
-    lanes: list[Lane] = []
-    y = TOP_PX
-    for maker in (_client_lanes, _wal_lane, _server_lanes):
-        for lane in maker(told, scale):
-            lanes.append(Lane(**{**vars(lane), "y": y + LANE_PX - TRACK_PX - 4}))
-            y += LANE_PX - TRACK_PX + lane.height
+    for near in NEAR_PERCENT:
+        lanes, y = _stacked(told, scale, near)
+        if sum(len(lane.marks) for lane in lanes) <= MARKS_MAX:
+            break
     return Section(
         name=name,
         low=low,
@@ -200,16 +200,26 @@ def _section(told: Chronicle, name: str, low: float) -> Section:
     )
 
 
+def _stacked(told: Chronicle, scale: Scale, near: float) -> tuple[list[Lane], int]:
+    """Return the lanes, one below the other, and where they end."""
+    lanes: list[Lane] = []
+    y = TOP_PX
+    for lane in (*_client_lanes(told, scale, near), *_wal_lane(told, scale), *_server_lanes(told, scale, near)):
+        lanes.append(replace(lane, y=y + LANE_PX - TRACK_PX - 4))
+        y += LANE_PX - TRACK_PX + lane.height
+    return lanes, y
+
+
 # --- lanes
 
 
-def _client_lanes(told: Chronicle, scale: Scale) -> Iterator[Lane]:
-    clients = told.clients
+def _client_lanes(told: Chronicle, scale: Scale, near: float) -> Iterator[Lane]:
+    clients, ends = told.clients, told.ends()
     for number, client in enumerate(clients[:CLIENT_LANES_MAX]):
         rest = clients[number:] if number == CLIENT_LANES_MAX - 1 and len(clients) > CLIENT_LANES_MAX else [client]
         own = [one for one in told.transactions if one.client in rest]
         label = "set-up" if rest == [0] else f"client {client}" if len(rest) == 1 else f"{len(rest)} more clients"
-        marks = list(_fate_marks(told, own, scale))
+        marks = list(_fate_marks(told, own, ends, scale, near))
         if marks:
             yield Lane(label=label, y=0, height=TRACK_PX + 4, marks=marks, note=_counts(own))
 
@@ -219,35 +229,35 @@ def _counts(own: Sequence[Transaction]) -> str:
     return " · ".join(f"{thousands(number)} {fate}" for fate, number in found.items() if number)
 
 
-def _fate_marks(told: Chronicle, own: Sequence[Transaction], scale: Scale) -> Iterator[Mark]:
+def _fate_marks(
+    told: Chronicle, own: Sequence[Transaction], ends: Mapping[int, float], scale: Scale, near: float
+) -> Iterator[Mark]:
     for fate in ORDER:
         group: list[Transaction] = []
         end = -math.inf
         for one in sorted((one for one in own if one.fate is fate), key=lambda one: one.begin):
-            low, high = _extent(told, one, scale)
+            low, high = _extent(one, ends, scale)
             if high < 0:
                 if scale.low > told.first:  # it belongs to an earlier section
                     continue
                 low = high = 0.0  # the set-up came before
-            near = low - end < _NEAR_PERCENT and high - low < 2 * _NEAR_PERCENT
-            if group and not near:
-                yield _fate_mark(told, group, scale)
+            if group and not (low - end < near and high - low < 2 * near):
+                yield _fate_mark(told, group, ends, scale)
                 group = []
             group.append(one)
             end = high
         if group:
-            yield _fate_mark(told, group, scale)
+            yield _fate_mark(told, group, ends, scale)
 
 
-def _extent(told: Chronicle, one: Transaction, scale: Scale) -> tuple[float, float]:
-    """Return from where to where a transaction is drawn: from its COMMIT to the answer, or to the cut."""
+def _extent(one: Transaction, ends: Mapping[int, float], scale: Scale) -> tuple[float, float]:
+    """Return from where to where a transaction is drawn: from its COMMIT to its end."""
     sent = one.begin if one.sent is None else one.sent
-    end = sent if one.sent is None and one.told is None else told.cut if one.told is None else one.told
-    return scale(sent), scale(max(sent, end))
+    return scale(sent), scale(max(sent, ends[one.tx]))
 
 
-def _fate_mark(told: Chronicle, group: Sequence[Transaction], scale: Scale) -> Mark:
-    extents = [_extent(told, one, scale) for one in group]
+def _fate_mark(told: Chronicle, group: Sequence[Transaction], ends: Mapping[int, float], scale: Scale) -> Mark:
+    extents = [_extent(one, ends, scale) for one in group]
     low, high = max(0.0, min(low for low, _ in extents)), max(high for _, high in extents)
     width = max(_LEAST_PERCENT, min(high, 100.0) - low)
     if any(one.told is None for one in group):  # the cut came before the answer
@@ -392,17 +402,17 @@ _SERVER_LANES = (
 )
 
 
-def _server_lanes(told: Chronicle, scale: Scale) -> Iterator[Lane]:
+def _server_lanes(told: Chronicle, scale: Scale, near: float) -> Iterator[Lane]:
     for label, kinds, of_wal in _SERVER_LANES:
         own = [one for one in told.happenings if one.kind in kinds and of_wal in (None, "pg_wal" in one.says)]
-        marks = list(_happening_marks(told, own, scale))
+        marks = list(_happening_marks(told, own, scale, near))
         if marks:
             kinds_there = [kind for kind in kinds if any(one.kind == kind for one in own)]
             counts = ", ".join(plural(sum(one.kind == kind for one in own), kind) for kind in kinds_there)
             yield Lane(label=label, y=0, height=TRACK_PX + 4, marks=marks, note=counts)
 
 
-def _happening_marks(told: Chronicle, own: Sequence[Happening], scale: Scale) -> Iterator[Mark]:
+def _happening_marks(told: Chronicle, own: Sequence[Happening], scale: Scale, near: float) -> Iterator[Mark]:
     for kind in dict.fromkeys(one.kind for one in own):
         group: list[tuple[float, float, Happening]] = []
         for one in sorted((one for one in own if one.kind == kind), key=lambda one: one.at):
@@ -411,7 +421,7 @@ def _happening_marks(told: Chronicle, own: Sequence[Happening], scale: Scale) ->
             high = max(low, high) if kind != "fault" else low
             if high < 0:
                 continue
-            if group and not (low - group[-1][1] < _NEAR_PERCENT and high - low < 2 * _NEAR_PERCENT):
+            if group and not (low - group[-1][1] < near and high - low < 2 * near):
                 yield _happening_mark(told, group)
                 group = []
             group.append((max(0.0, low), high, one))

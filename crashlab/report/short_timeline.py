@@ -6,7 +6,7 @@ Each column is a part of the axis, and shows the worst that happened in it; a le
 import textwrap
 from collections.abc import Iterator
 
-from crashlab.chronicle import Chronicle, Fate, Transaction
+from crashlab.chronicle import Chronicle, Fate
 from crashlab.report.lanes import ORDER, curves, place, redo_says, value_at
 from crashlab.report.places import Scale, plural, thousands
 
@@ -58,19 +58,16 @@ def _column(scale: Scale, at: float, width: int) -> int:
 
 
 def _client(told: Chronicle, client: int, scale: Scale, width: int) -> str:
-    worst = [-1] * width
+    worst, ends = [-1] * width, told.ends()
     rank = {fate: number for number, fate in enumerate(ORDER)}
     for one in told.transactions:
         if one.client == client:
-            low, high = (_column(scale, at, width) for at in _span(told, one))
+            low, high = (
+                _column(scale, at, width) for at in (one.begin if one.sent is None else one.sent, ends[one.tx])
+            )
             for column in range(low, high + 1):
                 worst[column] = max(worst[column], rank[one.fate])
     return "".join(" " if number < 0 else LETTERS[ORDER[number]] for number in worst)
-
-
-def _span(told: Chronicle, one: Transaction) -> tuple[float, float]:
-    begin = one.begin if one.sent is None else one.sent
-    return begin, max(begin, told.cut if one.sent is not None and one.told is None else one.told or begin)
 
 
 def _wal(told: Chronicle, scale: Scale, width: int) -> str:

@@ -9,7 +9,7 @@ Choices: a trace has a clock, and a recording has none: one operation is drawn a
 Source: "Trace Event Format" (Google, 2016): ph X, b, e, i, C, M; ts and dur in microseconds.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -46,9 +46,9 @@ def _events(told: Told, pid: int) -> Iterator[Event]:
     for client in chronicle.clients:
         yield _name("thread_name", pid, client, f"client {client}" if client else "set-up")
     yield _name("thread_name", pid, _SERVER_THREAD, "server")
-    clock = _Clock(chronicle)
+    clock, ends = _Clock(chronicle), chronicle.ends()
     for one in chronicle.transactions:
-        yield from _transaction(chronicle, one, clock, pid)
+        yield from _transaction(one, ends, clock, pid)
     yield from _wal(chronicle, clock, pid)
     yield from _happenings(chronicle, clock, pid)
 
@@ -67,8 +67,8 @@ def _name(what: str, pid: int, tid: int, name: str) -> Event:
     return {"ph": "M", "name": what, "pid": pid, "tid": tid, "args": {"name": name}}
 
 
-def _transaction(told: Chronicle, one: Transaction, clock: _Clock, pid: int) -> Iterator[Event]:
-    end = told.cut if one.told is None else one.told
+def _transaction(one: Transaction, ends: Mapping[int, float], clock: _Clock, pid: int) -> Iterator[Event]:
+    end = ends[one.tx]
     place = {"pid": pid, "tid": one.client, "cat": "transaction", "ph": "X"}
     facts = {
         "fate": f"{one.fate}: {SAYS[one.fate]}",
