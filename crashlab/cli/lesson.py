@@ -87,6 +87,7 @@ def _list(telling: "Telling") -> None:
     telling.console.print()
     left = [number for number in lessons() if not _attempt(progress, number).done]
     telling.line("begin" if left else "all_done", number=left[0] if left else 0)
+    telling.line("glossary")
 
 
 def _attempt(progress: "Progress", number: int) -> "Attempt":
@@ -188,12 +189,12 @@ class _Walk:
         self._answer_to_the_question()
         self.telling.section("why")
         self.telling.text(self.lesson.why)
-        self._exercise()
+        asked = self._exercise()
         self.telling.section("teacher")
         self.telling.text(self.lesson.teacher)
         self.telling.reading(self.lesson.read)
         _next(self.lesson, self.progress, self.telling)
-        return 3 if any(missed) else 0
+        return 3 if any(missed) or not asked else 0
 
     def _guess(self) -> None:
         question = self.lesson.question
@@ -240,10 +241,17 @@ class _Walk:
         right = question.choices[question.right].in_(telling.language)
         telling.line("right", style="bold", letter=question.right, text=right)
 
-    def _exercise(self) -> None:
+    def _exercise(self) -> bool:
+        """Ask about the learner's own run; False: it left nothing to ask about."""
+        from crashlab.lessons.puzzles import NothingToAsk
+
         telling, lesson = self.telling, self.lesson
-        puzzle = _puzzle(lesson, self.attempt, telling)
         telling.section("exercise")
+        try:
+            puzzle = _puzzle(lesson, self.attempt, telling)
+        except NothingToAsk:
+            telling.line("nothing_to_ask", style="yellow")
+            return False
         values = _typed(puzzle)
         telling.text(lesson.exercise.text, values)
         if lesson.exercise.look:
@@ -253,7 +261,7 @@ class _Walk:
         while self.ask and not self.attempt.done:
             said = click.prompt(telling.say("answer"), default="", show_default=False)
             if not said:
-                return
+                break
             if puzzle.accepts(said):
                 self.attempt.done = datetime.date.today().isoformat()
                 self._remember()
@@ -261,6 +269,7 @@ class _Walk:
             else:
                 telling.line("wrong", style="yellow", answer=said)
                 telling.text(lesson.exercise.hint, values)
+        return True
 
     def _remember(self) -> None:
         from crashlab.lessons.progress import save

@@ -16,7 +16,6 @@ import crashlab
 from crashlab import files
 from crashlab.errors import CrashlabError, EvidenceError
 from crashlab.lessons import progress
-from crashlab.lessons.expectation import shown
 from crashlab.lessons.language import Language, Phrases, Text, glossary
 from crashlab.lessons.lesson import Lesson, lessons
 from crashlab.lessons.steps import Seen, observe
@@ -84,7 +83,6 @@ def _page(told: list[Lesson], course: list[Lesson], language: Language, *, linke
         link=lambda lesson: file_of(lesson) if linked else f"#lesson-{lesson.number}",
         index=INDEX if linked and told else "",
         where_of=where_of,
-        shown=shown,
         blanks=_Blanks(),
         version=crashlab.__version__,
     )

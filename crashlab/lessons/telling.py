@@ -7,9 +7,9 @@ from rich.markdown import Markdown
 from rich.padding import Padding
 from rich.table import Table
 
-from crashlab.lessons.expectation import ANY, shown
-from crashlab.lessons.language import Language, Phrases, Text, glossary
-from crashlab.lessons.lesson import Lesson, Reading
+from crashlab.lessons.expectation import ANY, Value, shown
+from crashlab.lessons.language import Language, Phrases, Text, glossary, phrases
+from crashlab.lessons.lesson import Lesson, Observe, Reading
 from crashlab.lessons.steps import Seen
 
 MANUAL = "https://www.postgresql.org/docs/current/"
@@ -69,7 +69,7 @@ class Telling:
         for one in seen:
             mark, style = self.mark(one)
             text = one.observe.text.in_(self.language)
-            table.add_row(text, shown(one.value), self.expected(one), f"[{style}]{mark}[/]")
+            table.add_row(text, self.value(one.value), self.expected(one.observe), f"[{style}]{mark}[/]")
         self._put(table)
         for one in seen:
             if one.came is False and one.observe.unless is not None:
@@ -81,9 +81,18 @@ class Telling:
             return self.say("figure"), "dim"
         return (self.say("came"), "green") if seen.came else (self.say("not_came"), "yellow")
 
-    def expected(self, seen: Seen) -> str:
+    def value(self, value: Value) -> str:
+        """Return what was read as a reader sees it."""
+        return self._word(value) if isinstance(value, str) else shown(value)
+
+    def expected(self, observe: Observe) -> str:
         """Return an expectation as a reader sees it."""
-        return self.say("any") if seen.observe.expect == ANY else seen.observe.expect.removeprefix("= ")
+        return self.say("any") if observe.expect == ANY else self._word(observe.expect.removeprefix("= "))
+
+    def _word(self, word: str) -> str:
+        """Return one of the tool's own words with its meaning, anything else as it is."""
+        key = f"value_{word}"
+        return self.say(key) if key in phrases() else word
 
     def reading(self, readings: Iterable[Reading]) -> None:
         """Say what to read."""

@@ -80,14 +80,24 @@ def test_a_lesson_is_gone_through_and_its_exercise_checked(runs, capfd):
 
 
 def test_what_did_not_come_is_said(runs, capfd):
-    """Nothing was lost: no text claims that it was, the exit code says so, and there is nothing to ask about."""
+    """Nothing was lost: no text claims that it was, there is nothing to ask about, and the exit code says so."""
     _, lost = runs
     lost["off"] = 0
     assert invoke(["lesson", "3"]) == 3
-    out, err = capfd.readouterr()
+    out, _ = capfd.readouterr()
     assert "not this time" in out
     assert "Nothing was lost this time" in out
-    assert "--again" in err
+    assert "left nothing to ask about" in out
+    assert "What to read" in out
+    assert invoke(["lesson", "3", "--check", "0"]) == 3
+    assert progress.load().lessons["3"].done == ""
+
+
+def test_something_that_did_not_come_is_in_the_exit_code_even_if_there_is_an_exercise(runs):
+    """The twin lost something, too: the exercise can be asked, and yet the lesson did not show what it says."""
+    _, lost = runs
+    lost["on"] = 1
+    assert invoke(["lesson", "3"]) == 3
 
 
 def test_a_lesson_that_was_left_goes_on_where_it_was(runs, capfd, monkeypatch):
