@@ -15,6 +15,7 @@ from typing import NoReturn
 import click
 
 from crashlab import __version__
+from crashlab.cli.bisect import bisect
 from crashlab.cli.clean import clean
 from crashlab.cli.coverage import coverage
 from crashlab.cli.disk import disk
@@ -58,13 +59,13 @@ def cli() -> None:
 
 
 for command in (
-    *(run, matrix, results, compare, coverage, waits, report, judge, replay, shrink),
+    *(run, matrix, results, compare, coverage, waits, report, judge, replay, shrink, bisect),
     *(record, explore, show, profiles, validate, explain, docs, lesson, tradeoff, disk, doctor, clean),
 ):
     command.context_settings.update(HELP)  # click asks a command first, and keeps the answer
     cli.add_command(command)
 
-OWN_INTERRUPTS = [command.name for command in (run, record, explore, matrix, replay, shrink, tradeoff)]
+OWN_INTERRUPTS = [command.name for command in (run, record, explore, matrix, replay, shrink, bisect, tradeoff)]
 """Commands that answer interrupts themselves, when they are loaded."""
 
 
@@ -82,7 +83,7 @@ def invoke(args: Sequence[str]) -> int:
     """Run one command line and return its exit code; errors are told on stderr, in PostgreSQL's form."""
     try:
         if not args or args[0] not in [
-            command.name for command in (run, record, explore, matrix, replay, shrink, tradeoff)
+            command.name for command in (run, record, explore, matrix, replay, shrink, bisect, tradeoff)
         ]:
             answer_interrupts()
         return int(cli.main(list(args), prog_name="crashlab", standalone_mode=False) or 0)

@@ -1,0 +1,99 @@
+"""How is the release found in which a verdict changes?"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from crashlab.cli.options import ProfileName, out_option, seed_option, set_option, workers_option
+from crashlab.cli.out_folder import claimed
+from crashlab.cli.signals import signals_interrupt
+
+if TYPE_CHECKING:
+    from crashlab.campaign.bisect import Release, Tried
+
+DEFAULT_TRIALS = 100
+
+
+@click.command()
+@click.argument("profile", type=ProfileName())
+@click.option("--versions", required=True, metavar="A..B", help="From which release to which, such as 15.3..15.18.")
+@click.option(
+    "--builds",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Holds the releases, each with its programs in VERSION/bin.",
+)
+@click.option("--code", metavar="CODE", help="The finding that makes a release guilty. [default: any broken promise]")
+@click.option(
+    "--trials",
+    type=click.IntRange(min=1),
+    default=DEFAULT_TRIALS,
+    show_default=True,
+    metavar="N",
+    help="Trials of a release before it counts as innocent.",
+)
+@seed_option
+@set_option
+@workers_option
+@out_option
+def bisect(
+    profile: str,
+    versions: str,
+    builds: Path,
+    code: str | None,
+    trials: int,
+    seed: int | None,
+    overrides: tuple[str, ...],
+    workers: int | None,
+    out: Path | None,
+) -> int:
+    """Find the first release of PostgreSQL in which PROFILE comes to another verdict.
+
+    The first and the last release of the range are tried, then the one in the middle, and so on. Exit code 3 if a
+    release that decides could not be judged.
+    """
+    from crashlab.campaign.bisect import bisect as search
+    from crashlab.campaign.bisect import releases_between, trial_of
+    from crashlab.oracle.codes import CODES
+    from crashlab.profile import load_profile
+    from crashlab.seeds import new_seed
+    from crashlab.server.leftovers import sweep
+
+    if code is not None and code not in CODES:
+        raise click.UsageError(f"--code: there is no finding {code}; crashlab explain lists them")
+    wanted = load_profile(profile, overrides)
+    if wanted.tour:
+        raise click.UsageError(f"{profile} is a tour: choose one of its profiles")
+    releases = releases_between(builds, versions)
+    root = new_seed() if seed is None else seed
+    click.echo(f"{wanted.name}, seed {root}: {', '.join(release.version.text for release in releases)}")
+    with claimed(out) as folder, signals_interrupt():
+        sweep()
+        run = trial_of(wanted, code=code, trials=trials, seed=root, out=folder, workers=workers)
+
+        def tell(release: "Release") -> "Tried":
+            tried = run(release)
+            click.echo(f"  {_line(tried)}")
+            return tried
+
+        found = search(releases, tell)
+    if any(not tried.guilty and tried.judged < tried.trials for tried in found.tried):
+        click.echo("Inconclusive: trials of a release without a finding could not be judged.")
+        return 3
+    if found.first is None:
+        same = "guilty" if found.tried[0].guilty else "innocent in so many trials"
+        click.echo(f"No change: the first and the last are both {same}.")
+        return 0
+    other = next(tried for tried in found.tried if tried.release == found.first)
+    word = "guilty" if other.guilty else "innocent"
+    click.echo(f"PostgreSQL {found.first.version.text} is the first of these that is {word}.")
+    return 0
+
+
+def _line(tried: "Tried") -> str:
+    version = tried.release.version.text
+    if tried.guilty:
+        return f"{version}  guilty in {tried.trials} trials: {', '.join(tried.codes)}"
+    return f"{version}  innocent: nothing found in {tried.judged} trials"
