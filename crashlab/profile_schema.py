@@ -246,6 +246,19 @@ class When(_Table):
         return self
 
 
+class StartKills(_Table):
+    """Kills of everything while the crashed server starts, before the start that counts."""
+
+    times: int = Field(default=1, ge=1, le=10)
+    between_ms: list[Duration] = Field(alias="between", min_length=2, max_length=2)  # seeded, from each start on
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.between_ms[0] > self.between_ms[1]:
+            raise ValueError("between must name the earlier time first")
+        return self
+
+
 class Fault(_Table):
     """One fault: a kind that `fault.kinds` declares, and what it is aimed at."""
 
@@ -317,6 +330,7 @@ class Profile(_Table):
     vary: dict[SettingName, Annotated[list[SettingValue], Field(min_length=1)]] = Field(default_factory=dict)
     workload: Workload = Field(default_factory=Workload)
     faults: list[Fault] = []
+    start_kills: StartKills | None = None  # after the last fault, live trials only
     power_loss: PowerLoss | None = None  # a recorded run instead of a live one
     invariants: list[UserInvariant] = []
     superuser: bool = False  # the SQL above may do what a superuser may, and settings may name programs
@@ -365,6 +379,8 @@ class Profile(_Table):
                 raise ValueError(f"server.settings.{name} names a program or a library, which needs superuser = true")
 
     def _complete_recorded(self, power_loss: PowerLoss) -> None:
+        if self.start_kills is not None:
+            raise ValueError("a recorded run has no start_kills: power_loss.recovery_depth cuts its recoveries")
         if self.faults:
             raise ValueError("a recorded run is cut off by its [power_loss] table; it has no faults")
         survives = power_loss.disk == "process"

@@ -44,6 +44,7 @@ from crashlab.trial.setup import (
     server_spec,
     wanted_facts,
 )
+from crashlab.trial.startkills import kill_in_start
 from crashlab.trial.vary import drawn
 from crashlab.trial.written import trial_record, write_trial
 from crashlab.workload.run import Workload
@@ -142,9 +143,12 @@ class _Live:
         with self._phase("read ledger", limit):
             history = read_ledger(self.ledger.path)
         with self._phase("wal", limit):
+            # Where starts are killed, the WAL is another one at the last of them
+            look_at_wal = look_at_wal and self.plan.profile.start_kills is None
             wal = wal_of(self.server, self.injections) if look_at_wal else None
         self._let_another_recover()
         with self._phase("recovery", limit):
+            self._kill_starts(limit)
             recovery = recover(self.server, restart=not self.server.running(), log_position=log_position)
             replayed = None if wal is not None else self._replayed(recovery, log_position)
         reading = reading_of(self.plan.profile, history, workload.tables)
@@ -166,6 +170,19 @@ class _Live:
         self.observation = msgspec.structs.replace(
             observation, wal=wal, replayed=replayed, invariants_before=before, broken_before=self._broken
         )
+
+    def _kill_starts(self, limit: TrialLimit) -> None:
+        kills = self.plan.profile.start_kills
+        if kills is None or self.server.running():
+            return
+        rng = stream(self.seed, "start kills")
+        for _ in range(kills.times):
+            limit.check()
+            self.injections.append(
+                kill_in_start(
+                    self.server, kills.between_ms, rng, self.ledger, timeout_s=min(FAULT_TIMEOUT_S, limit.left_s())
+                )
+            )
 
     def _let_another_recover(self) -> None:
         """Hand the data directory to the release that is to recover. Raises UsageProblem: it recovers by itself."""
