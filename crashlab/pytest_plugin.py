@@ -170,7 +170,7 @@ def crashlab_profile(request: pytest.FixtureRequest) -> Profile:
     from crashlab.trial.acceptance import changed_for_a_test, for_a_test
 
     asked = sweep.arguments(request.node)
-    recorded = not {"crash_ledger"}.intersection(request.fixturenames)
+    recorded = "crash" in request.fixturenames and "crash_ledger" not in request.fixturenames
     try:
         profile = changed_for_a_test(asked["profile"] or DEFAULT_PROFILE, asked["disk"], asked["settings"])
         return for_a_test(profile, recorded=recorded)

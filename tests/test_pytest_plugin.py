@@ -120,6 +120,29 @@ def test_it(crash_server):
     result.stdout.fnmatch_lines([f'cannot use profile "{profile}" in a test: {reason}', "Hint: Choose one *"])
 
 
+def test_a_ledger_that_nobody_checks_is_no_pass(pytester: pytest.Pytester) -> None:
+    """Whether it was crashed or not; one that is checked passes."""
+    pytester.makepyfile(
+        APPLICATION
+        + """
+def test_never_crashed(crash_server, crash_ledger):
+    fill(crash_server, crash_ledger)
+
+def test_never_checked(crash_server, crash_ledger):
+    fill(crash_server, crash_ledger)
+    crash_ledger.crash()
+
+def test_checked(crash_server, crash_ledger):
+    fill(crash_server, crash_ledger)
+    crash_ledger.crash()
+    crash_ledger.check()
+"""
+    )
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    result.assert_outcomes(passed=3, errors=2)
+    result.stdout.fnmatch_lines(["*nobody checked what the crash left*"] * 2)
+
+
 def test_a_test_is_run_again_by_pytest_alone(pytester: pytest.Pytester) -> None:
     """With every option that chose the server; `crashlab replay` says so, for it has no transactions to run."""
     bindir = find_build().bindir  # type: ignore[union-attr]

@@ -1,5 +1,6 @@
 """Is a loss that only the power's shows found, and blamed on the setting, at crash states of a test's own block?"""
 
+import contextlib
 import re
 import shlex
 from collections.abc import Callable, Iterator
@@ -22,20 +23,15 @@ STATES = 16  # the first rounds: two, four ... points, over the whole block
 
 
 @pytest.fixture
-def cut(crash_server, crashlab_profile, tmp_path) -> Iterator[Callable[..., Crash]]:
-    """Makes a Crash whose block is recorded."""
-    made: list[Crash] = []
+def cut(request, tmp_path) -> Iterator[Callable[..., Crash]]:
+    """Makes a Crash as the test's marker asks for it, and leaves the check to the test."""
+    with contextlib.ExitStack() as stack:
 
-    def make(**more) -> Crash:
-        folder = tmp_path / f"crash{len(made)}"
-        folder.mkdir()
-        crash = Crash(crashlab_profile, server=crash_server, folder=folder, seed=7, **{"states": STATES, **more})
-        made.append(crash)
-        return crash.start()
+        def make(**more) -> Crash:
+            asked = {"states": STATES, **request.node.get_closest_marker("crashlab").kwargs, **more}
+            return stack.enter_context(contextlib.closing(Crash(folder=tmp_path, seed=7, **asked))).start()
 
-    yield make
-    for crash in made:
-        crash.close()
+        yield make
 
 
 def sell(crash: Crash, numbers=range(12)) -> Shop:
