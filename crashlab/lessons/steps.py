@@ -7,6 +7,7 @@ ten different runs.
 
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,7 @@ EXIT = "exit"
 """File of a step's folder: the code that its command ended with; written last: without it the step is not done."""
 SEEDED = ("run", "record", "matrix", "explore")
 INTERRUPTED = 130
+ITS_OWN_INTERRUPT_S = 2.0
 UNUSABLE = (2, 4)
 """Exit codes that say that nothing was looked at: wrong usage, or no server."""
 
@@ -76,17 +78,17 @@ def run_step(step: Step, folder: Path, seed: int, *, output: IO[str] | None = No
             shutil.copyfile(DEMOS / name, here / name)
     except OSError as error:
         raise EvidenceError(f'could not make "{here}": {error.strerror}') from error
-    code = subprocess.run(_program(words), stdout=output, stderr=subprocess.STDOUT if output else None, check=False)
-    if code.returncode == INTERRUPTED or code.returncode < 0:
+    code = _run(_program(words), output)
+    if code == INTERRUPTED or code < 0:
         raise KeyboardInterrupt
-    if code.returncode in UNUSABLE and code.returncode != step.exit:
+    if code in UNUSABLE and code != step.exit:
         raise StepFailed(
-            f'could not run the step "{step.name}": its command ended with exit code {code.returncode}',
+            f'could not run the step "{step.name}": its command ended with exit code {code}',
             detail=shlex.join(words),
             hint="What it said stands above; crashlab doctor says what this machine can run.",
         )
-    (here / EXIT).write_text(f"{code.returncode}\n", encoding="utf-8")
-    return code.returncode
+    (here / EXIT).write_text(f"{code}\n", encoding="utf-8")
+    return code
 
 
 def is_run(step: Step, folder: Path) -> bool:
@@ -118,6 +120,20 @@ def observe(lesson: Lesson, folder: Path, steps: Sequence[Step] | None = None) -
                 known[one.name] = value
         if steps is None or step in steps:
             yield step, seen
+
+
+def _run(command: Sequence[str], output: IO[str] | None) -> int:
+    """Run a command to its end, also when interrupted: it has servers to remove, so it is asked and not killed."""
+    with subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT if output else None) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            try:
+                process.wait(ITS_OWN_INTERRUPT_S)
+            except subprocess.TimeoutExpired:  # it did not come from the terminal, which tells both
+                process.send_signal(signal.SIGINT)
+                process.wait()
+            raise
 
 
 def _program(words: Sequence[str]) -> list[str]:

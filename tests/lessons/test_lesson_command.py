@@ -2,6 +2,10 @@
 
 import json
 import re
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +16,7 @@ from crashlab.lessons.expectation import came
 from crashlab.lessons.lesson import Lesson, lessons
 from crashlab.lessons.puzzles import Puzzle
 from crashlab.lessons.steps import EXIT, StepFailed, command_of, run_step
+from tests.terminal import as_in_a_terminal
 
 COUNTS = {"acked": 50, "lost": 7, "indeterminate": 1, "refused": 2}
 ASYNC = 3
@@ -252,3 +257,38 @@ def test_the_page_shows_what_was_observed_here(runs):
     assert "with seed 5" in page
     assert re.search(r'class="number">7</td>', page)
     assert 'class="number"' not in Path("course/02-kill9.html").read_text()
+
+
+TIDY = """\
+import sys, time
+from pathlib import Path
+try:
+    Path(sys.argv[1], "started").touch()
+    time.sleep(60)
+except KeyboardInterrupt:
+    time.sleep(0.5)
+    Path(sys.argv[1], "tidied").touch()
+    sys.exit(130)
+"""
+PARENT = """\
+import sys
+from pathlib import Path
+from msgspec.structs import replace
+from crashlab.lessons.lesson import lessons
+from crashlab.lessons.steps import run_step
+step = replace(lessons()[3].steps[0], name="only", run=f"python {sys.argv[1]}/tidy.py {sys.argv[1]}")
+run_step(step, Path(sys.argv[1]), 1)
+"""
+
+
+def test_an_interrupted_step_is_left_to_tidy_up(tmp_path):
+    """Its command has servers to remove: it is told of the interrupt, not killed, and waited for."""
+    (tmp_path / "tidy.py").write_text(TIDY)
+    with subprocess.Popen([sys.executable, "-c", PARENT, tmp_path], preexec_fn=as_in_a_terminal) as parent:
+        while not (tmp_path / "started").exists():
+            assert parent.poll() is None
+            time.sleep(0.01)
+        parent.send_signal(signal.SIGINT)
+        assert parent.wait(30) != 0
+    assert (tmp_path / "tidied").exists()
+    assert not (tmp_path / "only" / EXIT).exists()
