@@ -226,6 +226,7 @@ class _Tradeoff:
 
         words = ["crashlab", "tradeoff", asked.plan.name, "--seed", str(asked.seed), "--blocks", str(asked.plan.blocks)]
         words += ["--states", str(asked.plan.states)]
+        words += ["--work", asked.work] if Path(asked.work) != self.folder.resolve() else []
         words += ["--pg-bindir", asked.pg_bindir] if asked.pg_bindir is not None else []
         resume = None if finished else shlex.join(["crashlab", "tradeoff", "--resume", str(self.folder)])
         told = Tradeoff.of(asked, runs, crashed, again=shlex.join(words), resume=resume)

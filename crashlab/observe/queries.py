@@ -6,6 +6,8 @@ Choices:
     a view that the version does not have is left out.
     pg_stat_get_activity() is asked itself: the view joins two catalogs to it, for names that nobody needs here.
     Nothing is written, no extension made: the server under test stays as it is.
+
+Source: postgres-contract.md 6 (which version counts what, and where).
 """
 
 from typing import TYPE_CHECKING, Any

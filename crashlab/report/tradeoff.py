@@ -163,7 +163,7 @@ def notes(told: Tradeoff) -> Iterator[str]:
     """Yield how the figures are to be read."""
     others = len([row for row in told.rows if row.cell.variation != told.asked.plan.baseline])
     yield (
-        f"Intervals of one cell: 95 %. Ratios: all {others} hold at once with 95 %; where one holds 1, {NO_DIFFERENCE},"
+        f"Intervals of one cell: 95 %. Ratios: 95 % for all {others} at once; where one holds 1, {NO_DIFFERENCE},"
         " but there may be a small one. Recovery: kill -9 until a session gets in, and the WAL it had to replay."
     )
     yield f"Again: {told.again}"

@@ -1,13 +1,15 @@
 """Is a flush measured where it costs something, and is what is implausible called so?"""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from crashlab.cli.disk import METHODS as CLI_METHODS
 from crashlab.errors import EvidenceError
 from crashlab.flush.cost import METHODS, NONE, measure
-from crashlab.flush.place import Place, opinion, place_of, usual
+from crashlab.flush.place import ANY_DEVICE_MS, FLASH_MS, TURNING_MS, Place, Plausibility, opinion, place_of, usual
+from tests.documents import PAGES, rows
 
 DISK = Path(__file__).parent
 """The checkout lies on a disk; the tests' own temporary folder may not."""
@@ -78,3 +80,11 @@ def test_where_nothing_can_be_written_is_an_error(tmp_path):
     """A folder that is gone: the message names it."""
     with pytest.raises(EvidenceError, match="could not measure flushes in"):
         measure(tmp_path / "gone", 1, seconds=0.01)
+
+
+def test_the_page_has_the_words_and_the_limits():
+    """Each opinion, and the times at which it changes."""
+    page = PAGES["costs"]
+    assert set(rows(page, "word")) == set(get_args(Plausibility))
+    for limit in (f"{ANY_DEVICE_MS * 1000:g} us", f"{FLASH_MS:g} ms", f"{TURNING_MS:g} ms"):
+        assert f"({limit})" in page

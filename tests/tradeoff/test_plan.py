@@ -5,6 +5,7 @@ import pytest
 from crashlab.errors import UsageProblem
 from crashlab.tradeoff.crashes import profiles
 from crashlab.tradeoff.plan import DEFAULT, load_plan, shipped
+from tests.documents import PAGES, blocks, rows
 
 
 @pytest.mark.parametrize("name", shipped())
@@ -60,3 +61,14 @@ def test_an_unknown_name_is_answered_with_the_known_ones():
         load_plan("quik")
     assert 'Did you mean "quick"?' in (error.value.hint or "")
     assert "wal-buffers" in (error.value.hint or "")
+
+
+def test_the_page_has_the_plans_and_an_example_that_can_be_used(tmp_path):
+    """Each shipped plan with its own description, and no other; the example is a plan as it stands."""
+    page = PAGES["costs"]
+    assert {name: cells[0] for name, cells in rows(page, "plan").items()} == {
+        name: load_plan(name).description for name in shipped()
+    }
+    (example,) = [block for block in blocks(page, "text") if "[[variation]]" in block]
+    (tmp_path / "mine.toml").write_text(example)
+    assert load_plan(str(tmp_path / "mine.toml")).baseline == "defaults"
