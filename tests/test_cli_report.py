@@ -2,9 +2,13 @@
 
 import shutil
 
+import msgspec
 import pytest
 
+from crashlab import evidence
 from crashlab.cli import invoke
+from crashlab.disk.contract import disk_contract
+from crashlab.disk.model import CrashState
 from tests.report.conftest import live_folder, recorded_folder  # noqa: F401
 
 
@@ -58,3 +62,18 @@ def test_what_cannot_be_told_is_said(folder, capsys):
     assert "The recording could not be read: cannot use the recording" in text
     assert "client 1" in text
     assert invoke(["report", str(folder / "nothing")]) == 4
+
+
+def test_whole_evidence_that_makes_no_sense_takes_a_drawing_and_not_the_page(folder, capsys):
+    """A stranger can seal anything: a cut beyond the recording, a disk whose pages have no size."""
+    first, second = folder / "lying-small" / "trial-0000", folder / "lying-small" / "trial-0001"
+    state = evidence.load(first / evidence.STATE, CrashState)
+    evidence.save(first, evidence.STATE, msgspec.structs.replace(state, position=10**9))
+    broken = msgspec.structs.replace(evidence.load_trial(second), disk_contract=disk_contract("lying"))
+    object.__setattr__(broken.disk_contract, "tear_bytes", 0)
+    evidence.save(second, evidence.TRIAL, broken)
+    assert invoke(["report", str(folder)]) == 0
+    text = (folder / "report.html").read_text()
+    assert "the recording has no operation 1000000000" in text
+    assert "cannot map a disk that tears at 0 bytes" in text
+    assert capsys.readouterr().err == ""

@@ -37,11 +37,12 @@ from crashlab.chronicle import (
     QuietClass,
     Transaction,
 )
-from crashlab.disk.contract import DiskContract
+from crashlab.disk.contract import TEAR_SIZES, DiskContract
 from crashlab.disk.fileclass import FileClass, classify
 from crashlab.disk.filehistory import DURABLE, FileHistory
 from crashlab.disk.model import CrashState, DiskModel
 from crashlab.disk.operations import Kind, Operation, root_label
+from crashlab.errors import EvidenceError
 from crashlab.exploration import points
 from crashlab.exploration.conditions import conditions_of
 from crashlab.exploration.recording import Recording, load
@@ -77,13 +78,18 @@ class Recordings:
         return told.add_to(chronicle, state, record.crash_io or 0)
 
     def _told(self, place: Path, record: evidence.TrialRecord) -> "_Told":
-        for (known, contract), told in self._opened.items():
-            if known == place and record.disk_contract in (None, contract):
+        for (known, disk), told in self._opened.items():
+            if known == place and record.disk_contract in (None, disk):
                 return told
         recording = load(place)
-        power_loss = stored_profile(record.profile_resolved).profile.power_loss
-        assert power_loss is not None
-        contract = record.disk_contract or conditions_of(recording, power_loss, record.run_seed).contract
+        contract = record.disk_contract
+        if contract is None:
+            power_loss = stored_profile(record.profile_resolved).profile.power_loss
+            if power_loss is None:
+                raise EvidenceError(f'cannot tell on which disk "{record.profile}" was tried: it has no power_loss')
+            contract = conditions_of(recording, power_loss, record.run_seed).contract
+        if contract.tear_bytes not in TEAR_SIZES or contract.size_step_bytes < contract.tear_bytes:
+            raise EvidenceError(f"cannot map a disk that tears at {contract.tear_bytes} bytes")
         told = self._opened[place, contract] = _Told(recording, contract)
         return told
 
@@ -117,6 +123,8 @@ class _Told:
 
     def add_to(self, chronicle: Chronicle, state: CrashState, crash_io: int) -> Chronicle:
         cut, passed = state.position, self._passed
+        if not 0 <= cut <= self._survey.end:
+            raise EvidenceError(f"the recording has no operation {cut}")
         disk = map_of(self.walk.to(cut), state)
         if self.recording.record.ledger_io is not None:
             without = "The ledger belongs to the run before this recovery, whose operations are not drawn."
@@ -297,12 +305,9 @@ def map_of(model: DiskModel, state: CrashState) -> DiskMap:
 
 
 def _runs(file: FileHistory, chosen: dict[int, int], left: int) -> Iterator[PageRun]:
-    size = max(file.size, file.durable_size, left)
-    for status, pages in groupby(_pages(file, chosen, left, -(-size // PAGE_BYTES))):
-        yield PageRun(status, sum(1 for _ in pages))
-
-
-def _pages(file: FileHistory, chosen: dict[int, int], left: int, count: int) -> Iterator[Status]:
+    """Yield what became of a file's pages; its size may be anything, only pages with something pending are counted."""
+    count = _whole_pages(max(file.size, file.durable_size, left))
+    safe = _whole_pages(max(file.durable_size, left))  # beyond it the file has not come to be that large
     per_page = max(1, PAGE_BYTES // file.unit_bytes)
     kept: Counter[int] = Counter()
     pending: Counter[int] = Counter()
@@ -310,14 +315,20 @@ def _pages(file: FileHistory, chosen: dict[int, int], left: int, count: int) -> 
         page = unit // per_page
         pending[page] += 1
         kept[page] += chosen.get(unit, DURABLE) == history[-1][0] and unit * file.unit_bytes < left
-    for page in range(count):
-        start = page * PAGE_BYTES
-        if not pending[page]:
-            yield "lost" if start >= max(left, file.durable_size) else "durable"
-        elif not kept[page]:
-            yield "lost"
-        else:
-            yield "kept" if kept[page] == pending[page] else "torn"
+    runs: list[tuple[Status, int]] = []
+    done = 0
+    for page in sorted(page for page in pending if page < count):
+        runs += [("durable", min(page, safe) - done), ("lost", page - max(done, safe))]
+        status: Status = "lost" if not kept[page] else "kept" if kept[page] == pending[page] else "torn"
+        runs.append((status, 1))
+        done = page + 1
+    runs += [("durable", min(count, safe) - done), ("lost", count - max(done, safe))]
+    for same, group in groupby((run for run in runs if run[1] > 0), key=lambda run: run[0]):
+        yield PageRun(same, sum(pages for _, pages in group))
+
+
+def _whole_pages(size_bytes: int) -> int:
+    return -(-size_bytes // PAGE_BYTES)
 
 
 def _quiet(model: DiskModel) -> list[QuietClass]:

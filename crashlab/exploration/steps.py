@@ -11,6 +11,7 @@ from crashlab import files
 from crashlab.chronicle import Step, Steps
 from crashlab.disk.model import DiskModel
 from crashlab.disk.operations import Kind, Operation
+from crashlab.errors import RecordingError
 from crashlab.exploration.conditions import conditions_of
 from crashlab.exploration.recording import Recording
 from crashlab.ledger import Ack
@@ -28,7 +29,8 @@ def steps_of(recording: Recording, most: int = STEPS_MAX) -> Steps:
     """Return a recording step by step. Raises RecordingError, LedgerError: it is damaged."""
     record = recording.record
     power_loss = stored_profile(record.profile_resolved).profile.power_loss
-    assert power_loss is not None
+    if power_loss is None:
+        raise RecordingError(f'cannot step through "{recording.folder}": its profile has no power_loss')
     conditions = conditions_of(recording, power_loss, record.run_seed)
     first = max(0, conditions.survey.end - most)
     passed = _Pass(recording, DiskModel(recording.base.files, conditions.contract), first)

@@ -18,6 +18,8 @@ STATUSES = {
 SINGLE_PAGES_MAX = 6
 CELLS_MAX = 160
 FILES_MAX = 80
+NAMES_MAX = 200
+"""The last ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +59,7 @@ class DiskView:
     classes: list[ClassRows]
     legend: list[tuple[str, str, int]]  # status, what it means, pages in files with something in flight
     names: list[tuple[int, str, bool]]  # operation, what, whether it survived
+    name_counts: tuple[int, int]  # all of them, and those that survived
     position: int
     note: str
     unit: str
@@ -82,7 +85,8 @@ def disk_view(disk: DiskMap) -> DiskView:
     return DiskView(
         classes=classes,
         legend=[(status, says, counts[status]) for status, says in STATUSES.items()],
-        names=[(name.position, name.says, name.kept) for name in disk.names],
+        names=[(name.position, name.says, name.kept) for name in disk.names[-NAMES_MAX:]],
+        name_counts=(len(disk.names), sum(name.kept for name in disk.names)),
         position=disk.position,
         note=disk.note,
         unit=sizes(disk.unit_bytes),

@@ -13,6 +13,7 @@ Choices:
 
 import math
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -109,8 +110,9 @@ class Drawing:
 
 def drawing(told: Chronicle) -> Drawing:
     """Return the drawing of a trial."""
+    clients = _by_client(told)
     return Drawing(
-        sections=[_section(told, name, low) for name, low in _sections(told)],
+        sections=[_section(told, clients, name, low) for name, low in _sections(told)],
         legend=[
             (kind_of(fate), str(fate), SAYS[fate], told.fates[fate]) for fate in reversed(ORDER) if told.fates[fate]
         ],
@@ -177,12 +179,12 @@ def _end(told: Chronicle) -> float:
     return max([told.cut, *answers, *faults])
 
 
-def _section(told: Chronicle, name: str, low: float) -> Section:
+def _section(told: Chronicle, clients: "_Clients", name: str, low: float) -> Section:
     end = _end(told)
     span = max(end - low, 1e-6)
     scale = Scale(low - 0.01 * span, end + 0.06 * span)
     for near in NEAR_PERCENT:
-        lanes, y = _stacked(told, scale, near)
+        lanes, y = _stacked(told, clients, scale, near)
         if sum(len(lane.marks) for lane in lanes) <= MARKS_MAX:
             break
     return Section(
@@ -200,11 +202,15 @@ def _section(told: Chronicle, name: str, low: float) -> Section:
     )
 
 
-def _stacked(told: Chronicle, scale: Scale, near: float) -> tuple[list[Lane], int]:
+def _stacked(told: Chronicle, clients: "_Clients", scale: Scale, near: float) -> tuple[list[Lane], int]:
     """Return the lanes, one below the other, and where they end."""
     lanes: list[Lane] = []
     y = TOP_PX
-    for lane in (*_client_lanes(told, scale, near), *_wal_lane(told, scale), *_server_lanes(told, scale, near)):
+    for lane in (
+        *_client_lanes(told, clients, scale, near),
+        *_wal_lane(told, scale),
+        *_server_lanes(told, scale, near),
+    ):
         lanes.append(replace(lane, y=y + LANE_PX - TRACK_PX - 4))
         y += LANE_PX - TRACK_PX + lane.height
     return lanes, y
@@ -213,41 +219,52 @@ def _stacked(told: Chronicle, scale: Scale, near: float) -> tuple[list[Lane], in
 # --- lanes
 
 
-def _client_lanes(told: Chronicle, scale: Scale, near: float) -> Iterator[Lane]:
-    clients, ends = told.clients, told.ends()
-    for number, client in enumerate(clients[:CLIENT_LANES_MAX]):
-        rest = clients[number:] if number == CLIENT_LANES_MAX - 1 and len(clients) > CLIENT_LANES_MAX else [client]
-        own = [one for one in told.transactions if one.client in rest]
-        label = "set-up" if rest == [0] else f"client {client}" if len(rest) == 1 else f"{len(rest)} more clients"
-        marks = list(_fate_marks(told, own, ends, scale, near))
+@dataclass(frozen=True)
+class _Clients:
+    """The transactions of a trial, sorted once for all sections."""
+
+    ends: dict[int, float]  # transaction -> where it is over
+    rows: list[tuple[str, dict[Fate, list[Transaction]]]]  # label, transactions by fate and begin
+
+
+def _by_client(told: Chronicle) -> _Clients:
+    alone = told.clients if len(told.clients) <= CLIENT_LANES_MAX else told.clients[: CLIENT_LANES_MAX - 1]
+    rows: dict[int, dict[Fate, list[Transaction]]] = {client: {} for client in alone}
+    rest: dict[Fate, list[Transaction]] = {}
+    for one in sorted(told.transactions, key=lambda one: one.begin):
+        rows.get(one.client, rest).setdefault(one.fate, []).append(one)
+    found = [(f"client {client}" if client else "set-up", row) for client, row in rows.items()]
+    others = [(f"{len(told.clients) - len(alone)} more clients", rest)] if rest else []
+    return _Clients(told.ends(), found + others)
+
+
+def _client_lanes(told: Chronicle, clients: _Clients, scale: Scale, near: float) -> Iterator[Lane]:
+    for label, row in clients.rows:
+        marks = [mark for fate in ORDER for mark in _fate_marks(told, row.get(fate, ()), clients.ends, scale, near)]
         if marks:
-            yield Lane(label=label, y=0, height=TRACK_PX + 4, marks=marks, note=_counts(own))
-
-
-def _counts(own: Sequence[Transaction]) -> str:
-    found = {fate: sum(one.fate is fate for one in own) for fate in reversed(ORDER)}
-    return " · ".join(f"{thousands(number)} {fate}" for fate, number in found.items() if number)
+            counts = " · ".join(f"{thousands(len(row[fate]))} {fate}" for fate in reversed(ORDER) if fate in row)
+            yield Lane(label=label, y=0, height=TRACK_PX + 4, marks=marks, note=counts)
 
 
 def _fate_marks(
     told: Chronicle, own: Sequence[Transaction], ends: Mapping[int, float], scale: Scale, near: float
 ) -> Iterator[Mark]:
-    for fate in ORDER:
-        group: list[Transaction] = []
-        end = -math.inf
-        for one in sorted((one for one in own if one.fate is fate), key=lambda one: one.begin):
-            low, high = _extent(one, ends, scale)
-            if high < 0:
-                if scale.low > told.first:  # it belongs to an earlier section
-                    continue
-                low = high = 0.0  # the set-up came before
-            if group and not (low - end < near and high - low < 2 * near):
-                yield _fate_mark(told, group, ends, scale)
-                group = []
-            group.append(one)
-            end = high
-        if group:
+    """Yield the marks of transactions of one fate, which are sorted by their begin."""
+    group: list[Transaction] = []
+    end = -math.inf
+    for one in own:
+        low, high = _extent(one, ends, scale)
+        if high < 0:
+            if scale.low > told.first:  # it belongs to an earlier section
+                continue
+            low = high = 0.0  # the set-up came before
+        if group and not (low - end < near and high - low < 2 * near):
             yield _fate_mark(told, group, ends, scale)
+            group = []
+        group.append(one)
+        end = high
+    if group:
+        yield _fate_mark(told, group, ends, scale)
 
 
 def _extent(one: Transaction, ends: Mapping[int, float], scale: Scale) -> tuple[float, float]:
@@ -358,7 +375,8 @@ def _ascending(curve: Sequence[tuple[float, int]]) -> list[tuple[float, int]]:
 
 def value_at(curve: Sequence[tuple[float, int]], at: float) -> int:
     """Return the last value of a curve at a place; 0: it has not begun."""
-    return max((value for known, value in curve if known <= at), default=0)
+    after = bisect_right(curve, at, key=lambda point: point[0])
+    return curve[after - 1][1] if after else 0
 
 
 def _steps(curve: Sequence[tuple[float, int]], scale: Scale, height: Callable[[int], float], end: float) -> str:
