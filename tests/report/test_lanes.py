@@ -102,6 +102,7 @@ def test_a_map_counts_every_page():
         for cell in row.cells:
             cells[cell.status] += int(cell.label or 1)
     assert cells == {"durable": 20, "kept": 2, "lost": 4, "torn": 1}
+    assert [cell.label for row in rows for cell in row.cells if cell.label] == ["20"]
     assert "no name leads to it" in next(row.size for row in rows if row.path == "(no name left)")
 
 
