@@ -44,8 +44,8 @@ SAYS = {
     Fate.PERMITTED: "acknowledged and gone, as the contract allows",
     Fate.FORBIDDEN: "acknowledged and gone, against the promise",
     Fate.PHANTOM: "refused or never sent, and there",
-    Fate.PRESENT: "no answer came; there, which is allowed",
-    Fate.ABSENT: "no answer came; not there, which is allowed",
+    Fate.PRESENT: "no answer came, so either is legal",
+    Fate.ABSENT: "no answer came, so either is legal",
     Fate.UNDECIDED: "prepared, and not decided",
     Fate.TRACELESS: "refused, rolled back or never sent; not there",
     Fate.READ_ONLY: "wrote nothing, so nothing was promised",
@@ -314,7 +314,7 @@ def _wal_lane(told: Chronicle, scale: Scale) -> Iterator[Lane]:
     if told.recovery.ran and told.wal_end:
         cut, top = scale(told.cut), height(told.wal_end)
         says = f"redo: {redo_says(told)}."
-        marks.append(Mark(kind="redo", x=cut + 1, width=2, says=says, y=(top, max(1.0, height(told.redo) - top))))
+        marks.append(Mark(kind="redo", x=cut + 0.8, width=1.2, says=says, y=(top, max(1.0, height(told.redo) - top))))
     yield Lane(
         label="WAL",
         y=0,
