@@ -166,6 +166,8 @@ class Life:
             states=self._states,
             only=self._state,
         )
+        self._address = Address(self.server.conninfo())  # a recorded container is another one
+        self._observer.resume(self._address.upstream)
         power.follow(self._observer)
         self._told.position = power.recorder.position
         return power

@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from crashlab.errors import ServerError, UsageProblem
+from crashlab.server import ServerChoice
 from crashlab.testing import Crash, CrashFailure
 from tests.testing.shop import Shop
 
@@ -95,3 +96,13 @@ def test_what_cannot_be_handed_over(theirs):
             Crash(container=in_memory).start()
     finally:
         in_memory.remove(force=True, v=True)
+
+
+def test_the_power_of_a_container_of_crashlabs_own(tmp_path):
+    """Recorded it is another container, with another port; nothing is lost at any state."""
+    choice = ServerChoice(image="postgres:17")
+    with contextlib.closing(Crash("power-loss", choice=choice, states=6, folder=tmp_path, seed=7)) as crash:
+        Shop(crash.start().url).create_tables()
+        sell(crash, range(8))
+        verdicts = crash.check(ORDERS)
+    assert [verdict.outcome for verdict in verdicts] == ["intact"] * 7
