@@ -29,6 +29,9 @@ class Companion(ABC):
     def set_up(self, connection: "psycopg.Connection[Any]") -> None:  # noqa: B027 - most have nothing to do here
         """Begin with what there is to do on a session of its own, once the tables are filled and before others work."""
 
+    def prepare(self, connection: "psycopg.Connection[Any]") -> None:  # noqa: B027 - likewise
+        """Do on a superuser's session what has to be done before anything else."""
+
     def connect(self, connect: Connect) -> "psycopg.Connection[Any] | None":
         """Open the connection that `run` needs; who gave it closes it after the thread's end. None: it needs none."""
         return connect()
@@ -73,6 +76,11 @@ class Upkeep(Companion):
         self.name = f"upkeep of {name}"
         self._chore = chore
         self._connect_to = connect_to
+
+    def prepare(self, connection: "psycopg.Connection[Any]") -> None:
+        """See Companion.prepare."""
+        for statement in self._chore.before:
+            connection.execute(statement)
 
     def set_up(self, connection: "psycopg.Connection[Any]") -> None:
         """See Companion.set_up."""

@@ -32,7 +32,8 @@ class Chore(NamedTuple):
 
     statements: tuple[str, ...]  # one after the other, again and again; each may stand for itself
     every_ms: float
-    first: tuple[str, ...] = ()  # once, after the set-up
+    before: tuple[str, ...] = ()  # once, before the set-up
+    first: tuple[str, ...] = ()  # once, after it
     everywhere: bool = False  # in each database in turn, template0 included
 
 

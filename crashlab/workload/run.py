@@ -114,6 +114,8 @@ class Workload:
 
     def _set_up(self) -> None:
         with contextlib.closing(self._connect()) as connection:
+            for companion in self._companions:
+                companion.prepare(connection)
             connection.execute(EXTENSIONS_SQL)
             if self._connect_plain is not None:
                 make_extensions(connection, self._kinds)
