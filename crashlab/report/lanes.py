@@ -89,6 +89,7 @@ class Section:
     low: float
     high: float
     cut: float  # percent
+    over: float  # percent: where the server was dead
     cut_label: str
     ticks: list[tuple[float, str, bool]]  # percent, label, whether it may be left out where it is narrow
     lanes: list[Lane]
@@ -156,7 +157,7 @@ def _sections(told: Chronicle) -> Iterator[tuple[str, float]]:
     yield "Whole trial", told.first
     begins = sorted(one.begin for one in told.transactions if one.client)
     gone = [one.begin for one in told.transactions if one.fate in (Fate.PERMITTED, Fate.FORBIDDEN, Fate.PHANTOM)]
-    end = _end(told)
+    end = end_of(told)
     span = end - told.first
     for name, count in (
         (f"Last {_NEAR_TRANSACTIONS} transactions", _NEAR_TRANSACTIONS),
@@ -172,7 +173,7 @@ def _sections(told: Chronicle) -> Iterator[tuple[str, float]]:
             span = end - low
 
 
-def _end(told: Chronicle) -> float:
+def end_of(told: Chronicle) -> float:
     """Return the last place that is drawn: answers may come until the server is dead."""
     answers = [one.told for one in told.transactions if one.told is not None]
     faults = [one.at for one in told.happenings if one.kind == "fault"]
@@ -180,7 +181,7 @@ def _end(told: Chronicle) -> float:
 
 
 def _section(told: Chronicle, clients: "_Clients", name: str, low: float) -> Section:
-    end = _end(told)
+    end = end_of(told)
     span = max(end - low, 1e-6)
     scale = Scale(low - 0.01 * span, end + 0.06 * span)
     for near in NEAR_PERCENT:
@@ -192,6 +193,7 @@ def _section(told: Chronicle, clients: "_Clients", name: str, low: float) -> Sec
         low=low,
         high=end,
         cut=scale(told.cut),
+        over=scale(end),
         cut_label="power cut" if told.axis == "operation" else "fault",
         ticks=[
             (scale(at), f"{at:g}{' ms' if told.axis == 'ms' else ''}", number % 2 == 1)
@@ -308,13 +310,13 @@ def _wal_lane(told: Chronicle, scale: Scale) -> Iterator[Lane]:
     def height(value: int) -> float:
         return round(96 - 92 * (max(value, low) - low) / (high - low), 2)
 
-    paths = {name: _steps(curve, scale, height, told.cut) for name, curve in found.items()}
+    paths = {name: _steps(curve, scale, height, end_of(told)) for name, curve in found.items()}
     valid = (height(told.wal_end), f"valid up to {lsn(told.wal_end)}") if told.wal_end else None
     marks = list(_wal_marks(told, found, scale))
     if told.recovery.ran and told.wal_end:
-        cut, top = scale(told.cut), height(told.wal_end)
+        over, top = scale(end_of(told)), height(told.wal_end)
         says = f"redo: {redo_says(told)}."
-        marks.append(Mark(kind="redo", x=cut + 0.8, width=1.2, says=says, y=(top, max(1.0, height(told.redo) - top))))
+        marks.append(Mark(kind="redo", x=over + 0.8, width=1.2, says=says, y=(top, max(1.0, height(told.redo) - top))))
     yield Lane(
         label="WAL",
         y=0,
@@ -398,7 +400,8 @@ def _steps(curve: Sequence[tuple[float, int]], scale: Scale, height: Callable[[i
 
 def _wal_marks(told: Chronicle, found: dict[str, list[tuple[float, int]]], scale: Scale) -> Iterator[Mark]:
     """Yield columns of the WAL's lane, each with what was known at its end; none where nothing changed."""
-    step = scale(told.cut) / _WAL_COLUMNS
+    end = end_of(told)
+    step = scale(end) / _WAL_COLUMNS
     before: list[int] = []
     for number in range(_WAL_COLUMNS):
         at = scale.at((number + 1) * step)
@@ -407,7 +410,7 @@ def _wal_marks(told: Chronicle, found: dict[str, list[tuple[float, int]]], scale
             continue
         before = values
         known = ", ".join(f"{name} up to {lsn(value)}" for name, value in zip(found, values, strict=True) if value)
-        says = f"WAL at {place(told, min(at, told.cut))}: {known}."
+        says = f"WAL at {place(told, min(at, end))}: {known}."
         yield Mark(kind="column", x=round(number * step, 2), width=round(step, 2), says=says)
 
 

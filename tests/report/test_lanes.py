@@ -1,5 +1,6 @@
 """Does a drawing say what the verdict says: as many transactions of each fate, at the right places?"""
 
+import re
 from collections import Counter
 from random import Random
 
@@ -81,6 +82,19 @@ def test_a_loss_is_in_sight_before_anybody_zooms():
     assert [section.name for section in made.sections] == ["Whole trial", "From the first loss on", "Close to the cut"]
     shown = sum(mark.count for lane in made.sections[1].lanes for mark in lane.marks if "forbidden" in mark.kind)
     assert shown == len(lost)
+
+
+def test_answers_may_come_until_the_server_is_dead():
+    """What was told after the fault was sent is drawn beside it, and WAL goes on, forward only."""
+    late = transaction(3, Fate.PERMITTED, begin=4.0)
+    made = drawing(chronicle(transaction(1, Fate.SURVIVED, begin=-5.0), transaction(2, Fate.ABSENT, begin=-1.0), late))
+    section = made.sections[0]
+    (wal,) = [lane for lane in section.lanes if lane.label == "WAL"]
+    across = [float(x) for x in re.findall(r"[MH]([\d.]+)", wal.paths["inserted"])]
+    assert section.cut < section.over < 100
+    assert across == sorted(across)
+    assert across[-1] == pytest.approx(10 * section.over)
+    assert [mark.x for mark in wal.marks if mark.kind == "redo"] == [pytest.approx(section.over + 0.8)]
 
 
 @pytest.mark.parametrize("transactions", [[], [transaction(1, Fate.ABSENT)]])
