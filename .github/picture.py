@@ -58,6 +58,8 @@ def take(browser: str, report: Path, picture: Path) -> None:
         page = opened.new_page(viewport={"width": WIDTH, "height": 900}, device_scale_factor=SCALE)
         page.goto(report.as_uri())
         page.add_style_tag(content=ONLY)
+        page.locator(".timeline > label").first.click()  # the whole trial
+        page.evaluate("document.activeElement.blur()")
         drawing = page.locator(".drawn figure.timeline").first.bounding_box()
         assert drawing is not None
         height = drawing["y"] + drawing["height"] + 16
