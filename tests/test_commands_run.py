@@ -8,6 +8,7 @@ stand. Not here: what needs Docker, a second machine or a cluster, what takes mi
 
 import shlex
 import shutil
+import webbrowser
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,7 @@ def two_runs(tmp_path_factory) -> Path:
 def test_the_commands_of_a_document_run(name, two_runs, tmp_path, monkeypatch, capfd):
     """To the exit code of a run that went well."""
     monkeypatch.chdir(shutil.copytree(two_runs, tmp_path / "reader", symlinks=True))
+    monkeypatch.setattr(webbrowser, "open", lambda _: True)
     monkeypatch.setenv("CRASHLAB_STATE_DIR", str(tmp_path / "state"))
     for line in lines_of(name):
         command, *args = shlex.split(line.removeprefix("crashlab "), comments=True)
