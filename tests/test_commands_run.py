@@ -1,9 +1,9 @@
 """Does every command of the README and of the manual do something, in the order in which a reader meets them?
 
 Each document's lines run one after the other in one folder, which holds a run already; made shorter, but else as they
-stand. Not here: what needs Docker, a second machine or a cluster, what takes minutes however short it is made, and
-`clean`, which would meet the neighbours' runs. Their own tests are in `tests/server`, `tests/flush`, `tests/campaign`,
-`tests/tradeoff` and `tests/test_cli_clean.py`.
+stand. Not here: what needs Docker, a second release, a second machine or a cluster, what takes minutes however short it
+is made, and `clean`, which would meet the neighbours' runs. Their own tests are in `tests/server`, `tests/trial`,
+`tests/flush`, `tests/campaign`, `tests/tradeoff` and `tests/test_cli_clean.py`.
 """
 
 import shlex
@@ -29,7 +29,7 @@ SHORTER = {
     "disk": ["--seconds", "0.2s"],
     "lesson": ["--yes"],
 }
-ELSEWHERE = ("10.0.0.", "0.0.0.0", "--image ", "crashlab clean", "crashlab tradeoff")
+ELSEWHERE = ("10.0.0.", "0.0.0.0", "--image ", "crashlab clean", "crashlab tradeoff", "--recover-with")
 DRAWN = ("lesson 3 --check 1498", "shrink ddl-power-loss:1 --code CORRUPT-UNREADABLE")
 """The answer, and what a trial found, differ from run to run: 2 says that this is not it."""
 
