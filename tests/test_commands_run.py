@@ -29,7 +29,15 @@ SHORTER = {
     "disk": ["--seconds", "0.2s"],
     "lesson": ["--yes"],
 }
-ELSEWHERE = ("10.0.0.", "0.0.0.0", "--image ", "crashlab clean", "crashlab tradeoff", "--recover-with")
+ELSEWHERE = (
+    "10.0.0.",
+    "0.0.0.0",
+    "--image ",
+    "crashlab clean",
+    "crashlab tradeoff",
+    "--recover-with",
+    "crashlab bisect",
+)
 DRAWN = ("lesson 3 --check 1498", "shrink ddl-power-loss:1 --code CORRUPT-UNREADABLE")
 """The answer, and what a trial found, differ from run to run: 2 says that this is not it."""
 
