@@ -1,3 +1,3 @@
 """crashlab: what does PostgreSQL lose, or corrupt, when it crashes?"""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
