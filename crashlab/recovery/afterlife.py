@@ -19,7 +19,8 @@ Choices: what a table holds is a count and a sum of hashes of its rows as text, 
     An error counts unless its class is one that a healthy database gives too: no room, no right, a lock, a limit, a
     state that forbids it. Then the object is left out of the step, which says so.
     Tables with more rows than ROWS_MAX are used in part, in the order in which they lie. A table whose rows cannot be
-    written without running code of somebody who is no superuser (an expression, a check) is read and not used.
+    written without running code of somebody who is no superuser (an expression, a check), or a rule or a trigger of
+    anybody, which may refuse or write something else, is read and not used.
 Does not check: other databases; the content of what COMMIT PREPARED makes visible; foreign tables, replication.
 
 Sources: PostgreSQL, twophase.c (locks of recovered transactions: MarkAsPreparingGuts, lock_twophase_recover);
@@ -48,10 +49,10 @@ ROWS_MAX = 1000
 SCHEMA = "crashlab_afterlife"
 LOCK_TIMEOUT_MS = 5_000
 STOP_TIMEOUT_S = 30.0
-HEALTHY_CLASSES = ("0A", "25", "40", "42", "53", "54", "55", "57")
-"""SQLSTATE classes that a database without damage gives, too: errcodes.txt."""
-HEALTHY = ("23502", "23503", "23514", "2200H", "22004")
-"""Single ones: constraints that read other data, and a sequence that is used up."""
+HEALTHY_CLASSES = ("0A", "22", "25", "38", "39", "40", "42", "53", "54", "55", "57", "P0")
+"""SQLSTATE classes that a database without damage gives, too, or somebody's own code in it: errcodes.txt."""
+HEALTHY = ("23502", "23503", "23514")
+"""Single ones: constraints that read other data."""
 REREAD = ("index_read", "amcheck_index", "amcheck_heap")
 """What is read once more after the second crash, beside all tables."""
 
@@ -63,11 +64,12 @@ _TABLES = """
 SELECT c.oid::regclass::text, c.relkind, c.relpersistence, pg_relation_filepath(c.oid),
        string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum) FILTER (WHERE a.attgenerated = ''),
        min(quote_ident(a.attname)) FILTER (WHERE a.attgenerated = '' AND a.attidentity <> 'a'),
-       c.relhasrules AND c.relkind = 'r' OR NOT r.rolsuper AND c.relkind = 'r' AND (
+       c.relkind = 'r' AND (c.relhasrules
+           OR EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = c.oid AND g.tgenabled IN ('A', 'R')))
+       OR c.relkind = 'r' AND NOT r.rolsuper AND (
            bool_or(a.attgenerated <> '')
            OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND num_nulls(i.indexprs, i.indpred) < 2)
-           OR EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype = 'c')
-           OR EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = c.oid AND g.tgenabled IN ('A', 'R')))
+           OR EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype = 'c'))
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_roles r ON r.oid = c.relowner
 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 WHERE c.relkind IN ('r', 'm') AND c.relpersistence IN ('p', 'u') AND c.relispopulated
@@ -111,7 +113,7 @@ class _Table(NamedTuple):
     file: str | None
     columns: str | None  # that can be inserted
     updatable: str | None  # one that can be updated
-    runs_code: bool  # writing it would run what somebody wrote who is no superuser, or a rule
+    runs_code: bool  # writing it would run what somebody wrote who is no superuser, a rule, or a trigger
 
 
 class _Died(Exception):

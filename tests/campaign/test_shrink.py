@@ -36,7 +36,8 @@ def test_a_trial_shrinks_to_few_lost_writes_with_the_same_finding(stored, tmp_pa
     out.mkdir()
     done = shrink(trial_with(stored, outcome), out=out, server=ServerChoice(), time_limit_s=120)
     assert done.code in [one.code for one in done.result.verdict.findings]
-    assert 1 <= done.lost < done.lost_before
+    # An asynchronous commit is gone by a kill -9 at the right point, with nothing lost by the disk
+    assert (0 if outcome is Outcome.LOSS else 1) <= done.lost < done.lost_before
     assert done.position <= done.position_before
     told = (out / README).read_text()
     assert len(done.lines) == done.lost

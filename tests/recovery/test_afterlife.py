@@ -248,3 +248,27 @@ def test_what_a_healthy_database_refuses_is_left_out_and_said(server):
     assert facts(afterlife) == []
     (use,) = [step for step in afterlife.steps if step.name == "use"]
     assert use.detail == "c has code or rules of its own"
+
+
+def test_a_trigger_of_anybody_accuses_nobody(server):
+    """One that always fires may refuse a row, or write elsewhere: what it does is no damage, whoever owns the table."""
+    with server.connect(autocommit=True) as connection:
+        connection.execute("""
+            CREATE TABLE noted (n integer);
+            CREATE TABLE followed (n integer);
+            CREATE TABLE guarded (n integer);
+            INSERT INTO followed VALUES (1);
+            INSERT INTO guarded VALUES (1);
+            CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS
+                'BEGIN INSERT INTO noted VALUES (1); RETURN NULL; END';
+            CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+                'BEGIN RAISE EXCEPTION ''not outside of a ledger''; END';
+            CREATE TRIGGER note AFTER INSERT OR UPDATE OR DELETE ON followed FOR EACH ROW EXECUTE FUNCTION note();
+            CREATE TRIGGER refuse BEFORE UPDATE OR DELETE ON guarded FOR EACH ROW EXECUTE FUNCTION refuse();
+            ALTER TABLE followed ENABLE ALWAYS TRIGGER note;
+            ALTER TABLE guarded ENABLE ALWAYS TRIGGER refuse;
+        """)
+    life = live_on(server, READING, overrides=copy_settings(server.version.major))
+    assert not life.complaints
+    assert not life.changes
+    assert life.died is None
