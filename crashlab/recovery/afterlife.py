@@ -16,11 +16,11 @@ Assumes: the server was read and nothing was found, so that what goes wrong here
     writes.
 Choices: what a table holds is a count and a sum of hashes of its rows as text, taken before the use. No step changes
     it: the use writes the rows that there were. Triggers and foreign keys rest meanwhile.
-    An error counts unless its class is one that a healthy database gives too: no room, no right, a lock, a limit, a
-    state that forbids it. Then the object is left out of the step, which says so.
+    An error counts if its class is one that only damage gives. After any other one, such as no room, no right, a lock,
+    or a mistake in the application's own view, the object is left out of the step, which says so.
     Tables with more rows than ROWS_MAX are used in part, in the order in which they lie. A table whose rows cannot be
-    written without running code of somebody who is no superuser (an expression, a check), or a rule or a trigger of
-    anybody, which may refuse or write something else, is read and not used.
+    written without running code of somebody who is no superuser (an expression, a check), or a rule, a trigger or a
+    generated column of anybody, which may refuse or write something else, is read and not used.
 Does not check: other databases; the content of what COMMIT PREPARED makes visible; foreign tables, replication.
 
 Sources: PostgreSQL, twophase.c (locks of recovered transactions: MarkAsPreparingGuts, lock_twophase_recover);
@@ -49,10 +49,11 @@ ROWS_MAX = 1000
 SCHEMA = "crashlab_afterlife"
 LOCK_TIMEOUT_MS = 5_000
 STOP_TIMEOUT_S = 30.0
-HEALTHY_CLASSES = ("0A", "22", "25", "38", "39", "40", "42", "53", "54", "55", "57", "P0")
-"""SQLSTATE classes that a database without damage gives, too, or somebody's own code in it: errcodes.txt."""
-HEALTHY = ("23502", "23503", "23514")
-"""Single ones: constraints that read other data."""
+DAMAGE_CLASSES = ("58", "XX")
+"""SQLSTATE classes that nothing but damage gives: system errors and internal ones. All others may be the application's
+own doing, such as a view whose query has become wrong: errcodes.txt."""
+DUPLICATE = "23505"
+"""... but rows that were there together and cannot be written once more: an index or a table has two of one key."""
 REREAD = ("index_read", "amcheck_index", "amcheck_heap")
 """What is read once more after the second crash, beside all tables."""
 
@@ -64,11 +65,10 @@ _TABLES = """
 SELECT c.oid::regclass::text, c.relkind, c.relpersistence, pg_relation_filepath(c.oid),
        string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum) FILTER (WHERE a.attgenerated = ''),
        min(quote_ident(a.attname)) FILTER (WHERE a.attgenerated = '' AND a.attidentity <> 'a'),
-       c.relkind = 'r' AND (c.relhasrules
+       c.relkind = 'r' AND (c.relhasrules OR bool_or(a.attgenerated <> '')
            OR EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = c.oid AND g.tgenabled IN ('A', 'R')))
        OR c.relkind = 'r' AND NOT r.rolsuper AND (
-           bool_or(a.attgenerated <> '')
-           OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND num_nulls(i.indexprs, i.indpred) < 2)
+           EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND num_nulls(i.indexprs, i.indpred) < 2)
            OR EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype = 'c'))
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_roles r ON r.oid = c.relowner
 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -309,7 +309,7 @@ class _Life:
     def note(self, what: str, file: str | None, error: psycopg.Error) -> None:
         """Note an error, unless a healthy database gives it, too."""
         state, message = error.sqlstate, str(error).strip()
-        if state is None or state[:2] in HEALTHY_CLASSES or state in HEALTHY:
+        if state is None or not (state[:2] in DAMAGE_CLASSES or (state == DUPLICATE and self._step != "create")):
             self._left_out.append(f"{what}: {message.splitlines()[0]}")
             return
         if _IN_THE_LOG in message:

@@ -99,7 +99,7 @@ def _valid(method: str) -> str:
 BTREES = _valid("btree")
 GINS = _valid("gin")
 HEAPS = "c.relkind IN ('r', 'm', 't') AND m.amname = 'heap'"
-TABLES = "c.relkind IN ('r', 'm', 't')"
+TABLES = "c.relkind IN ('r', 'm', 't') AND c.relispopulated"
 LOGGED_HEAPS = "c.relkind IN ('r', 'm', 't') AND c.relpersistence = 'p' AND m.amname = 'heap'"
 LOGGED = (
     "c.relkind IN ('r', 'm', 't', 'i', 'S') AND c.relpersistence = 'p'"

@@ -55,7 +55,7 @@ class Life:
         observer: Observer | None = None,
         disk: str | None = None,
         settings: Mapping[str, object] | None = None,
-        states: int = STATES,
+        states: int | None = None,
         state: str | None = None,
         choice: ServerChoice | None = None,
         seed: int | None = None,
@@ -74,7 +74,7 @@ class Life:
             observer: one that is free, and that somebody else closes; None: one of its own.
             disk: of a profile that cuts the power, another one, such as "strict"; needs the profile's name.
             settings: more of the server, such as {"fsync": "off"}; needs the profile's name.
-            states: at so many crash states of each block `check` and `states` look, if the power is cut.
+            states: at so many crash states of each block `check` and `states` look, where the power is cut; None: 100.
             state: at this one alone, of a recording that is there, as a failed test named it.
             container: a server that runs and is somebody else's: testcontainers', docker's, or a name (of a service of
                 compose, say); or `postgresql_proc` of pytest-postgresql, or a data directory. It is crashed as it is,
@@ -90,7 +90,7 @@ class Life:
         Raises:
             ProfileError, UsageProblem: it cannot be.
         """
-        check_arguments(points, None, states)
+        check_arguments(points, None, STATES if states is None else states)
         if not isinstance(profile, Profile):
             profile = changed_for_a_test(profile, disk, settings or {})
         self.profile = for_a_test(profile, recorded=True)
@@ -99,10 +99,15 @@ class Life:
         self._container = container
         _refuse_what_never_crashes(self.profile, at_moments=points != "random" or point is not None)
         self._recorded = self.profile.power_loss is not None
+        if states is not None and not self._recorded:
+            raise UsageProblem(
+                f'cannot look at crash states with profile "{self.profile.name}": it cuts no power',
+                hint='Choose one that does, such as "power-loss".',
+            )
         self.seed = new_seed() if seed is None else seed
         self.point = Point.parse(point) if isinstance(point, str) else point
         self._points = points
-        self._states, self._state = states, None if state is None else StateName.parse(state)
+        self._states, self._state = states or STATES, None if state is None else StateName.parse(state)
         self._given_server, self._choice = server, choice or ServerChoice()
         self._given_observer = observer
         self._folder = folder

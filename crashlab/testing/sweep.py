@@ -34,7 +34,7 @@ def arguments(item: Any) -> dict[str, Any]:
     """Return what the test's marker says, checked. Raises UsageProblem."""
     marker = item.get_closest_marker("crashlab")
     found: dict[str, Any] = {"points": "random", "limit": None, "profile": None}
-    found |= {"states": 100, "disk": None, "settings": {}}
+    found |= {"states": None, "disk": None, "settings": {}}
     if marker is None:
         return found
     from crashlab.testing.points import check_arguments  # most runs of pytest have nothing of ours
@@ -48,7 +48,7 @@ def arguments(item: Any) -> dict[str, Any]:
     found |= marker.kwargs
     if marker.args:
         found["profile"] = marker.args[0]
-    check_arguments(found["points"], found["limit"], found["states"])
+    check_arguments(found["points"], found["limit"], 1 if found["states"] is None else found["states"])
     return found
 
 

@@ -31,6 +31,7 @@ CREATE INDEX tags ON half USING gin (tags) WITH (fastupdate = off);
 CREATE UNLOGGED TABLE fleeting (spot point);
 CREATE INDEX fleeting_spot ON fleeting USING gist (spot);
 INSERT INTO fleeting SELECT point(n, n) FROM generate_series(1, 500) n;
+CREATE MATERIALIZED VIEW empty AS SELECT 1 AS n WITH NO DATA;
 """
 NAMES = ("half", "spots", "tags", "pg_proc_oid_index")
 Damage = Callable[[Path, dict[str, Path]], None]

@@ -240,6 +240,13 @@ def test_it():
     pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)
 
 
+def test_crash_states_of_a_profile_that_cuts_no_power_are_refused(pytester):
+    """Ignored, the test would pass and no power would have been cut."""
+    result = run(pytester, '@pytest.mark.crashlab(profile="kill9-all", states=3)\ndef test_it(crash):\n    pass\n')
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*cannot look at crash states with profile*kill9-all*"])
+
+
 def test_a_profile_that_cannot_be_used_fails_its_test(pytester):
     """There is none of that name."""
     result = run(pytester, '@pytest.mark.crashlab(profile="kill9-everything")\ndef test_it(crash):\n    pass\n')
