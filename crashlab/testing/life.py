@@ -98,12 +98,8 @@ class Life:
             raise UsageProblem("cannot crash two servers: a container and a server are given")
         self._container = container
         _refuse_what_never_crashes(self.profile, at_moments=points != "random" or point is not None)
+        _refuse_states_without_a_cut(self.profile, states)
         self._recorded = self.profile.power_loss is not None
-        if states is not None and not self._recorded:
-            raise UsageProblem(
-                f'cannot look at crash states with profile "{self.profile.name}": it cuts no power',
-                hint='Choose one that does, such as "power-loss".',
-            )
         self.seed = new_seed() if seed is None else seed
         self.point = Point.parse(point) if isinstance(point, str) else point
         self._points = points
@@ -228,6 +224,14 @@ def refuse_for_given(server: Server, profile: Profile) -> None:
         raise UsageProblem(
             f"cannot {what}: the server is somebody else's, and is crashed as he has set it up",
             hint="Let crashlab make the server, of the same image if need be (--crashlab-image).",
+        )
+
+
+def _refuse_states_without_a_cut(profile: Profile, states: int | None) -> None:
+    if states is not None and profile.power_loss is None:
+        raise UsageProblem(
+            f'cannot look at crash states with profile "{profile.name}": it cuts no power',
+            hint='Choose one that does, such as "power-loss".',
         )
 
 
