@@ -315,6 +315,10 @@ class Expect(_Table):
     note: str = ""
 
 
+SEGMENT_SIZES = tuple(str(2**power) for power in range(11))
+"""Of WAL, in MB, as initdb takes them."""
+
+
 class Profile(_Table):
     """A resolved fault profile, or a tour of others."""
 
@@ -364,6 +368,8 @@ class Profile(_Table):
                 for name, value in TARGETS[fault.target].settings.items():
                     settings.setdefault(name, value)
         self._refuse_programs()
+        if wrong := [one for one in self.vary.get("wal_segsize", []) if one not in SEGMENT_SIZES]:
+            raise ValueError(f"vary.wal_segsize must be one of {', '.join(SEGMENT_SIZES)} (MB), not {', '.join(wrong)}")
         if "autovacuum" not in self.vary:
             settings.setdefault("autovacuum", "off")
         if self.workload.two_phase:

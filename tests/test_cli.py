@@ -273,6 +273,21 @@ def test_validate_holds_values_of_settings_against_servers(capfd):
     )
 
 
+def test_validate_holds_what_is_left_open_against_servers(capfd):
+    """Each value of `[vary]`, as those of `[server.settings]`."""
+    profile = 'description = "x"\n' + FAULT + "[vary]\n"
+    Path("bad.toml").write_text(profile + 'work_mem = ["4MB", "-5"]\nfull_page_writes = ["on", "maybe"]\n')
+    Path("segments.toml").write_text(profile + 'wal_segsize = ["1", "3"]\n')
+    Path("good.toml").write_text(profile + 'work_mem = ["4MB", "64kB"]\nwal_segsize = ["1", "16"]\n')
+    assert invoke(["validate", "./bad.toml"]) == 2
+    err = capfd.readouterr().err
+    assert 'vary.full_page_writes: must be on or off, not "maybe"' in err
+    assert "vary.work_mem: must be within " in err
+    assert invoke(["validate", "./segments.toml"]) == 2
+    assert "vary.wal_segsize must be one of 1, 2, 4" in capfd.readouterr().err
+    assert invoke(["validate", "./good.toml"]) == 0
+
+
 @pytest.mark.server
 def test_validate_asks_the_build_that_is_named(capfd):
     """It knows more than the table, such as its own check of a text; what one refuses that was only found is a note."""

@@ -5,6 +5,7 @@ Choices:
     1 means only "a promise was broken": click's own use of 1 and Python's (a traceback) are mapped elsewhere.
 """
 
+import io
 import os
 import signal
 import sys
@@ -71,6 +72,11 @@ OWN_INTERRUPTS = [command.name for command in (run, record, explore, matrix, rep
 
 def main() -> NoReturn:
     """Run the command line of this process, and end it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(
+                errors="replace"
+            )  # a terminal of an older code page lacks letters, of a table's name say
     try:
         code = invoke(sys.argv[1:])
     except KeyboardInterrupt:  # a second one, while the first was told

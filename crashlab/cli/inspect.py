@@ -1,7 +1,7 @@
 """What do the commands say that start no server: profiles, validate, explain, doctor?"""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,15 +100,25 @@ def _settings(profiles: "Sequence[Profile]", build: "Build | None") -> tuple[lis
     """Return what a build says about the settings of profiles, and what no server takes."""
     from crashlab.server.asksettings import refusal
     from crashlab.server.settingstable import wrong_with
+    from crashlab.trial.vary import SEGMENT
 
     notes, mistakes = [], []
-    for name, value in dict.fromkeys(item for profile in profiles for item in profile.server.settings.items()):
+    for place, name, value in dict.fromkeys(item for profile in profiles for item in _given(profile)):
         said = wrong_with(name, value)
         if said is not None:
-            mistakes.append(f"server.settings.{name}: {said}")
-        elif build is not None and (said := refusal(build, name, value)) is not None:
-            notes.append(f"server.settings.{name}: PostgreSQL {build.version.text} in {build.bindir} says: {said}")
+            mistakes.append(f"{place}.{name}: {said}")
+        elif name != SEGMENT and build is not None and (said := refusal(build, name, value)) is not None:
+            notes.append(f"{place}.{name}: PostgreSQL {build.version.text} in {build.bindir} says: {said}")
     return notes, mistakes
+
+
+def _given(profile: "Profile") -> Iterator[tuple[str, str, str]]:
+    """Yield the table, the name and the value of each setting; one that is left open has several values."""
+    for name, value in profile.server.settings.items():
+        yield "server.settings", name, value
+    for name, values in profile.vary.items():
+        for value in values:
+            yield "vary", name, value
 
 
 @click.command()

@@ -1,6 +1,7 @@
 """What does `crashlab lesson` say, remember and refuse? Without a server: the runs are made up."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -292,3 +293,13 @@ def test_an_interrupted_step_is_left_to_tidy_up(tmp_path):
         assert parent.wait(30) != 0
     assert (tmp_path / "tidied").exists()
     assert not (tmp_path / "only" / EXIT).exists()
+
+
+def test_a_terminal_that_lacks_the_letters_is_no_bug(tmp_path):
+    """Each is replaced; what is left can be read as far as it can."""
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "CRASHLAB_STATE_DIR": str(tmp_path)}
+    command = [sys.executable, "-m", "crashlab", "lesson", "--words", "--lang", "ko"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "WAL" in done.stdout
+    assert "?" in done.stdout
