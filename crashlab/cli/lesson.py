@@ -56,6 +56,10 @@ def lesson(
     language = next((one for one in LANGUAGES if one == lang), None) or language_of()
     if lesson is None and (check is not None or again or seed is not None):
         raise UsageProblem("no lesson is named", hint="Say which: crashlab lesson 3.")
+    if lesson is not None and (words or html is not None):
+        raise UsageProblem(
+            f"--{'words' if words else 'html'} is about all lessons, and one is named", hint="Leave the lesson out."
+        )
     telling = Telling(language)
     if words or html is not None:
         if words:

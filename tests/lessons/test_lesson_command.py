@@ -295,6 +295,16 @@ def test_an_interrupted_step_is_left_to_tidy_up(tmp_path):
     assert not (tmp_path / "only" / EXIT).exists()
 
 
+@pytest.mark.parametrize("option", [["--words"], ["--html", "page.html"]])
+def test_what_is_about_all_lessons_takes_none(option, tmp_path, monkeypatch, capfd):
+    """Whoever names one would get something else than he asked for."""
+    monkeypatch.chdir(tmp_path)
+    assert invoke(["lesson", "2", *option]) == 2
+    assert f"{option[0]} is about all lessons" in capfd.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    assert invoke(["lesson", *option, "--lang", "en"]) == 0
+
+
 def test_a_terminal_that_lacks_the_letters_is_no_bug(tmp_path):
     """Each is replaced; what is left can be read as far as it can."""
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "CRASHLAB_STATE_DIR": str(tmp_path)}

@@ -7,13 +7,13 @@ recovery takes that file for one of the future, removes another name, and then p
 The releases come from the folder that CRASHLAB_TEST_BUILDS names, as in test_known_bugs.py.
 """
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from crashlab.lessons.demos.prepared import back_up
 from crashlab.server import Server, ServerSpec, create_server
 from tests.power.test_known_bugs import build
 
@@ -21,7 +21,6 @@ pytestmark = pytest.mark.server
 
 GID = "order 7"
 SETTINGS = {"max_prepared_transactions": "5", "autovacuum": "off", "checkpoint_timeout": "1h"}
-NOT_IN_A_BACKUP = shutil.ignore_patterns("postmaster.pid", "postmaster.opts")
 
 
 @contextmanager
@@ -29,28 +28,6 @@ def server(bindir: Path) -> Iterator[Server]:
     """A server of an exact release that takes prepared transactions."""
     with create_server(ServerSpec(kind="local", pg_bindir=bindir, settings=SETTINGS)) as one:
         yield one
-
-
-def back_up(original: Server, copy: Path, xids_between: int) -> None:
-    """Make a base backup, in the middle of which a transaction is prepared and a checkpoint comes."""
-    assert original.data_directory is not None
-    with original.connect(autocommit=True) as backup, original.connect(autocommit=True) as session:
-        session.execute("CREATE TABLE orders (id integer PRIMARY KEY, state text)")
-        session.execute("INSERT INTO orders VALUES (7, 'new')")
-        backup.execute("SELECT pg_backup_start('copy', fast => true)")
-        for _ in range(xids_between):
-            session.execute("SELECT pg_current_xact_id()")
-        session.execute("BEGIN")
-        session.execute("UPDATE orders SET state = 'paid' WHERE id = 7")
-        session.execute(f"PREPARE TRANSACTION '{GID}'")
-        session.execute("INSERT INTO orders VALUES (8, 'new')")
-        session.execute("CHECKPOINT")
-        shutil.rmtree(copy)
-        shutil.copytree(original.data_directory, copy, symlinks=True, ignore=NOT_IN_A_BACKUP)
-        row = backup.execute("SELECT labelfile FROM pg_backup_stop(wait_for_archive => false)").fetchone()
-        assert row is not None
-        (copy / "backup_label").write_text(row[0])
-        shutil.copytree(original.data_directory / "pg_wal", copy / "pg_wal", dirs_exist_ok=True)
 
 
 def prepared(restored: Server) -> list[str]:
