@@ -49,8 +49,6 @@ FORMATS = (
     Format("json", "json_report", "Write the JSON report; - is stdout.", to_stdout=True),
     Format("junit-xml", "junit", "Write a JUnit XML report."),
     Format("html", "html_report", "Write the report as one HTML page.", draws=True),
-    Format(
-        "markdown", "markdown_report", "Write Markdown, for a pull request; - is stdout.", to_stdout=True
-    ),
+    Format("markdown", "markdown_report", "Write Markdown, for a pull request; - is stdout.", to_stdout=True),
     Format("trace", "trace_report", "Write the drawn trials as Chrome trace events, for Perfetto.", draws=True),
 )
