@@ -38,7 +38,7 @@ from crashlab.errors import ServerError
 from crashlab.model import REQUIRED_CHECKS, Afterlife, Complaint, IndexRead, LifeChange, LifeStep, Observation, Recovery
 from crashlab.recovery.observe import observe
 from crashlab.recovery.patience import Patience
-from crashlab.recovery.restart import recover
+from crashlab.recovery.restart import recover, still_settings
 from crashlab.recovery.session import Reading
 from crashlab.server import Restartable
 from crashlab.server.base import DATABASE
@@ -269,7 +269,8 @@ class _Life:
             raise _Died(f"during {self._step}: {str(error).strip()}") from error
 
     def _connect(self) -> "psycopg.Connection[Any]":
-        return self._server.connect(autocommit=True, dbname=DATABASE)
+        words = [f"-c {name}={value}" for name, value in still_settings(self._server.version.major).items()]
+        return self._server.connect(autocommit=True, dbname=DATABASE, options=" ".join(words))
 
     @contextlib.contextmanager
     def _phase(self, name: str) -> Iterator[None]:

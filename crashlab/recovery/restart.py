@@ -91,12 +91,17 @@ sends SIGKILL where memory runs out, and SIGBUS where a file in memory cannot gr
 
 def safe_settings(major: int) -> dict[str, str]:
     """Return the settings that change no verdict on a server that goes on in its own directory."""
-    return SAFE_SETTINGS | ({"io_method": "sync"} if major >= 18 else {})
+    return SAFE_SETTINGS | ({"io_method": "sync"} if major >= 18 else {}) | still_settings(major)
+
+
+def still_settings(major: int) -> dict[str, str]:
+    """Return the settings with which our own sessions write nothing: from 17 on a login can fire a trigger."""
+    return {"event_triggers": "off"} if major >= 17 else {}
 
 
 def copy_settings(major: int) -> dict[str, str]:
     """Return the settings that recover and read a disposable copy fast, and change no verdict."""
-    settings = SAFE_SETTINGS | SMALL_SETTINGS
+    settings = SAFE_SETTINGS | SMALL_SETTINGS | still_settings(major)
     if major >= 15:
         settings["recovery_prefetch"] = "off"
     if major >= 16:

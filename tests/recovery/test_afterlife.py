@@ -13,7 +13,7 @@ from google_crc32c import value as crc32c
 
 from crashlab.model import Afterlife
 from crashlab.recovery.afterlife import SCHEMA, STEPS, live_on
-from crashlab.recovery.restart import copy_settings
+from crashlab.recovery.restart import copy_settings, safe_settings
 from crashlab.recovery.session import Reading
 from crashlab.server import Server, ServerSpec, create_server
 
@@ -271,6 +271,23 @@ def test_a_trigger_of_anybody_accuses_nobody(server):
     life = live_on(server, READING, overrides=copy_settings(server.version.major))
     assert not life.complaints
     assert not life.changes
+    assert life.died is None
+
+
+def test_what_a_login_fires_accuses_nobody(server):
+    """Who logs in is noted in a table, by whoever owns the database: our own sessions are no change of it."""
+    if server.version.major < 17:
+        pytest.skip("no event trigger on login before PostgreSQL 17")
+    with server.connect(autocommit=True) as connection:
+        connection.execute("""
+            CREATE TABLE logins (at timestamptz DEFAULT now());
+            CREATE FUNCTION note() RETURNS event_trigger LANGUAGE plpgsql AS
+                'BEGIN INSERT INTO logins DEFAULT VALUES; END';
+            CREATE EVENT TRIGGER note ON login EXECUTE FUNCTION note();
+            ALTER EVENT TRIGGER note ENABLE ALWAYS;
+        """)
+    life = live_on(server, READING, overrides=safe_settings(server.version.major))
+    assert facts(life) == []
     assert life.died is None
 
 

@@ -65,6 +65,24 @@ def test_what_was_answered_is_there_at_each_state(cut):
     assert max(second) <= 21
 
 
+@pytest.mark.crashlab(profile="power-loss")
+def test_what_a_login_fires_is_no_commit_of_the_application(cut):
+    """A session of ours would take the number of a transaction that is gone, and commit it."""
+    crash = cut(states=12)
+    with psycopg.connect(crash.direct_url, autocommit=True) as owner:
+        if owner.info.server_version < 170000:
+            pytest.skip("no event trigger on login before PostgreSQL 17")
+        owner.execute("""
+            CREATE TABLE logins (id serial PRIMARY KEY, who text);
+            CREATE FUNCTION note() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER AS
+                'BEGIN INSERT INTO logins (who) VALUES (session_user); END';
+            CREATE EVENT TRIGGER note ON login EXECUTE FUNCTION note();
+        """)
+    Shop(crash.url).create_tables()
+    sell(crash, range(40))
+    assert {verdict.outcome for verdict in crash.check(ORDERS)} == {"intact"}
+
+
 @pytest.mark.crashlab(profile="power-loss", settings={"fsync": False})
 def test_fsync_off(cut, tmp_path):
     """Lost with the power: the setting is blamed; stored evidence says the same, and so does a replay of the state."""
