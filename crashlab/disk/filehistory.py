@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from enum import IntEnum
 from heapq import merge
 
-from crashlab.disk.content import EMPTY, MASK, Content, FileImage, clip, mixed, original, overlay, written
+from crashlab.disk.content import BASE, EMPTY, MASK, Content, FileImage, clip, mixed, original, overlay, written
 
 DURABLE = -1
 """The position of the version that is on disk already."""
@@ -216,11 +216,20 @@ class FileHistory:
         old = self.durable.get(unit)
         if old is not None:
             self._durable_sum -= mixed(unit, old.digest)
-        if content.extents or unit * self.unit_bytes < self.base_bytes:
+        if not self._is_base(unit, content, self.base_bytes):
             self.durable[unit] = content
             self._durable_sum += mixed(unit, content.digest)
         elif old is not None:
             del self.durable[unit]
+
+    def _is_base(self, unit: int, content: Content, base_bytes: int) -> bool:
+        """Whether a unit holds what it holds where nothing is said of it: the base image's bytes, or none."""
+        extents, start = content.extents, unit * self.unit_bytes
+        if not extents or start >= base_bytes:
+            return not extents and start >= base_bytes
+        low, high, source, offset, _ = extents[0]
+        end = min(base_bytes - start, self.unit_bytes)
+        return source == BASE and (low, high, offset) == (0, end, start) and len(extents) == 1
 
     # --- what a power cut may leave
 
@@ -304,7 +313,7 @@ class FileHistory:
             old = self.durable.get(unit)
             if old is not None:
                 total -= mixed(unit, old.digest)
-            if content.extents or unit * self.unit_bytes < base_bytes:
+            if not self._is_base(unit, content, base_bytes):
                 total += mixed(unit, content.digest)
         # A file without bytes of the base image is the same as any other with this content.
         return mixed(self.number if base_bytes else 0, base_bytes, size, total & MASK)
@@ -315,7 +324,7 @@ class FileHistory:
         units = {
             unit: content
             for unit, content in (self.durable | changed).items()
-            if content.extents or unit * self.unit_bytes < base_bytes
+            if not self._is_base(unit, content, base_bytes)
         }
         return FileImage(
             file=self.number,

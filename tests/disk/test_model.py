@@ -266,6 +266,17 @@ def test_equal_bytes_written_again_are_one_state() -> None:
         assert len(list(enumerate_states(disk.model(CONTRACTS["linux"])))) == 1, line
 
 
+def test_zeros_behind_the_bytes_of_the_base_image_change_the_size_only() -> None:
+    """They are there or not; and on disk already, the unit is the base image's again, at either size."""
+    disk = Disk()
+    disk.add_base("f", b"ABCDEF")
+    disk.run("write f 6 .")
+    assert len(list(enumerate_states(disk.model(CONTRACTS["linux"])))) == 2
+    disk.run("syncfs")
+    disk.run("truncate f 6")
+    assert len(list(enumerate_states(disk.model(CONTRACTS["linux"])))) == 2
+
+
 def test_bad_input_is_refused() -> None:
     """A recording that does not fit its base image, and a contract that does not exist, are clear errors."""
     model = DiskModel([BaseFile(file=1, path="d", kind="dir")], disk_contract())

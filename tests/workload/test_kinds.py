@@ -96,7 +96,7 @@ SETS = ("structure", "posting", "tide", "rebuilt", "xids", "held", "decoded", "a
 
 
 def test_damage_to_one_row_of_a_set_is_seen(tmp_path: Path) -> None:
-    """A set of rows has one line in the ledger: a row that went, and nothing else, is told of each."""
+    """A set of rows has one line in the ledger: a row that went, or one too many, is told of each."""
 
     def damage(server: Server) -> None:
         server.start()
@@ -107,7 +107,11 @@ def test_damage_to_one_row_of_a_set_is_seen(tmp_path: Path) -> None:
                 table = f"crashlab.{name}"
                 full = f"SELECT slot FROM {table} WHERE slot < 1000 GROUP BY slot HAVING count(*) > 1 LIMIT 1"
                 row = f"SELECT ctid FROM {table} WHERE slot = ({full}) LIMIT 1"
-                assert connection.execute(f"DELETE FROM {table} WHERE ctid = ({row})").rowcount == 1, name
+                deleted = connection.execute(f"DELETE FROM {table} WHERE ctid = ({row})").rowcount
+                if name == "tide" and deleted == 0:  # all its sets are empty now and then
+                    connection.execute(f"INSERT INTO {table} VALUES (0, 1, 'w', 'p', point(1, 1), 1, 1, '{{1}}')")
+                else:
+                    assert deleted == 1, name
         server.stop("fast")
 
     result = run_kinds(tmp_path, [*SETS], damage, acks=250)
