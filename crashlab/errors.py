@@ -43,6 +43,10 @@ class ServerError(CrashlabError):
     """A PostgreSQL build, server or container could not be found, started, reached or stopped."""
 
 
+class Unreachable(ServerError):
+    """The user that a server runs as cannot reach the folder that it is to run in."""
+
+
 class ServerTimeout(ServerError):
     """A bounded wait for a server ran out. `hangs` says what its recovery does if that stands still."""
 

@@ -43,6 +43,9 @@ TOLD = "told.json"
 SERVER_LOG = "server.log"
 VERDICT = "verdict.json"
 STATE = "state.json"
+RECORDING = "recording.json"
+LOG = "io.log"
+"""Of a recording's folder, see `exploration.recording`."""
 DATA = "data"
 CAMPAIGN = "campaign.json"
 """In the folder of a whole run; a trial's is two levels below it."""
@@ -218,14 +221,37 @@ _NO_TRIAL = "Give the folder of one trial, or of a whole run; it holds trial.jso
 
 
 def again_hint(trial: Path) -> str:
-    """Say how a trial whose evidence cannot be used is had again, if it is one of a run that can be resumed."""
+    """Say how a trial whose evidence cannot be used is had again, if going on with its run can make it again."""
     run = trial.resolve().parent.parent
-    if not files.is_file(run / CAMPAIGN):
-        return f"Delete the trial's folder, {shlex.quote(str(trial))}: without it the others can be judged."
-    return (
-        f"Delete the trial's folder, {shlex.quote(str(trial))}, and run "
-        f"crashlab run --resume {shlex.quote(str(run))}, which makes it again."
-    )
+    delete = f"Delete the trial's folder, {shlex.quote(str(trial))}"
+    told = _told_of_run(run)
+    if told is None or told.plan is None:
+        return f"{delete}: without it the others can be judged."
+    if _recording_gone(trial.resolve()):
+        whole = f", and the whole run makes it again: {told.command}" if told.command else "."
+        return f"{delete}: without it the others can be judged. Its recording is gone{whole}"
+    return f"{delete}, and run crashlab run --resume {shlex.quote(str(run))}, which makes it again."
+
+
+class _ToldOfRun(msgspec.Struct):
+    plan: dict[str, Any] | None = None
+    command: str | None = None
+
+
+def _told_of_run(run: Path) -> _ToldOfRun | None:
+    """Return what a run was asked for, as far as a hint needs it; None: no run says so."""
+    try:
+        return msgspec.json.decode(files.read_whole(run / CAMPAIGN), type=_ToldOfRun)
+    except (OSError, msgspec.DecodeError, RecursionError):
+        return None
+
+
+def _recording_gone(trial: Path) -> bool:
+    """Whether a trial is one of a recording, and one that its run made has been removed."""
+    if not any(trial.parent.glob(f"*/{STATE}")):
+        return False
+    made = [folder for folder in trial.parent.parent.glob("*/recording*") if files.is_file(folder / RECORDING)]
+    return any(not files.is_file(folder / LOG) for folder in made)
 
 
 def _older(data: bytes, schema: int, kind: type[T]) -> T:

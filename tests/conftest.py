@@ -92,7 +92,8 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object
     """Choose the number of workers where nobody did; not in addopts, so that `-p no:xdist` works as well."""
     option = config.option
     if config.pluginmanager.hasplugin("xdist") and not hasattr(config, "workerinput"):
-        single = option.keyword or option.lf or option.usepdb or any("::" in word for word in config.args)
+        few = any(getattr(option, name, None) for name in ("keyword", "lf", "usepdb"))  # plugins may be off
+        single = few or any("::" in word for word in config.args)
         if option.numprocesses is None and option.dist == "no":
             option.numprocesses = 0 if single or option.collectonly else len(os.sched_getaffinity(0))
     return (yield)

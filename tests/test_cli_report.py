@@ -6,9 +6,12 @@ import msgspec
 import pytest
 
 from crashlab import evidence
+from crashlab.campaign import Asked, Plan, judge_run, save_run
 from crashlab.cli import invoke
 from crashlab.disk.contract import disk_contract
 from crashlab.disk.model import CrashState
+from crashlab.profile import load_profile
+from crashlab.server import ServerChoice
 from tests.report.conftest import live_folder, recorded_folder  # noqa: F401
 
 
@@ -39,10 +42,14 @@ def test_a_link_in_a_strangers_run_is_not_written_through(folder, tmp_path, caps
 
 
 def test_other_trials_and_forms_can_be_asked_for(folder, tmp_path, capsys):
-    """As a page elsewhere, a trace, and JSON alone on stdout."""
+    """As a page elsewhere, a trace, and JSON alone on stdout; each file that was written is named."""
     page, trace = tmp_path / "page.html", tmp_path / "trace.json"
     words = ["report", str(folder), "--trial", "lying-small:5", "--html", str(page), "--trace", str(trace)]
     assert invoke(words) == 0
+    assert capsys.readouterr().out == f"{page}\n{trace}\n"
+    other = tmp_path / "other.json"
+    assert invoke(["report", str(folder), "--trace", str(other)]) == 0
+    assert capsys.readouterr().out == f"{folder / 'report.html'}\n{other}\n"
     text = page.read_text()
     assert "lying-small, trial 5</h3>" in text
     assert "lying-small, trial 2</h3>" not in text
@@ -77,3 +84,28 @@ def test_whole_evidence_that_makes_no_sense_takes_a_drawing_and_not_the_page(fol
     assert "the recording has no operation 1000000000" in text
     assert "cannot map a disk that tears at 0 bytes" in text
     assert capsys.readouterr().err == ""
+
+
+def test_a_damaged_trial_is_made_again_only_where_it_can_be(folder, capsys):
+    """Not of a recording that is gone, nor of a run that nobody asked to go on: the hint leads nowhere then."""
+    asked = [Asked(profile=load_profile("power-loss"))]
+    plan = Plan(asked=asked, seed=1, trials=6, server=ServerChoice(), again="crashlab run it")
+    run = judge_run(folder)
+    run.command = plan.again
+
+    def hint() -> str:
+        assert invoke(["report", str(folder)]) == 4
+        return capsys.readouterr().err.partition("hint: ")[2]
+
+    save_run(folder, run, plan)
+    trial = folder / "lying-small" / "trial-0001"
+    (trial / evidence.TRIAL).write_bytes(b"{")
+    resume = f"Delete the trial's folder, {trial}, and run crashlab run --resume {folder}, which makes it again.\n"
+    assert hint() == resume
+    log = folder / "lying-small" / "recording" / "io.log"
+    log.rename(log.with_suffix(".away"))
+    assert hint().endswith("Its recording is gone, and the whole run makes it again: crashlab run it\n")
+    log.with_suffix(".away").rename(log)
+    assert hint() == resume
+    save_run(folder, run)
+    assert hint().endswith("without it the others can be judged.\n")

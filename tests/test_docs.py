@@ -3,6 +3,8 @@
 import json
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, get_args, get_origin
@@ -130,6 +132,15 @@ def test_the_readme_of_the_tests_names_what_there_is(pytestconfig):
     assert pytestconfig.getoption("--update-golden", default=None) is not None
     for folder in re.findall(r"`(tests/[\w/.]+)`", text):
         assert (ROOT / folder).exists(), folder
+
+
+def test_the_tests_run_without_plugins_that_somebody_switched_off():
+    """`-p no:NAME` takes the plugin's options with it, and whoever reads those must not mind."""
+    off = [word for name in ("cacheprovider", "debugging", "xdist") for word in ("-p", f"no:{name}")]
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "tests/test_lock.py"]
+    for some in (off[:4], off):
+        done = subprocess.run([*command, *some], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
 
 
 def keys_of(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:

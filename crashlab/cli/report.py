@@ -34,8 +34,8 @@ def report(run: Path, wanted: tuple[str, ...], open_it: bool, **targets: str | N
     """Make the report of a stored RUN, as it was judged: one page, to be sent, printed or opened.
 
     RUN is the folder of a whole run, of a profile or of one trial. [default: .crashlab/latest] The page is
-    RUN/report.html unless --html says otherwise. The exit code is 0, whatever the trials showed; crashlab judge answers
-    that.
+    RUN/report.html unless --html says otherwise. Each file that was written is named. The exit code is 0, whatever the
+    trials showed; crashlab judge answers that.
     """
     from crashlab.campaign import stored_run
     from crashlab.report.summary import evidence_code
@@ -51,7 +51,8 @@ def report(run: Path, wanted: tuple[str, ...], open_it: bool, **targets: str | N
     if page not in given:
         write_own(place, page.content(stored, code))  # beside evidence, which may be a stranger's: no link is followed
     if reports.telling.on_stdout is None:
-        click.echo(place)
+        for written in dict.fromkeys([place, *(target for _, target in reports.telling.files())]):
+            click.echo(written)
     if open_it and click.launch(str(place)):
         raise UsageProblem(f'could not open "{place}": no browser was found', hint="Open the file yourself.")
     return 0

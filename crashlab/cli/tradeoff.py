@@ -73,6 +73,7 @@ def tradeoff(
     json_target_checked(json_target)
     if resume is not None:
         _refuse_with_resume(context)
+        _require_resumable(resume)
         with claimed_again(resume), signals_interrupt():
             return _Tradeoff(resume, workers, json_target).go_on()
     plan = _changed(load_plan(plan_name), blocks, states)
@@ -92,6 +93,20 @@ def _refuse_with_resume(context: click.Context) -> None:
         if context.get_parameter_source(name) not in (None, ParameterSource.DEFAULT):
             said = "PLAN" if name == "plan_name" else f"--{name.replace('_', '-')}"
             raise click.UsageError(f"--resume goes on with what was asked for: leave out {said}")
+
+
+def _require_resumable(folder: Path) -> None:
+    from crashlab.errors import UsageProblem
+    from crashlab.tradeoff.blocks import ASKED
+
+    if not folder.is_dir():
+        raise UsageProblem(f'cannot resume "{folder}": there is no such folder')
+    if not os.path.lexists(folder / ASKED):
+        raise UsageProblem(
+            f'cannot resume "{folder}": it is not the folder of a crashlab tradeoff',
+            detail=f"It has no {ASKED}.",
+            hint=f"If it is that of a run: crashlab run --resume {shlex.quote(str(folder))}",
+        )
 
 
 def _changed(plan: "TradeoffPlan", blocks: int | None, states: int | None) -> "TradeoffPlan":
@@ -144,14 +159,19 @@ class _Tradeoff:
 
     @contextmanager
     def _server(self, work: Path, pg_bindir: Path | None) -> "Iterator[Server]":
-        from crashlab.errors import UsageProblem
+        from crashlab.errors import Unreachable, UsageProblem
         from crashlab.server import ServerSpec, create_server
         from crashlab.server.leftovers import sweep
 
         if not work.is_dir():
             raise UsageProblem(f'cannot work in "{work}": it is no folder')
         sweep()
-        with create_server(ServerSpec(kind="local", pg_bindir=pg_bindir), work=work) as server:
+        try:
+            server = create_server(ServerSpec(kind="local", pg_bindir=pg_bindir), work=work)
+        except Unreachable as error:
+            hint = f'Make every folder on the way to "{work}" searchable, or choose another one (--work).'
+            raise Unreachable(error.primary, detail=error.detail, hint=hint) from error
+        with server:
             yield server
 
     def _all(self, server: "Server", asked: "Asked") -> int:

@@ -6,7 +6,9 @@ import click
 
 from crashlab.cli.questions import json_option
 from crashlab.cli.reports import json_target_checked, write_json
-from crashlab.errors import EvidenceError
+from crashlab.errors import EvidenceError, UsageProblem
+
+OBSERVE = "Run it again with crashlab run PROFILE --observe; recorded trials are not sampled."
 
 
 @click.command()
@@ -24,12 +26,10 @@ def waits(trial: str, json_target: str | None) -> int:
     from crashlab.report.observed import waits_json, waits_lines, waits_table
 
     json_target_checked(json_target)
+    _choose_among_many(Path(trial))
     path = trial_folder(trial) / SAMPLES
     if not path.exists():
-        raise EvidenceError(
-            f'could not read "{path}": the trial was not observed',
-            hint="Run it again with crashlab run PROFILE --observe; recorded trials are not sampled.",
-        )
+        raise EvidenceError(f'could not read "{path}": the trial was not observed', hint=OBSERVE)
     samples = evidence.load(Path(path), Samples)
     if json_target is not None:
         write_json(json_target, waits_json(samples))
@@ -39,3 +39,19 @@ def waits(trial: str, json_target: str | None) -> int:
         for line in waits_lines(samples):
             out.print(line, soft_wrap=True, highlight=False)
     return 0
+
+
+def _choose_among_many(folder: Path) -> None:
+    """Raise an error if a folder holds several trials: one that can be asked for, if there is any."""
+    from crashlab.observe import SAMPLES
+    from crashlab.trial.judged import folders_below
+
+    found = sorted(folders_below(folder))
+    if len(found) < 2:
+        return
+    observed = [one for one in found if (one / SAMPLES).exists()]
+    if not observed:
+        raise EvidenceError(f'no trial in "{folder}" was observed', hint=OBSERVE)
+    raise UsageProblem(
+        f'"{folder}" holds {len(found)} trials, {len(observed)} of them observed', hint=f"Choose one: {observed[0]}"
+    )

@@ -26,9 +26,9 @@ from crashlab.recording.base import BaseImage
 from crashlab.workload.relations import Relation
 
 SCHEMA = 1
-RECORDING = "recording.json"
+RECORDING = evidence.RECORDING
 BASE = "base"
-LOG = "io.log"
+LOG = evidence.LOG
 
 
 class InTest(msgspec.Struct, frozen=True, kw_only=True):

@@ -95,7 +95,13 @@ def measure(place: Path, seed: int, *, seconds: float = 1.0, rounds: int = 5) ->
 @contextlib.contextmanager
 def _filled(place: Path) -> Iterator[Path]:
     """Give a durable file as long as a segment of the WAL."""
-    fd, name = tempfile.mkstemp(prefix="crashlab-flush-", dir=place)
+    try:
+        fd, name = tempfile.mkstemp(prefix="crashlab-flush-", dir=place)
+    except OSError as error:  # /proc says that there is no such file, of one that is to be made
+        raise EvidenceError(
+            f'could not measure flushes in "{place}": no file can be made there ({error.strerror})',
+            hint="Name a folder that you can write to, on the disk in question.",
+        ) from error
     try:
         with os.fdopen(fd, "wb", buffering=0) as file:
             for _ in range(FILE_BYTES >> 20):

@@ -18,7 +18,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from crashlab.errors import ServerError, ServerTimeout, UsageProblem
+from crashlab.errors import ServerError, ServerTimeout, Unreachable, UsageProblem
 from crashlab.server import owned, processes, registry, sharedmemory, standstill
 from crashlab.server.base import (
     STOP_SIGNALS,
@@ -114,7 +114,7 @@ class LocalServer(Server):
         self._user.own(folder)
         if not self._user.can_reach(folder):
             owned.remove_folder(folder)
-            raise ServerError(
+            raise Unreachable(
                 f'cannot run a server in "{parent}": uid {self._user.uid} cannot reach it',
                 detail="PostgreSQL refuses to run as root, so it runs as an unprivileged user.",
                 hint=f'Make every folder on the way to "{parent}" searchable, or choose another one (TMPDIR).',

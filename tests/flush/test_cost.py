@@ -42,6 +42,13 @@ def test_each_flush_costs_more_than_none_on_a_disk_and_nothing_in_memory(tmp_pat
     assert not list(tmp_on_disk().glob("crashlab-flush-*"))
 
 
+def test_a_place_where_no_file_can_be_made_is_named_as_such():
+    """Linux says of /proc that there is no such file, which is no help: the folder is there."""
+    with pytest.raises(EvidenceError, match=r'in "/proc": no file can be made there \(') as error:
+        measure(Path("/proc"), 1, seconds=0.05, rounds=2)
+    assert "write to" in str(error.value.hint)
+
+
 def tmp_on_disk() -> Path:
     """A folder on the disk that the checkout is on."""
     return DISK

@@ -1,5 +1,6 @@
 """Does the sampler see what a real server of each version waits for, and does it end with the server?"""
 
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -143,6 +144,12 @@ def test_a_trial_that_is_observed_has_its_samples_and_its_twin_has_none(tmp_path
     assert invoke(["judge", str(trial)]) == 0
     assert invoke(["waits", str(tmp_path / "without" / "kill9-all" / "trial-0000")]) == 4
     assert "the trial was not observed" in capsys.readouterr().err
+    for name in ("with", "without"):
+        shutil.copytree(tmp_path / name / "kill9-all" / "trial-0000", tmp_path / name / "kill9-all" / "trial-0001")
+    assert invoke(["waits", str(tmp_path / "without")]) == 4
+    assert "--observe" in capsys.readouterr().err
+    assert invoke(["waits", str(tmp_path / "with")]) == 2
+    assert f"hint: Choose one: {trial}\n" in capsys.readouterr().err
 
     fault_ns = evidence.load_trial(trial).injections[-1].at_ns
     seen = (Wait(CLIENTS, "IO", "WalSync", False, 2), Wait(CLIENTS, "", "", False, 2))

@@ -1,6 +1,7 @@
 """Does `crashlab tradeoff` measure what it says, lose nothing when it is cut short, and tell it all?"""
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -87,6 +88,29 @@ def test_it_ranks_as_anybody_would_expect_and_is_cut_short_without_a_loss(folder
     assert loose["figures"]["wal_bytes"]["value"]["mean"] > 100
     assert all(run.transactions > 20 and run.recovery_s > 0 and run.redo_bytes > 0 for run in runs)
     assert (out / "tradeoff.html").read_text().count("<circle") >= 1
+
+
+def test_what_cannot_be_gone_on_with_is_left_as_it_is(tmp_path, capfd):
+    """There is no such folder, or it is something else's, such as a run's."""
+    (tmp_path / "run").mkdir()
+    for name, why in (("nowhere", "there is no such folder"), ("run", "it is not the folder of a crashlab tradeoff")):
+        assert invoke(["tradeoff", "--resume", str(tmp_path / name)]) == 2
+        assert f'cannot resume "{tmp_path / name}": {why}' in capfd.readouterr().err
+    assert not list((tmp_path / "run").iterdir())
+
+
+@pytest.mark.server
+def test_a_folder_that_the_server_cannot_reach_has_a_hint_that_helps(tmp_path, capfd):
+    """It is --work that says where, and not TMPDIR as for other servers."""
+    if os.geteuid() != 0:
+        pytest.skip("only root runs servers as another user")
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    assert invoke(["tradeoff", "--out", str(closed / "out")]) == 4
+    said = capfd.readouterr().err
+    assert "cannot reach it" in said
+    assert "(--work)" in said
+    assert "TMPDIR" not in said
 
 
 def told(kind: str = "ext4", flush_ms: float = 1.0, resume: str | None = None) -> Tradeoff:
