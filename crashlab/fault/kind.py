@@ -40,6 +40,14 @@ class FaultKind(ABC):
         """
         return True
 
+    def let_go(self, server: Server, target: str | None, pid: int | None) -> bool:
+        """Take it back where that is possible, and say whether it was: a process that was stopped goes on.
+
+        Raises:
+            ServerError: the process is gone.
+        """
+        return False
+
     @abstractmethod
     def inject(self, server: Server, target: str | None, rng: Random) -> Effect:
         """Do it now, and wait until its consequences are complete.

@@ -2,6 +2,8 @@
 
 Choices: a time says nothing about how far a slow machine has come by then. So a time begins to run once there is enough
     to judge by, however long that takes.
+    A process that is stopped may hold a lock: then every session soon waits for it, and no acknowledgement ever comes.
+    Whoever has stopped one asks to be told (`standstill_s`), and can choose another moment.
 """
 
 import time
@@ -13,6 +15,10 @@ from crashlab.errors import FaultError
 from crashlab.ledger import LedgerWriter
 
 POLL_S = 0.0005
+
+
+class StoodStill(FaultError):
+    """No session was told anything for so long that none of them seems to go on."""
 
 
 class Moment(Protocol):
@@ -39,20 +45,24 @@ def wait_until_due(
     running: Callable[[], bool],
     timeout_s: float,
     writes_min: int = 0,
+    standstill_s: float | None = None,
 ) -> None:
     """Wait until the fault is due: acknowledgements count from now, a time from when there were enough writes.
 
     Args:
         writes_min: so many writes of the workload must have been acknowledged first, in all.
+        standstill_s: so long without any acknowledgement is an error; None: only the time that runs out is.
 
     Raises:
+        StoodStill: no acknowledgement came for `standstill_s`.
         FaultError: the sessions ended, or the time ran out, before enough transactions were acknowledged.
     """
     deadline = time.monotonic() + timeout_s
     goal = ledger.acked + (when.acks or 0)
-    _wait_for(lambda: ledger.acked_writes, writes_min, running, deadline, "Lower the profile's `workload.acked_min`")
+    clock = _Clock(running, deadline, ledger, standstill_s)
+    _wait_for(lambda: ledger.acked_writes, writes_min, clock, "Lower the profile's `workload.acked_min`")
     if when.acks is not None:
-        _wait_for(lambda: ledger.acked, goal, running, deadline, "Lower the profile's `acks`")
+        _wait_for(lambda: ledger.acked, goal, clock, "Lower the profile's `acks`")
         return
     if when.after_ms is not None:
         delay_ms = float(when.after_ms)
@@ -62,13 +72,32 @@ def wait_until_due(
     time.sleep(min(delay_ms / 1000, timeout_s))
 
 
-def _wait_for(acked: Callable[[], int], goal: int, running: Callable[[], bool], deadline: float, remedy: str) -> None:
-    while acked() < goal:
-        if not running():
-            raise FaultError(f"could not inject the fault: the workload ended at {acked()} of {goal} acknowledgements")
-        if time.monotonic() > deadline:
+class _Clock:
+    """Says when it is no use to wait any longer."""
+
+    def __init__(
+        self, running: Callable[[], bool], deadline: float, ledger: LedgerWriter, standstill_s: float | None
+    ) -> None:
+        self._running, self._deadline, self._ledger, self._standstill_s = running, deadline, ledger, standstill_s
+        self._acked, self._since = ledger.acked, time.monotonic()
+
+    def check(self, acked: int, goal: int, remedy: str) -> None:
+        """Raise FaultError: the sessions have ended, stand still, or take too long."""
+        so_far, now = f"{acked} of {goal} acknowledgements", time.monotonic()
+        if not self._running():
+            raise FaultError(f"could not inject the fault: the workload ended at {so_far}")
+        if now > self._deadline:
             raise FaultError(
-                f"could not inject the fault: {acked()} of {goal} acknowledgements arrived in time",
+                f"could not inject the fault: {so_far} arrived in time",
                 hint=f"{remedy}, or look for what holds the server up in server.log.",
             )
+        if self._ledger.acked != self._acked:
+            self._acked, self._since = self._ledger.acked, now
+        elif self._standstill_s is not None and now - self._since > self._standstill_s:
+            raise StoodStill(f"could not inject the fault: {so_far} arrived, then none for {self._standstill_s:g} s")
+
+
+def _wait_for(acked: Callable[[], int], goal: int, clock: _Clock, remedy: str) -> None:
+    while (so_far := acked()) < goal:
+        clock.check(so_far, goal, remedy)
         time.sleep(POLL_S)

@@ -19,6 +19,8 @@ from crashlab.oracle.promise import Commit, is_permitted, promised, remedy
 
 WITNESSES_MAX = 10
 FILES_TOLD_MAX = 3
+TRANSACTIONS = "transactions"
+"""The place of what is missing as a whole, see `order`."""
 
 Witness = dict[str, Any]
 Tell = Callable[[str, Witness], list[str]]
@@ -95,7 +97,7 @@ class Findings:
             evidence["files"] = files
         told = (
             group.says,
-            _more(entry, group.count - 1),
+            _more(entry, place, group),
             f"Look at {_listed(files)} below the data directory." if files else "",
             self._torn(files) or group.like or entry.like,
             promised(self._case, entry, group.commits, group.ground),
@@ -141,9 +143,12 @@ def _one_stop(text: str) -> str:
     return _TWO_STOPS.sub(".", text)
 
 
-def _more(entry: Code, others: int) -> str:
+def _more(entry: Code, place: str, group: _Group) -> str:
+    others = group.count - 1
     if not others:
         return ""
+    if entry.family is Family.LOSS and place == TRANSACTIONS:  # they come in the order of their commits
+        return f"Transaction {group.witnesses[0]['tx']} is the oldest of {group.count} such losses."
     if entry.family is Family.LOSS:
         return f"{others} more were lost." if others > 1 else "One more was lost."
     return f"{others} more are like it." if others > 1 else "One more is like it."

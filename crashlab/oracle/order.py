@@ -13,6 +13,8 @@ Choices:
     A commit whose record in the WAL of the run says that it was flushed (DROP, TRUNCATE ... of the user's own) is
     required like a synchronous one, although the client asked for no flush.
     An unanswered transaction is asked only about holes: a survivor that built on its version proves its commit.
+    Of many that are missing the oldest is told: by the records in the WAL if those of all are known, else by the lines
+    of their acknowledgements, which agree with O1. One without an answer comes last.
     The age of a lost commit is told, and compared with the documented window softly.
 
 Sources: postgres-contract.md 7.2, 7.3, 7.4, 1.4.
@@ -82,7 +84,7 @@ class _Missing:
         self.presence = presence
         self.commit_log = commit_log
         self.wal = wal
-        self.absent = absent
+        self.absent = self._oldest_first(absent)
         self.steps = self._steps_of_absent()
         self.unversioned = {
             read.relation
@@ -98,6 +100,16 @@ class _Missing:
         timed = any(injection.crashes_server for injection in case.injections)
         self.bound_ms = case.contract.async_window_ms if bounded and timed else None
         self.async_ages_ms: list[float] = []
+
+    def _oldest_first(self, absent: list[int]) -> list[int]:
+        """Order them as they committed, so that a finding names its oldest."""
+        h = self.history
+        acked = [tx for tx in absent if h.state[tx] == ACKED]
+        records = {tx: self.wal.lost_record(tx, "commit", "commit prepared") for tx in acked}
+        ends = {tx: record.end for tx, record in records.items() if record is not None and record.end}
+        if len(ends) < len(acked):
+            ends = {tx: h.end_position[tx] for tx in acked}
+        return sorted(absent, key=lambda tx: (tx not in ends, ends.get(tx, h.intent_position[tx])))
 
     def window(self) -> AsyncWindow | None:
         """Return how old the lost asynchronous commits were; None if none is lost that had a window."""

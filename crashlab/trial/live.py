@@ -5,21 +5,24 @@ Assumes: the caller gave an empty folder. Everything the trial learns is in that
 """
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import msgspec
 import psycopg
 
 from crashlab import evidence
-from crashlab.errors import FaultError, UsageProblem
+from crashlab.errors import FaultError, ServerError, UsageProblem
 from crashlab.fault import FAULTS, inject
-from crashlab.fault.when import wait_until_due
+from crashlab.fault.when import StoodStill, wait_until_due
 from crashlab.history import read_ledger
 from crashlab.ledger import LedgerWriter
 from crashlab.model import Broken, Injection, Observation, PromiseStatus, RecordCount, Recovery, Verdict, WalFacts
 from crashlab.observe import SAMPLES, Sampler
+from crashlab.profile import Fault
 from crashlab.recovery import look_before, observe, recover
 from crashlab.recovery.afterlife import is_sound, live_on
 from crashlab.recovery.checksums import add_checksums
@@ -51,6 +54,11 @@ from crashlab.workload.run import Workload
 
 FAULT_TIMEOUT_S = 60.0
 SESSIONS_END_TIMEOUT_S = 20.0
+STOP = FAULTS["stop"]
+STANDSTILL_S = 2.0
+STOPS_MAX = 5
+GO_ON_S = (0.001, 0.05)
+"""A stopped process behind which all sessions stand still goes on for so long, then it is stopped again."""
 _TOLD = {
     "start": "while the server started",
     "workload": "while the workload ran",
@@ -120,6 +128,7 @@ class _Live:
         workload.start()
         self._observe()
         self._inject_all(workload, limit)
+        self._let_go()
         self._end_sessions(workload)
         self._save_samples()
         return workload
@@ -211,7 +220,24 @@ class _Live:
 
     def _inject_all(self, workload: Workload, limit: TrialLimit) -> None:
         rng = stream(self.seed, "faults")
+        again = stream(self.seed, "stop again")
         for fault in self.plan.profile.faults:
+            try:
+                self._wait(fault, workload, limit, rng, again)
+            except (
+                FaultError
+            ) as error:  # nothing was injected: not a mistake of the user's, but nothing to judge either
+                self.errors.append(f"{error.primary}{self._stopped()}")
+                break
+            if not self.injections:
+                self._look_before(workload)
+            if FAULTS[fault.kind].ends_sessions:
+                workload.expect_crash()
+            self.injections.append(inject(self.server, fault, self.ledger, rng))
+
+    def _wait(self, fault: Fault, workload: Workload, limit: TrialLimit, rng: Random, again: Random) -> None:
+        """Wait until a fault is due; a stopped process behind which all sessions stand still is stopped once more."""
+        for stops_left in range(STOPS_MAX - 1, -1, -1):
             try:
                 wait_until_due(
                     fault.when,
@@ -220,17 +246,39 @@ class _Live:
                     running=lambda: workload.running,
                     timeout_s=min(FAULT_TIMEOUT_S, limit.left_s()),
                     writes_min=self.plan.profile.workload.acked_min,
+                    standstill_s=STANDSTILL_S if self._stopped() and stops_left else None,
                 )
-            except (
-                FaultError
-            ) as error:  # nothing was injected: not a mistake of the user's, but nothing to judge either
-                self.errors.append(error.primary)
-                break
-            if not self.injections:
-                self._look_before(workload)
-            if FAULTS[fault.kind].ends_sessions:
-                workload.expect_crash()
-            self.injections.append(inject(self.server, fault, self.ledger, rng))
+                return
+            except StoodStill:
+                self._stop_again(again)
+
+    def _stopped(self) -> str:
+        """Say which process stands still by now, as the reason why nobody may get on; empty: none."""
+        if not self.injections or self.injections[-1].kind != STOP.name:
+            return ""
+        stopped = self.injections[-1]
+        return (
+            f", while the {stopped.target} (process {stopped.pid}) was stopped:"
+            " it may hold a lock that every session waits for"
+        )
+
+    def _let_go(self) -> None:
+        """Let a process go on that was stopped last: without a crash since, the server has to be able to stop."""
+        if self._stopped():
+            with contextlib.suppress(ServerError):  # it is gone, and so is the server
+                STOP.let_go(self.server, self.injections[-1].target, self.injections[-1].pid)
+
+    def _stop_again(self, rng: Random) -> None:
+        """Let the process that was stopped last go on for a drawn time, and stop it at another moment."""
+        number = len(self.injections) - 1
+        fault, before = self.plan.profile.faults[number], self.injections[number]
+        with contextlib.suppress(ServerError):  # it is gone: so is the server, and whoever waits for it is told
+            if not STOP.let_go(self.server, before.target, before.pid):
+                return
+        time.sleep(rng.uniform(*GO_ON_S))
+        stopped = inject(self.server, fault, self.ledger, rng)
+        said = f"it was let go and stopped again: all sessions had stood still for {STANDSTILL_S:g} s"
+        self.injections[number] = msgspec.structs.replace(stopped, proof=[*stopped.proof, *before.proof[1:], said])
 
     def _look_before(self, workload: Workload) -> None:
         """Look for what is broken already; only a user's own SQL can have done that, so nobody else waits for it."""

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from crashlab.model import AsyncWindow, CrashClass, Outcome, PromiseStatus, Recovery
+from crashlab.model import AsyncWindow, CrashClass, LostRecord, Outcome, PromiseStatus, Recovery, WalAtCut, WalFacts
 from tests.oracle.story import KILL, KILL_LOGGER, Story, codes
 
 
@@ -49,6 +49,32 @@ def test_an_old_lost_asynchronous_commit_is_noted_softly():
     assert codes(story.judge(story.left(), settings={"wal_writer_delay": "2s"})) == ["LOSS-ASYNC-WINDOW"]
     stopped = (replace(KILL, kind="stop", target="walwriter", crashes_server=False, bounds_window=False), KILL)
     assert codes(story.judge(story.left(), injections=stopped)) == ["LOSS-ASYNC-WINDOW"]
+
+
+def two_overlapping() -> tuple[Story, int, int]:
+    """Two that are to be lost; the one that began first was acknowledged last."""
+    story = Story()
+    slow, quick = story.begin(1, age_ms=60), story.begin(2, age_ms=50)
+    story.intend(slow, "a", 1, age_ms=40, sync="off")
+    story.intend(quick, "b", 1, age_ms=39, sync="off")
+    story.ack(quick, age_ms=30)
+    story.ack(slow, age_ms=10)
+    return story, slow, quick
+
+
+@pytest.mark.parametrize(("slow_end", "quick_end", "first"), [(0, 0, "quick"), (0x3000, 0x4000, "slow")])
+def test_a_finding_names_the_oldest_that_is_lost(slow_end, quick_end, first):
+    """By its acknowledgement, and by the places in the WAL where those are known; with how many there are."""
+    story, slow, quick = two_overlapping()
+    records = [LostRecord("commit", 700 + tx, end, "not durable") for tx, end in ((slow, slow_end), (quick, quick_end))]
+    at_cut = WalAtCut(written=0x5000, durable=0x2000, flushing=False, lost=records, last_flush=None)
+    wal = WalFacts(redo=0x1000, end=0x2000, last=0xABC, records=[])
+    (finding,) = story.judge(story.left(wal=wal, wal_at_cut=at_cut)).findings
+    oldest = {"slow": slow, "quick": quick}[first]
+    assert finding.summary.endswith(f"transaction {oldest} and 1 more")
+    assert f"transaction {oldest} had committed" in finding.explanation
+    assert f"Transaction {oldest} is the oldest of 2 such losses." in finding.explanation
+    assert finding.evidence["witnesses"][0]["tx"] == oldest
 
 
 def test_the_window_of_a_trial_is_the_age_of_its_oldest_lost_asynchronous_commit():

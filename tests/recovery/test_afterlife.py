@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from google_crc32c import value as crc32c
 
+from crashlab.errors import ServerTimeout
 from crashlab.model import Afterlife
 from crashlab.recovery.afterlife import SCHEMA, STEPS, live_on
 from crashlab.recovery.restart import copy_settings, safe_settings
@@ -238,6 +239,25 @@ def test_a_server_that_dies_in_the_middle_is_told_with_the_step(server):
     )
     assert afterlife.died is not None
     assert afterlife.died.startswith("during vacuum")
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_a_stop_that_takes_too_long_accuses_nobody_of_an_unlogged_table(quick, server, monkeypatch):
+    """Such a server is killed instead, and then unlogged tables are empty; after a clean stop they are as they were."""
+    stop = server.stop
+
+    def slow(mode="fast", timeout_s=30.0):
+        raise ServerTimeout("could not stop the server")
+
+    with server.connect(autocommit=True) as connection:
+        connection.execute("INSERT INTO u SELECT generate_series(1, 100)")
+    monkeypatch.setattr(server, "stop", stop if quick else slow)
+    found = live_on(server, READING, overrides=copy_settings(server.version.major))
+    assert (found.changes, found.complaints, found.died) == ([], [], None)
+    assert found.restart is not None
+    assert found.restart.ran is not quick
+    (step,) = (step for step in found.steps if step.name == "restart")
+    assert ("could not stop the server" in step.detail) is not quick
 
 
 def test_what_a_healthy_database_refuses_is_left_out_and_said(server):

@@ -1,19 +1,25 @@
 """Does a whole live trial end in the right verdict, and never in a good one that nobody earned?"""
 
 import dataclasses
+import signal
 import sys
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from crashlab import evidence
 from crashlab.campaign import judge_folder, replay
 from crashlab.errors import EvidenceError, ServerError
+from crashlab.fault import FAULTS
+from crashlab.fault.kind import Effect
+from crashlab.fault.kinds.stop import Stop
 from crashlab.model import Outcome, PromiseStatus
 from crashlab.profile import load_profile
 from crashlab.profile_schema import When
 from crashlab.results import ProfileResult
-from crashlab.server import ServerChoice, registry
+from crashlab.server import Server, ServerChoice, registry
+from crashlab.server.roles import CLIENT_BACKEND
 from crashlab.trial import live
 from crashlab.trial.live import run_trial
 from crashlab.workload.kinds.register import Register
@@ -158,6 +164,52 @@ def test_a_trial_without_its_kill_is_inconclusive(tmp_path: Path) -> None:
     outcome, promise, codes = only(run_profile(no_fault))
     assert (outcome, promise) == (Outcome.INCONCLUSIVE, None)
     assert "INCONCLUSIVE-NO-INJECTION" in codes
+
+
+class StoppedWithALock(Stop):
+    """Whose first stops meet the process while it holds what all sessions need: they are stopped with it."""
+
+    def __init__(self, times: int) -> None:
+        self.left = times
+        self.held: list[int] = []
+
+    def inject(self, server: Server, target: str | None, rng: Random) -> Effect:
+        effect = super().inject(server, target, rng)
+        if self.left > 0:
+            self.left -= 1
+            self.held = [process.pid for process in server.processes() if process.role == CLIENT_BACKEND]
+            for pid in self.held:
+                server.signal(pid, signal.SIGSTOP)
+        return effect
+
+    def let_go(self, server: Server, target: str | None, pid: int | None) -> bool:
+        for one in self.held:
+            server.signal(one, signal.SIGCONT)
+        return super().let_go(server, target, pid)
+
+
+@pytest.mark.parametrize("times", [0, 2, 9])
+def test_a_process_that_was_stopped_with_a_lock_is_stopped_once_more(times, tmp_path, monkeypatch):
+    """At another moment, a few times; the receipt says so. Where it never helps, what happened is told."""
+    stop = StoppedWithALock(times)
+    monkeypatch.setitem(FAULTS, "stop", stop)
+    for name, value in (("STOP", stop), ("STANDSTILL_S", 0.5), ("STOPS_MAX", 3), ("FAULT_TIMEOUT_S", 4.0)):
+        monkeypatch.setattr(live, name, value)
+    monkeypatch.setattr(live, "SESSIONS_END_TIMEOUT_S", 1.0)
+    verdict = run_profile(request(tmp_path, "async-commit")).trials[0].verdict
+    record = evidence.load_trial(next(tmp_path.rglob(evidence.TRIAL)).parent)
+    (stopped, *others) = record.injections
+    again = [line for line in stopped.proof if "let go and stopped again" in line]
+    assert len(again) == min(times, 2)
+    assert "state T" in stopped.proof[0]
+    assert stopped.pid == record.injections[0].pids[0]
+    if times == 9:
+        assert (verdict.outcome, others) == (Outcome.INCONCLUSIVE, [])
+        assert f"while the walwriter (process {stopped.pid}) was stopped" in record.workload_errors[0]
+    else:
+        assert verdict.outcome is Outcome.LOSS, record.workload_errors
+        assert stopped.at_ns < others[0].at_ns
+        assert stopped.acked_before <= others[0].acked_before - 150
 
 
 def test_skipped_checks_make_a_trial_inconclusive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

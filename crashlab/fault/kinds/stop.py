@@ -28,6 +28,13 @@ class Stop(FaultKind):
         """See FaultKind.bounds_window."""
         return target != "walwriter"
 
+    def let_go(self, server: Server, target: str | None, pid: int | None) -> bool:
+        """See FaultKind.let_go; not a backend: that its session stands still is what was asked for."""
+        if pid is None or target == "backend":
+            return False
+        server.signal(pid, signal.SIGCONT)
+        return True
+
     def inject(self, server: Server, target: str | None, rng: Random) -> Effect:
         """See FaultKind.inject."""
         assert target is not None
