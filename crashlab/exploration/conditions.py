@@ -86,7 +86,7 @@ def _points(
     if not power_loss.near:
         return candidates
     near = sorted(set(points_near(recording, power_loss.near)).intersection(candidates))
-    if not near:
+    if candidates and not near:
         raise RecordingError(
             f'the recording "{recording.folder}" has no crash point near to {", ".join(power_loss.near)}',
             detail="Nothing of that happened in it, at least not where the power may be cut.",

@@ -21,6 +21,7 @@ import msgspec
 
 import crashlab
 from crashlab import evidence
+from crashlab.disk.fileclass import FileClass
 from crashlab.disk.model import CrashState
 from crashlab.disk.operations import Kind, root_label
 from crashlab.exploration import record
@@ -43,7 +44,8 @@ CONTROL = f"{root_label(0)}/global/pg_control"
 def inner_profile(profile: Profile) -> Profile:
     """Return the profile by which a recovery is cut that was recorded under this one: one level less, cut anywhere.
 
-    A recovery ends with a checkpoint, so what aims at checkpoints goes on doing so.
+    A recovery ends with a checkpoint, so what aims at checkpoints goes on doing so, and what aims at the control file,
+    too. Of what else was near nothing need happen in a recovery.
     """
     power_loss = profile.power_loss
     assert power_loss is not None
@@ -51,7 +53,7 @@ def inner_profile(profile: Profile) -> Profile:
         update={
             "recovery_depth": power_loss.recovery_depth - 1,
             "points": "checkpoint" if power_loss.points == "checkpoint" else "any",
-            "near": [],
+            "near": [name for name in power_loss.near if name == FileClass.CONTROL],
             "at": [],
         }
     )

@@ -14,6 +14,7 @@ Sources: PostgreSQL 14 .. 19: xlogreader.c (XLogDecodeNextRecord, XLogReaderVali
 
 import struct
 from collections import Counter
+from functools import cache
 from typing import NamedTuple
 
 from google_crc32c import value as crc32c
@@ -209,7 +210,7 @@ def _take(cluster: Cluster, record: bytes, start: int, last: int, end: int, foun
     follows = start <= found.until and (before == last if last else before < start)
     if not follows or crc != crc32c(record[_RECORD_BYTES:] + record[:_CRC_AT]):
         return 0
-    kind_of_record = KindOfRecord(manager, type_bits(manager, info), _has_image(record))
+    kind_of_record = _kind_of_record(manager, info, _has_image(record))
     found.first = found.first or kind_of_record
     found.kinds[kind_of_record] += 1
     if manager == _RM_XLOG and info & 0xF0 == _XLOG_SWITCH:
@@ -219,6 +220,11 @@ def _take(cluster: Cluster, record: bytes, start: int, last: int, end: int, foun
         flushed = "prepare" in kind or (kind == "commit" and flags & (_FORCED | _FILES) != 0)
         found.records.append(WalRecord(kind, prepared or xid, start, end, flushed))
     return end
+
+
+@cache
+def _kind_of_record(manager: int, info: int, image: bool) -> KindOfRecord:
+    return KindOfRecord(manager, type_bits(manager, info), image)
 
 
 def _has_image(record: bytes) -> bool:
@@ -266,4 +272,4 @@ def _decision(major: int, data: bytes, info: int) -> tuple[int, int]:
 
 
 def _aligned(length: int) -> int:
-    return -(-length // 8) * 8
+    return (length + 7) & ~7

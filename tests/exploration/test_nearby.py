@@ -112,3 +112,12 @@ def test_a_mistake_is_told_with_what_was_meant(override: str, said: str) -> None
     with pytest.raises(ProfileError) as caught:
         profile(*override.split("; "))
     assert said.lower() in (caught.value.detail or "").lower()
+
+
+@pytest.mark.server
+def test_where_there_is_no_point_at_all_none_is_near(recorded: Recording, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recovery that had nothing to flush has no checkpoint to aim at: it has no states then, and that is no error."""
+    monkeypatch.setattr("crashlab.exploration.points.candidates", lambda *_: [])
+    wanted = profile('power_loss.near=["control"]').power_loss
+    assert wanted is not None
+    assert conditions_of(recorded, wanted, 1).points == []

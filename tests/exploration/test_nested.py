@@ -9,6 +9,7 @@ from crashlab import evidence
 from crashlab.campaign import replay
 from crashlab.exploration.addresses import Address
 from crashlab.exploration.explorer import Explorer
+from crashlab.exploration.nearby import points_near
 from crashlab.exploration.recording import load
 from crashlab.model import Observation, Outcome, PromiseStatus
 from crashlab.profile import load_profile
@@ -68,6 +69,22 @@ def test_the_survivors_are_those_of_the_recovery_that_was_not_cut(tmp_path: Path
         assert content(observation)["prepared"] == observation.first_survivors.prepared
         replayed_again += observation.recovery.redo_start is not None
     assert replayed_again >= len(result.trials) // 2, "the second cut came after the recovery"
+
+
+def test_the_checkpoint_that_ends_a_recovery_is_replayed_if_the_cut_is_near_its_control_file(tmp_path: Path) -> None:
+    """Between its record and the control file the next recovery reads it; what is near goes on being so, if control."""
+    aims = ("power_loss.recovery_depth=1", 'power_loss.points="checkpoint"', 'power_loss.near=["control", "wal"]')
+    result = run_profile(request(tmp_path / "run", "power_loss.states_per_point=8", *aims, trials=8))
+    assert {trial.verdict.outcome for trial in result.trials} == {Outcome.INTACT}
+    replayed = set()
+    for trial in result.trials:
+        inside = evidence.load_trial(trial.folder).recording
+        assert inside is not None
+        assert trial.state is not None
+        assert trial.state.position in points_near(load(trial.folder / inside), ["control"])
+        assert trial.redo is not None
+        replayed |= {kind.name for kind in trial.redo.replayed}
+    assert "XLOG/CHECKPOINT_SHUTDOWN" in replayed
 
 
 def test_two_deep_and_rebuilt(tmp_path: Path) -> None:
