@@ -44,7 +44,6 @@ from crashlab.server import Restartable
 from crashlab.server.base import DATABASE
 from crashlab.workload.relations import TEXT_SETTINGS
 
-STEPS = ("locks", "decide", "use", "create", "vacuum", "checkpoint", "restart", "crash")
 ROWS_MAX = 1000
 SCHEMA = "crashlab_afterlife"
 LOCK_TIMEOUT_MS = 5_000
@@ -180,7 +179,7 @@ class _Life:
         self._tables: list[_Table] = []
         self._values: dict[str, int] = {}  # sequence -> the last value that it gave
         self._decided: set[str] = set()
-        self._prepared: list[str] = []
+        self._kept: Content = {}  # right before the checkpoint
 
     def told(self) -> Afterlife:
         """Return the facts."""
@@ -195,54 +194,80 @@ class _Life:
         )
 
     def go(self) -> None:
-        """Do all steps. Raises _Died."""
-        with self._in_session("locks") as connection:
-            self._look_around(connection)
-            self._prepared = self._check_locks(connection)
-        with self._in_session("decide") as connection:
-            self._decide(connection, self._prepared)
-        before: Content = {}
-        with self._in_session("use") as connection:
+        """Do one step after the other, until one after which there is no server. Raises _Died."""
+        for name, step in STEPS.items():
+            with self._phase(name):
+                if not step(self):
+                    return
+
+    def locks(self) -> bool:
+        """Try for what prepared transactions hold."""
+        with self._session() as connection:
+            self._check_locks(connection)
+        return True
+
+    def decide(self) -> bool:
+        """Decide all of them."""
+        with self._session() as connection:
+            self._decide(connection)
+        return True
+
+    def use(self) -> bool:
+        """Write everything anew."""
+        with self._session() as connection:
             before = self._contents(connection)
             self._use(connection, self._tables)
             self._take_values(connection)
             self._compare(before, self._contents(connection))
-        with self._in_session("create") as connection:
+        return True
+
+    def create(self) -> bool:
+        """Make tables, and what is made from others."""
+        with self._session() as connection:
             self._do(connection, SCHEMA, None, _CREATE)
             for table in self._tables:
                 if table.kind == "m":
                     self._do(connection, table.name, table.file, f"REFRESH MATERIALIZED VIEW {table.name}")
             self._look_around(connection)
-        with self._in_session("vacuum") as connection:
+        return True
+
+    def vacuum(self) -> bool:
+        """Vacuum each table."""
+        with self._session() as connection:
             for table in self._tables:
                 self._do(connection, table.name, table.file, f"VACUUM {table.name}")
-        with self._in_session("checkpoint") as connection:
-            before = self._contents(connection)
+        return True
+
+    def checkpoint(self) -> bool:
+        """Write one."""
+        with self._session() as connection:
+            self._kept = self._contents(connection)
             self._do(connection, "checkpoint", None, "CHECKPOINT")
-        with self._phase("restart"):
-            if not self._stop_and_start():
-                return
-            with self._session() as connection:
-                self._compare(before, self._contents(connection), unlogged_is_empty=self._killed)
-                self._take_values(connection)
-                self._check_decided(connection)
-                self._use(connection, self._tables[:1] + self._tables[-1:])
-        with self._phase("crash"):
-            if not self._crash():
-                return
-            with self._session() as connection:
-                self._compare(before, self._contents(connection), unlogged_is_empty=True)
-                self._take_values(connection)
-                self._check_decided(connection)
-            self._read_again()
+        return True
+
+    def restart(self) -> bool:
+        """Stop cleanly, and start; return whether it did."""
+        if not self._stop_and_start():
+            return False
+        with self._session() as connection:
+            self._compare(self._kept, self._contents(connection), unlogged_is_empty=self._killed)
+            self._take_values(connection)
+            self._check_decided(connection)
+            self._use(connection, self._tables[:1] + self._tables[-1:])
+        return True
+
+    def crash(self) -> bool:
+        """Kill everything, and start; return whether it did."""
+        if not self._crash():
+            return False
+        with self._session() as connection:
+            self._compare(self._kept, self._contents(connection), unlogged_is_empty=True)
+            self._take_values(connection)
+            self._check_decided(connection)
+        self._read_again()
+        return True
 
     # --- around the steps
-
-    @contextlib.contextmanager
-    def _in_session(self, name: str) -> "Iterator[psycopg.Connection[Any]]":
-        """Do one step in a session of its own."""
-        with self._phase(name), self._session() as connection:
-            yield connection
 
     @contextlib.contextmanager
     def _session(self) -> "Iterator[psycopg.Connection[Any]]":
@@ -263,6 +288,8 @@ class _Life:
                 }
                 connection.execute("; ".join(f"SET {name} = '{value}'" for name, value in settings.items()))
                 with Patience(self._connect, connection, self._reading.statement_timeout_ms):
+                    if not self._tables:
+                        self._look_around(connection)
                     yield connection
         except psycopg.errors.QueryCanceled as error:
             self._left_out.append(str(error).strip())
@@ -369,8 +396,8 @@ class _Life:
 
     # --- the steps
 
-    def _check_locks(self, connection: "psycopg.Connection[Any]") -> list[str]:
-        """Try to get at what prepared transactions hold; return their names."""
+    def _check_locks(self, connection: "psycopg.Connection[Any]") -> None:
+        """Try to get at what prepared transactions hold."""
         prepared = connection.execute(_PREPARED).fetchall()
         gids = {xid: gid for gid, xid in prepared}
         for table in self._tables if prepared else []:
@@ -384,7 +411,6 @@ class _Life:
                     self._must_wait(connection, gids[xid], table.name, lock, "the lock of")
                     lock = f"SELECT FROM ONLY {table.name} WHERE ctid = '{row}' FOR UPDATE NOWAIT"
                     self._must_wait(connection, gids[xid], table.name, lock, f"row {row} of")
-        return [gid for gid, _ in prepared]
 
     def _must_wait(self, connection: "psycopg.Connection[Any]", gid: str, table: str, sql: str, what: str) -> None:
         try:
@@ -400,8 +426,9 @@ class _Life:
             return
         self._change("lock", gid, "pg_twophase", f"another session got {what} {table}, which it has changed")
 
-    def _decide(self, connection: "psycopg.Connection[Any]", gids: list[str]) -> None:
+    def _decide(self, connection: "psycopg.Connection[Any]") -> None:
         """Roll half of them back, which changes nothing that is visible, and commit the others."""
+        gids = [gid for gid, _ in connection.execute(_PREPARED).fetchall()]
         before = self._contents(connection) if gids else {}
         for gid in gids[1::2]:
             self._finish(connection, "ROLLBACK PREPARED", gid)
@@ -485,6 +512,19 @@ class _Life:
             )
         if found.died is not None:
             raise _Died(f"during {self._step}, while it was read again: {found.died}")
+
+
+STEPS: dict[str, Callable[[_Life], bool]] = {
+    "locks": _Life.locks,
+    "decide": _Life.decide,
+    "use": _Life.use,
+    "create": _Life.create,
+    "vacuum": _Life.vacuum,
+    "checkpoint": _Life.checkpoint,
+    "restart": _Life.restart,
+    "crash": _Life.crash,
+}
+"""In the order in which they are done; each says whether there is a server for the next one."""
 
 
 def _literal(text: str) -> str:

@@ -5,9 +5,13 @@
 Each line is one kind of damage at one place: in a copy of a real data directory before recovery (image), or after
 recovery and a clean stop (stopped), with or without checksums; or in what was read from a server (evidence, the kinds
 of tests/oracle/mutations.py). Undamaged copies stand between them.
+
+Further lines are of damage that only one kind of transaction shows (workload), or only one step of the afterlife. Below
+each stands the same damage without that kind, or without that step: nobody sees it.
 """
 
 import argparse
+import dataclasses
 import importlib
 import re
 import signal
@@ -18,10 +22,13 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 sys.path.insert(0, str(Path(__file__).parents[2]))  # when run as a program
 
 from crashlab.model import Family, Finding, Outcome, PromiseStatus, Verdict
 from crashlab.seeds import stream
+from tests.power import damage_kinds, damage_life
 from tests.power.planting import AFTER, AFTER_SUMS, BEFORE, BEFORE_SUMS, KINDS, Copy, Kind, Where
 from tests.power.scene import Scene
 
@@ -153,7 +160,7 @@ def try_one(scene: Scene, kind: Kind, seed: int) -> Line:
     """Plant one kind of damage and judge it."""
     begun = time.monotonic()
     variant = kind.where.variant
-    assert variant != "evidence"
+    assert variant in ("image", "stopped")
     copy = Copy(scene, scene.copy(variant), variant, stream(seed, kind.name, str(kind.where)))
     named = kind.plant(copy)
     return Line(kind, scene.look(variant, at_all=kind.plant is nothing), named, time.monotonic() - begun)
@@ -185,7 +192,46 @@ def evidence_matrix(*, seed: int) -> Iterator[Line]:
         yield Line(kind, world.judge(damaged), "", time.monotonic() - begun)
 
 
-EVIDENCE = Where("evidence", False)
+EVIDENCE, WORKLOAD, AFTERLIFE = Where("evidence", False), Where("workload", False), Where("afterlife", False)
+
+
+def kind_matrix(world: damage_kinds.World) -> Iterator[Line]:
+    """Yield two lines for each kind of transaction: the damage that it shows, and the same without that kind."""
+    begun = time.monotonic()
+    yield Line(twin(WORKLOAD), world.judge(world.before), "", time.monotonic() - begun)
+    for name, shown in damage_kinds.DAMAGE.items():
+        begun = time.monotonic()
+        kind = Kind("workload", name, WORKLOAD, nothing, Family.CORRUPTION, tuple(f"CORRUPT-{c}" for c in shown.codes))
+        yield Line(kind, world.with_damage(name), shown.place, time.monotonic() - begun)
+        yield Line(_unseen(kind), world.without(name), "", 0.0)
+
+
+def life_matrix(seed: int, pg_bindir: Path | None = None) -> Iterator[Line]:
+    """Yield two lines for each step of the afterlife: the damage that it shows, and the same without that step."""
+    world = importlib.import_module("tests.oracle.reference").crashed_world(seed, steps=250)
+
+    def line(kind: Kind, named: str, damaged: Sequence[str], left_out: Sequence[str] = ()) -> Line:
+        begun = time.monotonic()
+        life = damage_life.lived(damaged, left_out, pg_bindir).life
+        verdict = world.judge(msgspec.structs.replace(world.observation(), afterlife=life))
+        return Line(kind, verdict, named, time.monotonic() - begun)
+
+    yield line(twin(AFTERLIFE), "", ())
+    for step, shown in damage_life.DAMAGE.items():
+        family = Family.NO_START if shown.also else Family.CORRUPTION
+        kind = Kind("afterlife", step, AFTERLIFE, nothing, family, (shown.code,))
+        yield line(kind, shown.named, [step])
+        if shown.also:
+            kind = dataclasses.replace(kind, codes=("NO-START-AGAIN",), reason="the next start meets it", damage=False)
+            yield line(dataclasses.replace(kind, name=f"{step}, without it"), "", [step], [step])
+        else:
+            yield line(_unseen(kind), "", [step], [step])
+
+
+def _unseen(kind: Kind) -> Kind:
+    """What is expected of the same damage where nobody looks for it."""
+    name = f"{kind.name}, without it"
+    return dataclasses.replace(kind, name=name, family=None, codes=(), reason="only it looks there", damage=False)
 
 
 def summary(done: Sequence[Line], seconds: float) -> str:
@@ -219,6 +265,14 @@ def main() -> int:
     ]
     for line in done:
         show(line)
+    for group, names, table in (
+        ("workload", damage_kinds.DAMAGE, lambda *given: kind_matrix(damage_kinds.make_world(*given))),
+        ("afterlife", damage_life.DAMAGE, life_matrix),
+    ):
+        if any(re.search(options.only, f"{group} {name}") for name in names):
+            for line in table(options.seed, options.pg_bindir):
+                show(line)
+                done.append(line)
     done += matrix(wanted, seed=options.seed, pg_bindir=options.pg_bindir, show=True)
     print("", summary(done, time.monotonic() - begun), sep="\n")
     return 1 if any(line.problems for line in done) else 0

@@ -67,6 +67,16 @@ def new_page() -> bytearray:
     return page
 
 
+def page_with_one_row(value: int) -> bytes:
+    """Return a page of a table of one integer, with a row that is frozen."""
+    row = struct.pack("<IIIHHHHHBxi", 2, 0, 0, 0, 0, 1, 1, XMIN_COMMITTED | XMAX_INVALID, 24, value)
+    page = new_page()
+    put_item(page, 1, PAGE - 32, LP_NORMAL, len(row))
+    struct.pack_into("<HH", page, LOWER_AT, ITEMS_AT + 4, PAGE - 32)
+    page[PAGE - 32 : PAGE - 32 + len(row)] = row
+    return bytes(page)
+
+
 def fullest_block(copy: Copy, table: str) -> int:
     """Return the block that holds most of a table's rows."""
     blocks = [place.block for place in copy.rows(table)]
@@ -619,10 +629,5 @@ def unlogged_row_left(copy: Copy) -> str:
     """A row of a transaction that is long gone, as if recovery had not emptied the table."""
     file = copy.file("crashlab.scratch")
     assert copy.read(file) == b""
-    row = struct.pack("<IIIHHHHHBxi", 3, 0, 0, 0, 0, 1, 1, XMIN_COMMITTED | XMAX_INVALID, 24, 17)
-    page = new_page()
-    put_item(page, 1, PAGE - 32, LP_NORMAL, len(row))
-    struct.pack_into("<HH", page, LOWER_AT, ITEMS_AT + 4, PAGE - 32)
-    page[PAGE - 32 : PAGE - 32 + len(row)] = row
-    copy.put(file, bytes(page))
+    copy.put(file, page_with_one_row(17))
     return "crashlab.scratch"

@@ -24,7 +24,7 @@ XIDS_PER_FILE = 1_048_576
 class Where(NamedTuple):
     """In which copy."""
 
-    variant: Variant | Literal["evidence"]
+    variant: Variant | Literal["evidence", "workload", "afterlife"]
     checksums: bool
 
     def __str__(self) -> str:

@@ -1,9 +1,11 @@
-"""Does every kind of transaction say truthfully what it wrote, and would damage to its rows be seen?"""
+"""Does every kind of transaction say truthfully what it wrote?
+
+Whether damage to it would be seen: tests/power/damage_kinds.py.
+"""
 
 import contextlib
 import re
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +31,7 @@ SETTINGS = ("wal_level=logical", "track_commit_timestamp=on")
 """Some kinds are of no use without."""
 
 
-def run_kinds(
-    folder: Path, kinds: list[str], damage: Callable[[Server], None] | None = None, *, seed: int = 4, acks: int = 150
-) -> TrialResult:
+def run_kinds(folder: Path, kinds: list[str], *, seed: int = 4, acks: int = 150) -> TrialResult:
     """Run one trial of these kinds."""
     request = RunRequest(
         profile=load_profile("objects", overrides=[f"workload.kinds={kinds}", kill_after(acks), *SETTINGS]),
@@ -44,7 +44,7 @@ def run_kinds(
     )
     trial = folder / "trial"
     trial.mkdir()
-    return run_trial(plan_of(request), 0, trial, before_recovery=damage)
+    return run_trial(plan_of(request), 0, trial)
 
 
 @pytest.mark.parametrize("kind", sorted(set(KINDS) - USER_DEFINED - UNLOGGED))
@@ -73,52 +73,6 @@ def test_unlogged_tables_are_intact_unless_the_server_stumbles_over_its_own_file
     pytest.fail("no start in eight succeeded")
 
 
-DAMAGE = {
-    "toast": "UPDATE crashlab.toast SET packed = overlay(packed PLACING '!' FROM length(packed))"
-    " WHERE key = (SELECT min(key) FROM crashlab.toast)",
-    "large_object": "SELECT lo_put(oid, 0, decode('00ff00ff', 'hex')) FROM crashlab.large_object"
-    " WHERE oid <> 0 ORDER BY slot LIMIT 1",
-    "indexed": "UPDATE crashlab.indexed SET gin = gin || 5000 WHERE key = (SELECT min(key) FROM crashlab.indexed)",
-    "child": "DELETE FROM crashlab.child WHERE key = 1",
-    "parent": "UPDATE crashlab.parent SET name = 'other' WHERE key = 1",
-    "booking": "DELETE FROM crashlab.booking WHERE key = (SELECT min(key) FROM crashlab.booking)",
-    "stock_total": "REFRESH MATERIALIZED VIEW crashlab.stock_total WITH NO DATA;"
-    " UPDATE crashlab.stock SET amount = amount + 1 WHERE key = 1;"
-    " REFRESH MATERIALIZED VIEW crashlab.stock_total",
-    "copied": "DELETE FROM crashlab.copied WHERE key = (SELECT min(key) FROM crashlab.copied)",
-    "lockable": "UPDATE crashlab.lockable SET version = version + 1 WHERE key = 1",
-    "nested": "INSERT INTO crashlab.nested SELECT key || '.9', version, writer, value FROM crashlab.nested LIMIT 1",
-    "beside": "DELETE FROM crashlab.beside WHERE key = (SELECT min(key) FROM crashlab.beside)",
-}
-
-
-SETS = ("structure", "posting", "tide", "rebuilt", "xids", "held", "decoded", "administered")
-
-
-def test_damage_to_one_row_of_a_set_is_seen(tmp_path: Path) -> None:
-    """A set of rows has one line in the ledger: a row that went, or one too many, is told of each."""
-
-    def damage(server: Server) -> None:
-        server.start()
-        with contextlib.closing(server.connect(autocommit=True)) as connection:
-            for gid in connection.execute("SELECT gid FROM pg_prepared_xacts").fetchall():
-                connection.execute(f"ROLLBACK PREPARED '{gid[0]}'")
-            for name in SETS:
-                table = f"crashlab.{name}"
-                full = f"SELECT slot FROM {table} WHERE slot < 1000 GROUP BY slot HAVING count(*) > 1 LIMIT 1"
-                row = f"SELECT ctid FROM {table} WHERE slot = ({full}) LIMIT 1"
-                deleted = connection.execute(f"DELETE FROM {table} WHERE ctid = ({row})").rowcount
-                if name == "tide" and deleted == 0:  # all its sets are empty now and then
-                    connection.execute(f"INSERT INTO {table} VALUES (0, 1, 'w', 'p', point(1, 1), 1, 1, '{{1}}')")
-                else:
-                    assert deleted == 1, name
-        server.stop("fast")
-
-    result = run_kinds(tmp_path, [*SETS], damage, acks=250)
-    assert result.verdict.outcome is Outcome.CORRUPTION
-    assert set(SETS) - {finding.evidence["place"] for finding in result.verdict.findings} == set()
-
-
 def test_every_kind_that_names_record_types_names_some_that_there_are() -> None:
     """In at least one major version; and together they name most of what the general kinds seldom reach."""
     tables = [types for major in MAJORS if (types := record_types(major)) is not None]
@@ -126,36 +80,6 @@ def test_every_kind_that_names_record_types_names_some_that_there_are() -> None:
     named = {name for kind in KINDS.values() for name in record_types_of(kind)}
     assert named - known == set()
     assert len(named) > 75
-
-
-def test_damage_to_each_kind_of_row_is_seen(tmp_path: Path) -> None:
-    """One row of each relation is changed behind the ledger's back; each relation is named."""
-
-    def damage(server: Server) -> None:
-        server.start()
-        with contextlib.closing(server.connect(autocommit=True)) as connection:
-            for gid in connection.execute("SELECT gid FROM pg_prepared_xacts").fetchall():
-                connection.execute(f"ROLLBACK PREPARED '{gid[0]}'")
-            for statement in DAMAGE.values():
-                connection.execute(statement)
-        server.stop("fast")
-
-    kinds = [
-        "toast",
-        "large_object",
-        "indexed",
-        "partitioned",
-        "booking",
-        "matview",
-        "copy",
-        "locks",
-        "nested",
-        "beside",
-    ]
-    result = run_kinds(tmp_path, kinds, damage)
-    places = {finding.evidence["place"] for finding in result.verdict.findings}
-    assert result.verdict.outcome is Outcome.CORRUPTION
-    assert set(DAMAGE) - places == set()
 
 
 FORCED = {

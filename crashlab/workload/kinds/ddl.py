@@ -143,7 +143,7 @@ class Ddl:
         """The tables that the slots name are those that there are."""
         return [
             InvariantQuery(
-                "slots whose table is not in the catalog, and tables without a slot",
+                f"slots of {self.name} whose table is not in the catalog, and tables without a slot",
                 "SELECT count(*)::text FROM"
                 f" (SELECT name FROM {self.slots} WHERE slot < {PRIVATE_FIRST} AND name <> '') s"
                 f" FULL JOIN (SELECT relname::text FROM pg_class WHERE relnamespace = '{self.schema}'::regnamespace"

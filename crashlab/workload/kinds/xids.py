@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from psycopg import Cursor
 
 BURN = """
-    CREATE FUNCTION crashlab.burn(many integer) RETURNS void LANGUAGE plpgsql AS $$
+    CREATE FUNCTION {table}_burn(many integer) RETURNS void LANGUAGE plpgsql AS $$
     BEGIN
       FOR n IN 1 .. many LOOP
         BEGIN
@@ -27,7 +27,7 @@ BURN = """
         END;
       END LOOP;
     END $$;
-    CREATE FUNCTION crashlab.share(many integer, only_slot integer) RETURNS void LANGUAGE plpgsql AS $$
+    CREATE FUNCTION {table}_share(many integer, only_slot integer) RETURNS void LANGUAGE plpgsql AS $$
     DECLARE
       one record;
     BEGIN
@@ -110,9 +110,9 @@ class Xids(Slots):
         elif what == "empty":
             self.run(cursor, "DELETE FROM {table} WHERE slot = %s", (slot,))
         elif what == "burn":
-            cursor.execute("SELECT crashlab.burn(%s)", (rng.choice((3, 70, 400, 1500)),))
+            self.run(cursor, "SELECT {table}_burn(%s)", (rng.choice((3, 70, 400, 1500)),))
         elif what == "share":
-            cursor.execute("SELECT crashlab.share(%s, %s)", (rng.randint(1, 6), slot))
+            self.run(cursor, "SELECT {table}_share(%s, %s)", (rng.randint(1, 6), slot))
         elif what == "lock":
             self.run(cursor, "SELECT FROM {table} WHERE slot = %s AND n %% 2 = 0 FOR UPDATE", (slot,))
             self.run(cursor, "SELECT FROM {table} WHERE n %% 2 = 1 AND slot < 1000 FOR KEY SHARE SKIP LOCKED")
