@@ -198,14 +198,14 @@ def crash_server(
     from crashlab.server import ServerChoice, SpareDirectories, create_server
     from crashlab.server.leftovers import sweep as sweep_leftovers
     from crashlab.testing.powercut import start_for
-    from crashlab.trial.setup import server_spec
+    from crashlab.trial.intest import spec_in_test
 
     config = request.config
     if SPARES not in config.stash:
         config.stash[SPARES] = SpareDirectories()
         sweep_leftovers()
     choice = ServerChoice(**{SERVER_OPTIONS[option]: value for option, value in chosen_server(config)})
-    with create_server(server_spec(crashlab_profile, choice), spares=config.stash[SPARES]) as server:
+    with create_server(spec_in_test(crashlab_profile, choice), spares=config.stash[SPARES]) as server:
         start_for(server, crashlab_profile)
         yield server
 

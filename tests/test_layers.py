@@ -53,7 +53,7 @@ ALLOWED: dict[str, set[str]] = {
     "testing": DATA
     | {"server", "disk", "fault", "recording", "observer", "recovery", "results", "trial", "exploration"},
     "exploration": DATA | {"server", "workload", "recording", "disk", "recovery", "results", "trial"},
-    "strategies": DATA | {"server", "workload", "disk", "recovery", "exploration"},
+    "strategies": DATA | {"server", "workload", "disk", "fault", "recovery", "exploration"},
     "campaign": DATA | {"server", "disk", "recording", "oracle", "results", "trial", "exploration"},
     "report": DATA | {"results", "oracle", "matrix", "observe", "flush", "tradeoff"},
     "lessons": DATA | {"server", "observe", "disk", "recording", "exploration", "oracle", "testing"},

@@ -68,6 +68,7 @@ class ServerSpec(ServerChoice):
 
     initdb: tuple[str, ...] = ()  # options of initdb, one a word: "--data-checksums", "--wal-segsize=1"
     settings: dict[str, str] = field(default_factory=dict)  # as in postgresql.conf, without quotes
+    setup: str = ""  # SQL that a local server's data directory has seen already, if it can be run (`find_template`)
 
 
 @dataclass(frozen=True)

@@ -94,14 +94,14 @@ class LocalServer(Server):
             _reserve(self._log, LOG_RESERVED_BYTES)
             self._user.own(self._log)
             if data_directory is None:
-                self._fill(spares)
+                self._fill(spares, spec.setup)
         except BaseException:
             self.dispose()
             raise
 
-    def _fill(self, spares: SpareDirectories | None) -> None:
+    def _fill(self, spares: SpareDirectories | None, setup: str) -> None:
         assert self.data_directory is not None
-        self._template = find_template(self.build, self.initdb, self._user)
+        self._template = find_template(self.build, self.initdb, self._user, setup)
         if spares is None or not spares.take(self._template, self.data_directory):
             copy_template(self._template, self.data_directory)
         self._spares = spares

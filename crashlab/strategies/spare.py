@@ -12,9 +12,7 @@ Choices:
 Source: postgres-contract.md 1.2 (what a kill takes), 1.4 (walwriter), section 8 (a fast start).
 """
 
-import contextlib
 import dataclasses
-import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from crashlab.errors import ServerTimeout
+from crashlab.fault.kinds.stop import stop_between_turns
 from crashlab.server import Restartable, Server, ServerSpec, create_server
 from crashlab.server.owned import make_folder, remove_folder
 from crashlab.server.registry import Disposable, add, remove
@@ -43,7 +42,6 @@ SETTINGS = {
 INITDB = ("--wal-segsize=1",)  # each example gets its log copied anew
 SETTINGS_OF = {18: {"io_method": "sync"}}
 """More of them, from a major version on."""
-WAITING = "WalWriterMain"  # the wait event of a walwriter that waits for its next turn
 STOP_TIMEOUT_S = 10.0
 POLL_S = 0.001
 
@@ -133,23 +131,12 @@ class SpareServer(Disposable):
 
     def _stop_walwriter(self) -> None:
         deadline = time.monotonic() + STOP_TIMEOUT_S
-        with contextlib.closing(self.connect()) as connection:
-            while time.monotonic() < deadline:
-                pid = self._waiting_walwriter(connection)
-                if pid is None:
-                    time.sleep(POLL_S)
-                    continue
-                self.server.signal(pid, signal.SIGSTOP)
-                if self.server.wait_stopped(pid) and self._waiting_walwriter(connection) == pid:
-                    return
-                self.server.signal(pid, signal.SIGCONT)
+        while time.monotonic() < deadline:
+            pid = next((one.pid for one in self.server.processes() if one.role == "walwriter"), None)
+            if pid is not None and stop_between_turns(self.server, pid):
+                return
+            time.sleep(POLL_S)
         raise ServerTimeout(f"could not stop walwriter between two of its turns within {STOP_TIMEOUT_S:g} s")
-
-    def _waiting_walwriter(self, connection: "psycopg.Connection[Any]") -> int | None:
-        row = connection.execute(
-            "SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter' AND wait_event = %s", [WAITING]
-        ).fetchone()
-        return None if row is None else int(row[0])
 
     def dispose(self, keep_data_to: Path | None = None) -> None:
         """Remove the server and what was prepared; idempotent."""

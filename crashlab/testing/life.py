@@ -26,8 +26,8 @@ from crashlab.testing.process import Process
 from crashlab.testing.told import ToldNotes
 from crashlab.testing.watch import Watch
 from crashlab.trial.acceptance import changed_for_a_test, for_a_test, live_half
+from crashlab.trial.intest import spec_in_test
 from crashlab.trial.observed import ObservedServer
-from crashlab.trial.setup import server_spec
 
 BLOCK_TIMEOUT_S = 60.0
 RECOVERY_TIMEOUT_S = 60.0
@@ -149,7 +149,7 @@ class Life:
     def _make_server(self) -> Server:
         if self._container is not None:
             return given_server(self._container)
-        server = create_server(server_spec(self.profile, self._choice))
+        server = create_server(spec_in_test(self.profile, self._choice))
         try:
             start_for(server, self.profile)
         except BaseException:

@@ -1,6 +1,7 @@
 """What is the same whenever a test has a server under it, with a ledger of its own or with an unchanged application?"""
 
 import contextlib
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,17 @@ from crashlab.errors import UsageProblem
 from crashlab.model import Broken
 from crashlab.profile import Profile
 from crashlab.recovery import look_before
-from crashlab.server import Server
-from crashlab.trial.setup import server_facts
+from crashlab.server import Server, ServerChoice, ServerSpec
+from crashlab.trial.setup import server_facts, server_spec
 from crashlab.workload.invariants import InvariantWatch
 from crashlab.workload.relations import COMMON_SQL, EXTENSIONS_SQL, MARKER_TABLE, InvariantQuery, Relation
+
+SETUP_SQL = EXTENSIONS_SQL + COMMON_SQL
+
+
+def spec_in_test(profile: Profile, choice: ServerChoice) -> ServerSpec:
+    """Return the server that a test asks for: what every trial looks at is made once, and copied with the rest."""
+    return dataclasses.replace(server_spec(profile, choice), setup=SETUP_SQL)
 
 
 class ServerInTest:
@@ -37,7 +45,7 @@ class ServerInTest:
         self._violations: dict[str, str] = {}  # of invariants, before the crash
         with contextlib.closing(self._connect_to("postgres")) as connection:
             if connection.execute(f"SELECT to_regclass('{MARKER_TABLE}') IS NULL").fetchone() == (True,):
-                connection.execute(EXTENSIONS_SQL + COMMON_SQL)
+                connection.execute(SETUP_SQL)
 
     def invariant(self, name: str, sql: str) -> None:
         """Name a query that returns no rows: now, before the crash, and after it.

@@ -1,6 +1,8 @@
 """Does each fault really happen, and does its receipt prove it?"""
 
 import os
+import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,7 @@ CRASHING = (
     "all",
 )
 NOW = When(acks=0)
+STOPS = 40
 
 
 def started(**settings: str) -> Server:
@@ -84,6 +87,31 @@ def test_stopped_walwriter_is_frozen_and_voids_the_window(tmp_path: Path) -> Non
         assert not receipt.bounds_window
         assert receipt.pid is not None
         assert Path(f"/proc/{receipt.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T"
+
+
+def test_a_walwriter_is_stopped_without_a_lock(tmp_path: Path) -> None:
+    """Busy, it is caught between two of its turns: else nobody could commit any more. Stopped blindly, it was not."""
+    with started(wal_writer_delay="1ms", synchronous_commit="off") as server, server.connect(autocommit=True) as mine:
+        mine.execute("CREATE TABLE busy (n integer)")
+        busy, ledger = threading.Event(), LedgerWriter(tmp_path / "l", seed=1)
+        thread = threading.Thread(target=_insert_until, args=(server, busy))
+        thread.start()
+        try:
+            for _ in range(STOPS):
+                receipt = inject(server, fault("stop", "walwriter"), ledger, stream(1))
+                assert receipt.pid is not None
+                where = mine.execute("SELECT wait_event FROM pg_stat_activity WHERE pid = %s", (receipt.pid,))
+                assert where.fetchone() == ("WalWriterMain",)
+                server.signal(receipt.pid, signal.SIGCONT)
+        finally:
+            busy.set()
+            thread.join()
+
+
+def _insert_until(server: Server, done: threading.Event) -> None:
+    with server.connect(autocommit=True) as connection:
+        while not done.is_set():
+            connection.execute("INSERT INTO busy SELECT generate_series(1, 1000)")
 
 
 def test_the_plan_shows_the_contract_of_the_receipt(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -263,7 +263,10 @@ def _result(
     caught = bool(failed) and all(codes) and found == sorted(BUGS[bug].codes)
     passed = [case for case in cases["right"] if len(case) == 0]
     innocent = len(passed) == len(cases["right"]) > 1
-    told = "" if caught and innocent else said[-6000:]
+    told = ""
+    if not (caught and innocent):
+        of_both = [text for twin in ("right", "wrong") for case in cases[twin] for text in _texts(case)]
+        told = "\n".join(of_both)[:6000] or said[-6000:]
     return Result(stack, bug, run, build, caught, innocent, found, len(failed), len(passed), round(seconds, 2), told)
 
 
