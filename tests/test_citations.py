@@ -83,10 +83,11 @@ def package() -> Mapping[str, Sections]:
 CITING = [*SOURCES, ROOT / "README.md", ROOT / ".github" / "CONTRIBUTING.md"]
 
 
-@pytest.mark.parametrize("path", CITING, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_citation_dangles(path):
+def test_no_citation_dangles():
     """Every page that is cited lies in the package, with the section and the label that are meant."""
-    assert dangling(path.read_text(encoding="utf-8"), package()) == []
+    wrong = {path.relative_to(ROOT): dangling(path.read_text(encoding="utf-8"), package()) for path in CITING}
+    assert len(wrong) > 700
+    assert {str(path): found for path, found in wrong.items() if found} == {}
 
 
 MADE_UP = {

@@ -323,6 +323,7 @@ def test_every_code_can_be_explained(capfd):
         assert "Severity: " in capfd.readouterr().out
 
 
+@pytest.mark.server
 def test_doctor_says_what_this_machine_can_run(capfd):
     """Able or not, it ends with an answer, and the exit code agrees with it."""
     code = invoke(["doctor"])

@@ -53,9 +53,15 @@ def unpacked(run: str, target: Path) -> Path:
 
 
 @pytest.fixture
-def out(tmp_path) -> Path:
+def out(whole: Path, tmp_path: Path) -> Path:
     """A whole run that came to its end."""
-    folder = unpacked(PROFILE, tmp_path)
+    return Path(shutil.copytree(whole, tmp_path / PROFILE))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that each test has a copy of."""
+    folder = unpacked(PROFILE, tmp_path_factory.mktemp("whole"))
     (first,) = trials_of(folder)
     mark(first / evidence.LEDGER)
     for number in range(1, TRIALS):

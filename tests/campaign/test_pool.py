@@ -80,12 +80,11 @@ def written(note: Path) -> int:
     return int(note.read_text())
 
 
-@pytest.mark.parametrize("size", [1, 2])
-def test_a_killed_worker_costs_its_own_task_which_is_done_again(size, tmp_path):
+def test_a_killed_worker_costs_its_own_task_which_is_done_again(tmp_path):
     """Also if all workers die at once, with tasks that wait behind: each comes back once, done."""
     deadly = [Deadly(JOB, number, tmp_path / f"killed-{number}") for number in range(2)]
     tasks = [*deadly, *(LiveTask(JOB, number) for number in range(2, 8))]
-    with PoolExecutor(size) as executor:
+    with PoolExecutor(2) as executor:
         executor.start([job(tmp_path)])
         ended = all_done(executor, tasks)
     assert all(isinstance(error, ServerError) and "postgres" in error.primary for error in ended.values())

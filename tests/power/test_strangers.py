@@ -20,7 +20,7 @@ from crashlab.recording import base, iolog
 from tests.examples import examples
 from tests.power.strangers import DAMAGES, Scene, ask, fuzz
 
-VALUES_TRIED = examples(12)
+VALUES_TRIED = examples(6)
 KINDS = [
     *("ledger", "observation", "trial", "verdict", "state", "recorded trial", "recorded ledger"),
     *("recording", "io.log", "base", "file of the base", "index", "profile"),

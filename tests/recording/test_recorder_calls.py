@@ -19,9 +19,11 @@ from crashlab.recording.base import BaseImage
 from crashlab.recording.decoder import Decoder
 from crashlab.recording.recorder import Recorder
 from crashlab.recording.replay import self_check
+from tests.examples import examples
 
 PROGRAM = Path(__file__).with_name("calls_program.py")
 SECONDS_MAX = 60
+ROUNDS = examples(10)
 
 
 class Scene:
@@ -147,7 +149,7 @@ def test_writers_killed_at_any_moment_leave_a_readable_log(scene: Scene) -> None
     """SIGKILL loses at most the last write of its victim: the log reads on, and is right but for that one."""
     position = iolog.LogPosition(scene.log)
     command = scene.command("append")
-    for _ in range(30):
+    for _ in range(ROUNDS):
         files = ["old0", "old1", "old2"]  # a file that a victim creates may be the one operation without a record
         writers = [
             subprocess.Popen([*command[:-2], name, "append"], env=scene.environment(), cwd=scene.live) for name in files
@@ -159,7 +161,7 @@ def test_writers_killed_at_any_moment_leave_a_readable_log(scene: Scene) -> None
             writer.wait(SECONDS_MAX)
     position.close()
     last = max(operation.log_end for operation in scene.operations())
-    assert last > 30 * 60_000
+    assert last > ROUNDS * 60_000
     for difference in self_check(scene.base, scene.log):  # written, then killed before the record
         assert "bytes differ" in difference.reason
         assert difference.offset is not None
