@@ -1,11 +1,12 @@
 """What does one crash state cost, held against the least that anybody would have to do?
 
-    python tests/benchmarks/bench_state.py [PAIRS [STATES]]
+    python tests/benchmarks/bench_state.py [PAIRS [STATES [AFTERLIFE]]]
     TMPDIR=/dev/shm python tests/benchmarks/bench_state.py
 
 Floor: copy the same image with cp -a, start the server on it with the same settings, one query, kill. A whole state:
 materialise, recover, all checks, save, judge. In turns, state by state; removing the copy is not counted. Then states a
-second with one worker process and with two, in turns. The folder for all of it is the temporary one.
+second with one worker process and with two, in turns. The folder for all of it is the temporary one. AFTERLIFE is the
+share of the states whose server lives on, 0 for none; without it, as many as in every run.
 """
 
 import contextlib
@@ -48,11 +49,11 @@ acks = 400
 ROUNDS = 3
 
 
-def record(home: Path) -> tuple[Recording, Profile]:
+def record(home: Path, afterlife: str | None = None) -> tuple[Recording, Profile]:
     """Make the recording that all states are taken from."""
     file = home / "bench.toml"
     file.write_text(PROFILE)
-    profile = load_profile(str(file))
+    profile = load_profile(str(file), overrides=[f"afterlife={afterlife}"] if afterlife else [])
     choice = ServerChoice(kind="local")
     request = RunRequest(
         profile=profile, seed=1, trials=1, time_limit_s=None, server=choice, out=home / "out", keep="none"
@@ -177,7 +178,7 @@ def main() -> None:
     home = Path(tempfile.mkdtemp(prefix="bench-state-"))
     home.chmod(0o755)
     try:
-        recording, profile = record(home)
+        recording, profile = record(home, sys.argv[3] if len(sys.argv) > 3 else None)
         pairs(recording, profile, home, count)
         rates = [
             (rate(recording, profile, home, 1, states), rate(recording, profile, home, 2, states))

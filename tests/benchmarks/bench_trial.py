@@ -36,7 +36,7 @@ ACKS = 1000
 PROFILE = load_profile("kill9-all", overrides=[f'faults=[{{kind="kill", target="all", when={{acks={ACKS}}}}}]'])
 SETTINGS = dict(PROFILE.server.settings)
 IMAGE = "postgres:17"
-CHECKS = ("observe", "read ledger")
+CHECKS = ("observe", "read ledger", "afterlife")
 
 
 class NoLedger:
