@@ -6,6 +6,8 @@ mounted and cut off (`kernel("ext4")`), one marked `browser` chromium and Playwr
 skipped with the reason, unless CRASHLAB_REQUIRE names it (a comma list: "server,container,kernel,browser"; "local"
 means "server"): then it fails.
 
+A test marked `long` is left out unless somebody asks for it: see long.py.
+
 Without `-n` as many workers run as there are cores (pytest-xdist); a run of named tests needs none.
 
 Temporary folders lie in memory where there is enough of it: ext4 takes longer to make and remove a thousand files for
@@ -28,6 +30,7 @@ import pytest
 from crashlab.errors import RecordingError, ServerError
 from crashlab.server import Server, ServerSpec, create_server
 from tests.examples import examples
+from tests.long import LONG, SHORT, is_long
 
 IMAGE = "postgres:17"
 SLOW = ("server", "container", "kernel", "browser")
@@ -122,6 +125,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Put groups first, then other slow tests, so that quick ones fill up the end."""
     if gone := [file for file in GROUPS if not (config.rootpath / file).exists()]:
         raise pytest.UsageError(f"GROUPS in tests/conftest.py names files that are not there: {', '.join(gone)}")
+    if gone := [name for name in (*LONG, *SHORT) if not exists(config.rootpath, name)]:
+        raise pytest.UsageError(f"tests/long.py names tests that are not there: {', '.join(gone)}")
     order = [*GROUPS, *SLOW]
 
     def rank(item: pytest.Item) -> int:
@@ -133,6 +138,27 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return next((number for number, name in enumerate(order) if name in names), len(order))
 
     items.sort(key=rank)
+    leave_out_long(config, items)
+
+
+def exists(root: Path, name: str) -> bool:
+    """Whether there is a file of this name, and a test function if it names one."""
+    file, _, test = name.partition("::")
+    path = root / file
+    return path.exists() and (not test or f"def {test.partition('[')[0]}(" in path.read_text(encoding="utf-8"))
+
+
+def leave_out_long(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the long tests, and leave them out where nobody asked for them: by the mark, a name or a file."""
+    left_out = [item for item in items if is_long(item.nodeid)]
+    for item in left_out:
+        item.add_marker("long")
+    option = config.option
+    named = any("::" in word or word.endswith(".py") for word in config.args)
+    if named or option.keyword or getattr(option, "lf", False) or "long" in option.markexpr:
+        return
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if not is_long(item.nodeid)]
 
 
 @functools.cache

@@ -1,0 +1,37 @@
+"""Which tests are long, and left out unless somebody asks for them?
+
+They sweep a whole table of which a test of every day takes a part, or show once more, for longer, what another shows.
+`pytest -m long` runs them, and so does whoever names one of them or its file; `.ci/run` runs all tests.
+"""
+
+LONG = (
+    "tests/campaign/test_bisect.py::test_the_release_that_mended_the_empty_table_is_found",
+    "tests/campaign/test_dask.py::test_a_scheduler_that_ends_is_an_error_and_the_run_can_go_on",
+    "tests/campaign/test_dask.py::test_what_is_recorded_on_a_worker_comes_back_whole",
+    "tests/campaign/test_pool.py::test_a_run_with_a_stopped_worker_ends_and_leaves_nothing[False]",
+    "tests/campaign/test_resume.py::test_killed_at_any_moment_and_resumed_it_is_the_same_run[2]",
+    "tests/lessons/test_lessons_run.py::test_a_lesson_shows_what_it_says",
+    "tests/power/test_confusion.py",
+    "tests/power/test_interrupts.py::test_a_run_that_is_struck_at_any_moment_leaves_what_it_should",
+    "tests/power/test_known_bugs.py::test_a_database_whose_version_file_was_not_flushed_is_found",
+    "tests/power/test_known_bugs.py::test_the_known_limit_with_unlogged_tables_is_shown",
+    "tests/power/test_known_bugs.py::test_the_newest_release_passes_the_same_profiles",
+    "tests/power/test_one_flush.py",
+    "tests/power/test_swallowed_fsync.py::test_a_class_of_files_without_fsync_is_found",
+    "tests/power/test_torn_pages.py::test_without_images_and_checksums_pages_rot_silently",
+    "tests/server/test_leftovers.py::test_a_kill_at_any_step_of_a_server_leaves_nothing_after_clean",
+)
+"""Files, tests and parameters of tests, by the beginning of their names."""
+SHORT = (
+    "tests/lessons/test_lessons_run.py::test_a_lesson_shows_what_it_says[async-commit]",
+    "tests/lessons/test_lessons_run.py::test_a_lesson_shows_what_it_says[missing-flush]",
+    "tests/power/test_interrupts.py::test_a_run_that_is_struck_at_any_moment_leaves_what_it_should[ctrl-c-live]",
+    "tests/power/test_interrupts.py::test_a_run_that_is_struck_at_any_moment_leaves_what_it_should[kill-recorded]",
+    "tests/power/test_swallowed_fsync.py::test_a_class_of_files_without_fsync_is_found[wal]",
+)
+"""Those among them that are run every day."""
+
+
+def is_long(name: str) -> bool:
+    """Whether a test of this name (file::test[parameters]) is left out every day."""
+    return name.startswith(LONG) and not name.startswith(SHORT)
