@@ -23,10 +23,12 @@ class Rebuilt(Slots):
     record_types = (
         *("RelMap/UPDATE", "XLOG/FPI", "Storage/CREATE", "Standby/LOCK", "Standby/INVALIDATIONS", "Heap/INPLACE"),
         *("Hash/INIT_META_PAGE", "Hash/INIT_BITMAP_PAGE", "XLOG/NEXTOID"),
+        *("BRIN/CREATE_INDEX", "BRIN/REVMAP_EXTEND", "BRIN/INSERT+INIT"),  # which the others write in the set-up only
     )
     rows_sql = """
         CREATE TABLE {table} (slot integer NOT NULL, n integer NOT NULL, v text NOT NULL, PRIMARY KEY (slot, n));
         CREATE INDEX {name}_hash ON {table} USING hash (v);
+        CREATE INDEX {name}_brin ON {table} USING brin (n);
         CREATE TABLE {table}_parent (n integer NOT NULL, v text) PARTITION BY RANGE (n);
         CREATE TABLE {table}_low PARTITION OF {table}_parent FOR VALUES FROM (0) TO (1000);
         CREATE TABLE {table}_high PARTITION OF {table}_parent FOR VALUES FROM (1000) TO (2000);
