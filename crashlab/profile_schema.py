@@ -250,11 +250,14 @@ class StartKills(_Table):
     """Kills of everything while the crashed server starts, before the start that counts."""
 
     times: int = Field(default=1, ge=1, le=10)
-    between_ms: list[Duration] = Field(alias="between", min_length=2, max_length=2)  # seeded, from each start on
+    between_ms: list[Duration] | None = Field(default=None, alias="between", min_length=2, max_length=2)  # seeded
+    at: Literal["end-of-recovery-checkpoint"] | None = None
 
     @model_validator(mode="after")
-    def _in_order(self) -> Self:
-        if self.between_ms[0] > self.between_ms[1]:
+    def _one_moment(self) -> Self:
+        if (self.between_ms is None) == (self.at is None):
+            raise ValueError("exactly one of between and at is needed")
+        if self.between_ms is not None and self.between_ms[0] > self.between_ms[1]:
             raise ValueError("between must name the earlier time first")
         return self
 
@@ -264,7 +267,20 @@ class Fault(_Table):
 
     kind: FaultName
     target: TargetName | None = None
+    grace_ms: list[Duration] | None = Field(default=None, alias="grace", min_length=2, max_length=2)  # seeded
+    at: Literal["shutdown-checkpoint"] | None = None
     when: When
+
+    @model_validator(mode="after")
+    def _grace_fits(self) -> Self:
+        given = [self.grace_ms, self.at].count(None)
+        if FAULTS[self.kind].has_grace and given != 1:
+            raise ValueError(f'a "{self.kind}" needs exactly one of grace and at')
+        if not FAULTS[self.kind].has_grace and given != 2:
+            raise ValueError(f'a "{self.kind}" has neither grace nor at: it ends nothing politely')
+        if self.grace_ms is not None and self.grace_ms[0] > self.grace_ms[1]:
+            raise ValueError("grace must name the shorter time first")
+        return self
 
     @model_validator(mode="after")
     def _target_fits(self) -> Self:
@@ -364,9 +380,9 @@ class Profile(_Table):
             servers = FAULTS[fault.kind].servers
             if servers and not set(self.server.kinds) <= set(servers):
                 raise ValueError(f'a "{fault.kind}" needs server.kinds = {json.dumps(servers)}')
-            if fault.target is not None:
-                for name, value in TARGETS[fault.target].settings.items():
-                    settings.setdefault(name, value)
+            needed = FAULTS[fault.kind].settings if fault.target is None else TARGETS[fault.target].settings
+            for name, value in needed.items():
+                settings.setdefault(name, value)
         self._refuse_programs()
         if wrong := [one for one in self.vary.get("wal_segsize", []) if one not in SEGMENT_SIZES]:
             raise ValueError(f"vary.wal_segsize must be one of {', '.join(SEGMENT_SIZES)} (MB), not {', '.join(wrong)}")

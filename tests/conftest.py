@@ -42,6 +42,7 @@ GROUPS = {
     "tests/recording/test_container_recording.py": "container",
     "tests/server/test_container.py": "container",
     "tests/server/test_leftovers.py": "container",
+    "tests/fault/test_in_containers.py": "container",
     "tests/power/test_interrupts.py": "container",  # both clean up after dead runs
     "tests/test_cli_clean.py": "container",
     "tests/testing/test_given_container.py": "container",

@@ -2,24 +2,12 @@
 
 import time
 from random import Random
-from typing import Protocol
 
+from crashlab.fault.kind import Asked
 from crashlab.fault.kinds import FAULTS
 from crashlab.ledger import LedgerWriter
 from crashlab.model import Injection
 from crashlab.server import Server
-
-
-class Asked(Protocol):
-    """What a profile says about a fault."""
-
-    @property
-    def kind(self) -> str:
-        """A key of FAULTS."""
-
-    @property
-    def target(self) -> str | None:
-        """One of that kind's targets."""
 
 
 def inject(server: Server, fault: Asked, ledger: LedgerWriter, rng: Random) -> Injection:
@@ -31,14 +19,15 @@ def inject(server: Server, fault: Asked, ledger: LedgerWriter, rng: Random) -> I
     """
     kind = FAULTS[fault.kind]
     acked, position, at_ns = ledger.acked, ledger.lines, time.monotonic_ns()
-    effect = kind.inject(server, fault.target, rng)
+    effect = vars(kind.inject(server, fault, rng))
+    crashed, ended_ns = effect.pop("crashed"), effect.pop("at_ns")
     return Injection(
         kind=kind.name,
         target=fault.target or server.kind,
-        crashes_server=kind.crashes_server(fault.target),
+        crashes_server=kind.crashes_server(fault.target) if crashed is None else crashed,
         bounds_window=kind.bounds_window(fault.target, server.kind),
         acked_before=acked,
         ledger_position=position,
-        at_ns=at_ns,
-        **vars(effect),
+        at_ns=ended_ns or at_ns,
+        **effect,
     )

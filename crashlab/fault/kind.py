@@ -4,8 +4,11 @@ Nothing here or in `targets` needs a driver: profiles are checked against these 
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
+from types import MappingProxyType
+from typing import Protocol
 
 from crashlab.server import Server
 
@@ -18,6 +21,28 @@ class Effect:
     pids: list[int]
     confirmed: bool
     proof: list[str] = field(default_factory=list)
+    crashed: bool | None = None  # whether the server has to recover, where only the effect shows it
+    at_ns: int | None = None  # when it came, by the monotonic clock, where that was long after it began
+
+
+class Asked(Protocol):
+    """What a profile says about a fault."""
+
+    @property
+    def kind(self) -> str:
+        """The name of a kind of fault."""
+
+    @property
+    def target(self) -> str | None:
+        """One of that kind's targets."""
+
+    @property
+    def grace_ms(self) -> Sequence[int] | None:
+        """Between a polite signal and SIGKILL: a time drawn from between these two."""
+
+    @property
+    def at(self) -> str | None:
+        """SIGKILL comes in the checkpoint of the shutdown instead."""
 
 
 class FaultKind(ABC):
@@ -27,6 +52,8 @@ class FaultKind(ABC):
     summary: str  # one phrase, for profiles.md
     targets: tuple[str, ...] = ()  # what it can be aimed at, see `targets`; empty: it meets the whole server
     servers: tuple[str, ...] = ()  # the only kinds of server that it can meet; empty: all
+    has_grace = False  # it ends the server politely first: `grace` or `at` says for how long
+    settings: Mapping[str, str] = MappingProxyType({})  # added unless the profile sets them
     ends_sessions = True  # a client that loses its connection from now on has met no error
 
     def crashes_server(self, target: str | None) -> bool:
@@ -49,7 +76,7 @@ class FaultKind(ABC):
         return False
 
     @abstractmethod
-    def inject(self, server: Server, target: str | None, rng: Random) -> Effect:
+    def inject(self, server: Server, asked: Asked, rng: Random) -> Effect:
         """Do it now, and wait until its consequences are complete.
 
         Raises:

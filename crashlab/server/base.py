@@ -13,7 +13,7 @@ import re
 import signal as signals
 import time
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -147,6 +147,11 @@ class Restartable(registry.Disposable):
         self._started = False
         self._kept: psycopg.Connection | None = None
         registry.add(self)
+
+    @property
+    def stop_signal(self) -> signals.Signals:
+        """What whoever runs it sends to end it: a fast shutdown, unless an image says else."""
+        return signals.SIGINT
 
     # Life cycle
 
@@ -406,6 +411,14 @@ class Server(Restartable):
     @abstractmethod
     def signal(self, pid: int, sig: signals.Signals) -> None:
         """Send a signal to one process of this server. Raises ServerError: it is gone, or not of this server."""
+
+    def step_until(self, pid: int, seen: Callable[[], bool], over: Callable[[], bool]) -> bool | None:
+        """Let one process go on from system call to system call, until something is seen; leave it stopped there.
+
+        Returns:
+            Whether it was seen; None: a process of this server cannot be stepped, and goes on.
+        """
+        return None
 
     @abstractmethod
     def wait_gone(self, pids: Sequence[int], timeout_s: float = 10.0) -> list[int]:

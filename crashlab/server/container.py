@@ -20,13 +20,13 @@ import shlex
 import signal as signals
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePath
 
 from crashlab.errors import ServerError, ServerTimeout
-from crashlab.server import owned, registry
+from crashlab.server import owned, processes, registry, stepping
 from crashlab.server.base import STOP_SIGNALS, Process, Server, ServerSpec, StopMode, Version, describe_exit
-from crashlab.server.engine import API_TIMEOUT_S, HOST, docker_errors
+from crashlab.server.engine import API_TIMEOUT_S, HOST, docker_errors, signal_of
 from crashlab.server.enginecontainer import EngineContainer
 from crashlab.server.roles import POSTMASTER, role_of
 from crashlab.server.settings import collects_log
@@ -98,6 +98,11 @@ class ContainerServer(Server):
         self._image = self.container.command
         self.machine = self.container.machine
         self._pgdata = self.container.environment.get("PGDATA", DEFAULT_PGDATA)
+
+    @property
+    def stop_signal(self) -> signals.Signals:
+        """See Server.stop_signal: the image's."""
+        return signal_of(self.container.stop_signal)
 
     # Life cycle
 
@@ -270,18 +275,36 @@ class ContainerServer(Server):
     # Processes
 
     def processes(self) -> list[Process]:
-        """See Server.processes. Costs one command inside the container, tens of milliseconds."""
+        """See Server.processes. Costs one command inside the container, tens of milliseconds, if it is far away."""
         if not self.running():
             return []
         cluster_name = self._all_in_force.get("cluster_name", "")
         found: list[Process] = []
-        for line in self.container.execute(LIST_PROCESSES).splitlines():
-            pid, _, title = line.partition(" ")
-            if int(pid) == POSTMASTER_PID:
+        for pid, title in self._seen_from_here() or self._seen_from_inside():
+            if pid == POSTMASTER_PID:
                 found.insert(0, Process(POSTMASTER_PID, POSTMASTER))
             elif title.startswith("postgres:"):
-                found.append(Process(int(pid), role_of(title, cluster_name)))
+                found.append(Process(pid, role_of(title, cluster_name)))
         return found
+
+    def _seen_from_inside(self) -> list[tuple[int, str]]:
+        lines = [line.partition(" ") for line in self.container.execute(LIST_PROCESSES).splitlines()]
+        return [(int(pid), title) for pid, _, title in lines]
+
+    def _seen_from_here(self) -> list[tuple[int, str]]:
+        """Return process 1 and its children if they are processes of this machine that can be looked at, else none."""
+        return [(pid, processes.title(one)) for pid, one in self._here().items()]
+
+    def _here(self) -> dict[int, int]:
+        """Return the number that each process has here, by the one inside; empty: it runs elsewhere, or is hidden.
+
+        What process 1 was started with says that it is this very container's.
+        """
+        first = int(self.container.state().get("Pid") or 0)
+        if not first or self._password.encode() not in processes.environment(first):
+            return {}
+        inside = {processes.number_inside(one): one for one in (first, *processes.children(first))}
+        return {pid: one for pid, one in inside.items() if pid is not None}
 
     def signal(self, pid: int, sig: signals.Signals) -> None:
         """See Server.signal."""
@@ -296,6 +319,11 @@ class ContainerServer(Server):
             raise ServerError(
                 f"could not signal process {pid}: it is not a process of this server, or it is gone"
             ) from error
+
+    def step_until(self, pid: int, seen: Callable[[], bool], over: Callable[[], bool]) -> bool | None:
+        """See Server.step_until: only where the container's processes are this machine's, too, and ours to trace."""
+        here = self._here().get(pid)
+        return None if here is None else stepping.step_until(here, seen, over)
 
     def wait_gone(self, pids: Sequence[int], timeout_s: float = 10.0) -> list[int]:
         """See Server.wait_gone."""

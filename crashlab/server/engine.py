@@ -5,6 +5,7 @@ imported when a container is asked for.
 """
 
 import io
+import signal as signals
 import socket
 import tarfile
 from collections.abc import Iterator
@@ -73,8 +74,8 @@ def new_container(image: str) -> "DockerContainer":
     return DockerContainer(image, docker_client_kw={"timeout": API_TIMEOUT_S})
 
 
-def inspect_image(docker: "DockerContainer", image: str) -> tuple[str, dict[str, str], str, list[str]]:
-    """Return the image's digest, its environment variables, its architecture ("amd64", "arm64") and its command.
+def inspect_image(docker: "DockerContainer", image: str) -> tuple[str, dict[str, str], str, list[str], str]:
+    """Return an image's digest, environment variables, architecture ("amd64", "arm64"), command and stop signal.
 
     The image is fetched if it is not there.
 
@@ -96,7 +97,23 @@ def inspect_image(docker: "DockerContainer", image: str) -> tuple[str, dict[str,
             hint="`docker image ls` shows what is here; crashlab needs an image like postgres:17.",
         ) from error
     environment = dict(pair.split("=", 1) for pair in found.attrs["Config"]["Env"] or [])
-    return found.attrs["Id"], environment, found.attrs["Architecture"], found.attrs["Config"]["Cmd"] or []
+    config = found.attrs["Config"]
+    stop_signal = config.get("StopSignal") or "SIGTERM"
+    return found.attrs["Id"], environment, found.attrs["Architecture"], config["Cmd"] or [], stop_signal
+
+
+def signal_of(text: str) -> signals.Signals:
+    """Return the signal that STOPSIGNAL names: "SIGINT", "INT", "2".
+
+    Raises:
+        ServerError: there is none of that name or number.
+    """
+    try:
+        if text.isdigit():
+            return signals.Signals(int(text))
+        return signals.Signals[f"SIG{text.upper().removeprefix('SIG')}"]
+    except (ValueError, KeyError):
+        raise ServerError(f'cannot stop a container of this image: its STOPSIGNAL is "{text}"') from None
 
 
 @contextmanager

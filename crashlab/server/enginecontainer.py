@@ -50,7 +50,9 @@ class EngineContainer:
         self.port = 0  # of this machine, once one is published
         self._docker = new_container(image)
         try:
-            self.image_id, self.environment, self.machine, command = inspect_image(self._docker, image)
+            self.image_id, self.environment, self.machine, command, self.stop_signal = inspect_image(
+                self._docker, image
+            )
             self.command = read_command(image, command)
         except BaseException:
             self.close()

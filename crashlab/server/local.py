@@ -15,11 +15,11 @@ import signal as signals
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from crashlab.errors import ServerError, ServerTimeout, Unreachable, UsageProblem
-from crashlab.server import owned, processes, registry, sharedmemory, standstill
+from crashlab.server import owned, processes, registry, sharedmemory, standstill, stepping
 from crashlab.server.base import (
     STOP_SIGNALS,
     Process,
@@ -314,6 +314,10 @@ class LocalServer(Server):
             os.kill(pid, sig)
         except ProcessLookupError:
             raise ServerError(f"could not signal process {pid}: it is gone") from None
+
+    def step_until(self, pid: int, seen: Callable[[], bool], over: Callable[[], bool]) -> bool | None:
+        """See Server.step_until."""
+        return stepping.step_until(pid, seen, over) if pid in self._members() else False
 
     def wait_gone(self, pids: Sequence[int], timeout_s: float = 10.0) -> list[int]:
         """See Server.wait_gone."""

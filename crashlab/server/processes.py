@@ -56,6 +56,22 @@ def title(pid: int) -> str:
         return ""
 
 
+def environment(pid: int) -> bytes:
+    """Return the variables with which a process was started; empty if it is gone, or not ours to look at."""
+    try:
+        return (PROC / f"{pid}/environ").read_bytes()
+    except OSError:
+        return b""
+
+
+def number_inside(pid: int) -> int | None:
+    """Return the number that a process has in its own, innermost namespace; None: it is gone."""
+    try:
+        return int((PROC / f"{pid}/status").read_text().partition("NSpid:")[2].split("\n", 1)[0].split()[-1])
+    except (OSError, IndexError):
+        return None
+
+
 def state(pid: int) -> str:
     """Return the state letter of /proc/PID/stat: R, S, D, T, Z ...; empty if it is gone."""
     try:

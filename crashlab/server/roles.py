@@ -11,6 +11,7 @@ import re
 POSTMASTER = "postmaster"
 CLIENT_BACKEND = "client backend"
 STARTUP = "startup"
+CHECKPOINTER = "checkpointer"
 STARTING = "starting"
 """Forked, its title not written yet."""
 
@@ -18,7 +19,7 @@ STARTING = "starting"
 _PATTERNS = tuple(
     (role, re.compile(pattern))
     for role, pattern in (
-        ("checkpointer", r"checkpointer( .*)?"),
+        (CHECKPOINTER, r"checkpointer( .*)?"),
         ("background writer", r"background writer"),
         ("walwriter", r"walwriter"),
         ("autovacuum launcher", r"autovacuum launcher"),
@@ -30,7 +31,7 @@ _PATTERNS = tuple(
         ("logical replication worker", r"logical replication .*worker.*"),
         ("walsummarizer", r"walsummarizer"),
         ("slotsync worker", r"slotsync worker"),
-        (STARTUP, r"startup( (recovering|waiting for) .*)?"),
+        (STARTUP, r"startup( (recovering|waiting for|performing) .*)?"),
         ("stats collector", r"stats collector"),
         ("parallel worker", r"parallel worker for PID \d+"),
         ("walreceiver", r"walreceiver( .*)?"),

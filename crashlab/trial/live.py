@@ -188,9 +188,7 @@ class _Live:
         for _ in range(kills.times):
             limit.check()
             self.injections.append(
-                kill_in_start(
-                    self.server, kills.between_ms, rng, self.ledger, timeout_s=min(FAULT_TIMEOUT_S, limit.left_s())
-                )
+                kill_in_start(self.server, kills, rng, self.ledger, timeout_s=min(FAULT_TIMEOUT_S, limit.left_s()))
             )
 
     def _let_another_recover(self) -> None:

@@ -160,7 +160,7 @@ class ObservedServer(ServerInTest):
         )
         wal = wal_of(self.server, injections) if any(one.crashes_server for one in injections) else None
         recovered = time.monotonic()
-        if any(one.crashes_server for one in injections):
+        if any(one.crashes_server for one in injections) or not self.server.running():
             recovery = recover(
                 self.server,
                 restart=not self.server.running(),

@@ -1,65 +1,87 @@
-"""What if the server dies again while it starts? Kills so many milliseconds into a start, before the one that counts.
+"""What if the server dies again while it starts? Kills so many milliseconds into a start, or at a moment of it.
 
 Live trials only; of a recorded run the recovery itself is recorded and cut (`power_loss.recovery_depth`).
 Assumes: the server is down.
 Choices: the kill comes whether the start has got to an end by then or not; how far it had got is read from its log and
-    stands in the receipt. No client was served between the first crash and the last start, so the receipt moves neither
-    the fault's time nor the bound on asynchronous commits: `crashes_server` is False, for it had crashed already.
+    stands in the receipt. One that was aimed at a moment and came later is a receipt without a proof. No client was
+    served between the first crash and the last start, so the receipt moves neither the fault's time nor the bound on
+    asynchronous commits: `crashes_server` is False, for it had crashed already.
 """
 
 import threading
 import time
 from collections.abc import Sequence
 from random import Random
+from typing import Protocol
 
 from crashlab.errors import ServerError
+from crashlab.fault.progress import END_OF_RECOVERY, NEEDED_SETTINGS, OF_A_START, how_far, wait_said
 from crashlab.ledger import LedgerWriter
 from crashlab.model import Injection
 from crashlab.recovery.restart import safe_settings
 from crashlab.server import Server
 
-_SIGNS = (
-    ("ready to accept connections", "it was ready"),
-    ("checkpoint complete: end-of-recovery", "the checkpoint at the end of recovery was done"),
-    ("checkpoint starting: end-of-recovery", "in the checkpoint at the end of recovery"),
-    ("redo done at", "redo was done"),
-    ("redo starts at", "in redo"),
-    ("not properly shut down", "before redo"),
-)
-"""Line of the log -> how far the start had come, the furthest first."""
-BEFORE_THE_LOG = "before it said anything"
+AIMED_SETTINGS = {"fsync": "on"}
+"""As a user's start has it: the flushes before redo give time to find who is to be met, those of the checkpoint to meet
+him where he cannot be stepped."""
 
 
-def kill_in_start(
-    server: Server, between_ms: Sequence[float], rng: Random, ledger: LedgerWriter, *, timeout_s: float
-) -> Injection:
-    """Start a server that is down, kill all of it after a drawn time, and return the receipt.
+class Asked(Protocol):
+    """What a profile says about such kills: one of the two is set."""
+
+    @property
+    def between_ms(self) -> Sequence[int] | None:
+        """After a time drawn from between these two."""
+
+    @property
+    def at(self) -> str | None:
+        """In the checkpoint at the end of recovery."""
+
+
+def kill_in_start(server: Server, asked: Asked, rng: Random, ledger: LedgerWriter, *, timeout_s: float) -> Injection:
+    """Start a server that is down, kill all of it at its moment, and return the receipt.
 
     Args:
-        between_ms: the shortest and the longest time.
         timeout_s: for the start, should it never be killed.
     """
-    delay_ms = rng.uniform(between_ms[0], between_ms[1])
+    between_ms = asked.between_ms
+    delay_ms = None if between_ms is None else rng.uniform(between_ms[0], between_ms[1])
     position, at_ns = server.log_position(), time.monotonic_ns()
+    ended = threading.Event()
     killed: list[int] = []
-    timer = threading.Timer(delay_ms / 1000, lambda: killed.extend(server.kill_all()))
-    timer.start()
+
+    def kill() -> None:
+        if delay_ms is not None:
+            time.sleep(delay_ms / 1000)
+        else:
+            wait_said(server, position, END_OF_RECOVERY, until=ended.is_set, timeout_s=timeout_s)
+        killed.extend(server.kill_all())
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    overrides = safe_settings(server.version.major) | NEEDED_SETTINGS
+    if delay_ms is None:
+        overrides |= AIMED_SETTINGS
     try:
-        server.start(timeout_s=timeout_s, overrides=safe_settings(server.version.major))
+        server.start(timeout_s=timeout_s, overrides=overrides)
     except ServerError:  # that is what the kill is for
         pass
     finally:
-        timer.join()
+        ended.set()
+        killer.join()
     killed += server.kill_all()
-    said = server.log_since(position)
-    reached = next((words for sign, words in _SIGNS if sign in said), BEFORE_THE_LOG)
+    reached = how_far(OF_A_START, server.log_since(position))
+    aimed = delay_ms is None
     return Injection(
         kind="kill",
         target="all",
         pid=killed[0] if killed else None,
         pids=killed,
-        confirmed=bool(killed) and not server.running(),
-        proof=[f"{delay_ms:.1f} ms into a start", f"how far it had come: {reached}"],
+        confirmed=bool(killed) and not server.running() and (not aimed or reached == dict(OF_A_START)[END_OF_RECOVERY]),
+        proof=[
+            "aimed at the checkpoint at the end of recovery" if aimed else f"{delay_ms:.1f} ms into a start",
+            f"how far it had come: {reached}",
+        ],
         crashes_server=False,
         bounds_window=True,
         acked_before=ledger.acked,

@@ -21,6 +21,7 @@ from crashlab.server.roles import role_of
         ("postgres: io worker 2", "io worker"),
         ("postgres: logical replication launcher ", "logical replication launcher"),
         ("postgres: startup recovering 000000010000000000000001", "startup"),
+        ("postgres: startup performing end-of-recovery checkpoint", "startup"),  # up to 14
         ("postgres: stats collector ", "stats collector"),
         ("postgres: parallel worker for PID 4711 ", "parallel worker"),
         ("postgres: walsender postgres 127.0.0.1(4324) streaming 0/3000000", "walsender"),

@@ -12,7 +12,7 @@ from crashlab import evidence
 from crashlab.campaign import judge_folder, replay
 from crashlab.errors import EvidenceError, ServerError
 from crashlab.fault import FAULTS
-from crashlab.fault.kind import Effect
+from crashlab.fault.kind import Asked, Effect
 from crashlab.fault.kinds.stop import Stop
 from crashlab.model import Outcome, PromiseStatus
 from crashlab.profile import load_profile
@@ -173,8 +173,8 @@ class StoppedWithALock(Stop):
         self.left = times
         self.held: list[int] = []
 
-    def inject(self, server: Server, target: str | None, rng: Random) -> Effect:
-        effect = super().inject(server, target, rng)
+    def inject(self, server: Server, asked: Asked, rng: Random) -> Effect:
+        effect = super().inject(server, asked, rng)
         if self.left > 0:
             self.left -= 1
             self.held = [process.pid for process in server.processes() if process.role == CLIENT_BACKEND]

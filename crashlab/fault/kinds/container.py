@@ -3,7 +3,7 @@
 from random import Random
 
 from crashlab.errors import FaultError
-from crashlab.fault.kind import Effect, FaultKind
+from crashlab.fault.kind import Asked, Effect, FaultKind
 from crashlab.server import Server
 
 
@@ -14,7 +14,7 @@ class ContainerKill(FaultKind):
     summary = "`docker kill` of the server's container"
     servers = ("container",)
 
-    def inject(self, server: Server, target: str | None, rng: Random) -> Effect:
+    def inject(self, server: Server, asked: Asked, rng: Random) -> Effect:
         """See FaultKind.inject."""
         if server.kind not in self.servers:
             raise FaultError(

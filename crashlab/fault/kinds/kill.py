@@ -12,7 +12,7 @@ import time
 from random import Random
 
 from crashlab.errors import FaultError
-from crashlab.fault.kind import Effect, FaultKind
+from crashlab.fault.kind import Asked, Effect, FaultKind
 from crashlab.fault.targets import ALL, TARGETS, find_target, titled_processes
 from crashlab.server import Server
 from crashlab.server.roles import POSTMASTER
@@ -37,8 +37,9 @@ class Kill(FaultKind):
         """See FaultKind.bounds_window; a dead postmaster's children go on, unless it was process 1 of a container."""
         return target != POSTMASTER or server_kind == "container"
 
-    def inject(self, server: Server, target: str | None, rng: Random) -> Effect:
+    def inject(self, server: Server, asked: Asked, rng: Random) -> Effect:
         """See FaultKind.inject."""
+        target = asked.target
         assert target is not None
         if target == ALL:
             return _kill_all(server)

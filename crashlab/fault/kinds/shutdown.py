@@ -2,7 +2,7 @@
 
 from random import Random
 
-from crashlab.fault.kind import Effect, FaultKind
+from crashlab.fault.kind import Asked, Effect, FaultKind
 from crashlab.server import Server
 
 LOG_LINE = "received immediate shutdown request"
@@ -15,7 +15,7 @@ class Shutdown(FaultKind):
     name = "shutdown"
     summary = "an immediate shutdown, as by `pg_ctl stop -m immediate`"
 
-    def inject(self, server: Server, target: str | None, rng: Random) -> Effect:
+    def inject(self, server: Server, asked: Asked, rng: Random) -> Effect:
         """See FaultKind.inject."""
         pids = [process.pid for process in server.processes()]
         position = server.log_position()

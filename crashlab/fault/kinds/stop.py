@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 
 from crashlab.errors import FaultError
-from crashlab.fault.kind import Effect, FaultKind
+from crashlab.fault.kind import Asked, Effect, FaultKind
 from crashlab.fault.targets import ALL, TARGETS, find_target, titled_processes
 from crashlab.server import Server
 from crashlab.server.roles import POSTMASTER
@@ -52,8 +52,9 @@ class Stop(FaultKind):
         server.signal(pid, signal.SIGCONT)
         return True
 
-    def inject(self, server: Server, target: str | None, rng: Random) -> Effect:
+    def inject(self, server: Server, asked: Asked, rng: Random) -> Effect:
         """See FaultKind.inject."""
+        target = asked.target
         assert target is not None
         if target in (ALL, POSTMASTER):
             raise FaultError(
