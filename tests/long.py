@@ -13,13 +13,22 @@ LONG = (
     "tests/lessons/test_lessons_run.py::test_a_lesson_shows_what_it_says",
     "tests/power/test_confusion.py",
     "tests/power/test_interrupts.py::test_a_run_that_is_struck_at_any_moment_leaves_what_it_should",
-    "tests/power/test_known_bugs.py::test_a_database_whose_version_file_was_not_flushed_is_found",
     "tests/power/test_known_bugs.py::test_the_known_limit_with_unlogged_tables_is_shown",
     "tests/power/test_known_bugs.py::test_the_newest_release_passes_the_same_profiles",
+    "tests/power/test_known_bugs.py::test_a_database_whose_version_file_was_not_flushed_is_found",
     "tests/power/test_one_flush.py",
     "tests/power/test_swallowed_fsync.py::test_a_class_of_files_without_fsync_is_found",
     "tests/power/test_torn_pages.py::test_without_images_and_checksums_pages_rot_silently",
+    "tests/recording/test_recorder_postgres.py::test_replay_equals_the_data_directory",
     "tests/server/test_leftovers.py::test_a_kill_at_any_step_of_a_server_leaves_nothing_after_clean",
+    "tests/test_cli_judge.py::test_a_recorded_run_and_what_came_of_it_are_judged_alike",
+    "tests/test_commands_run.py::test_the_commands_of_a_document_run",
+    "tests/test_strategies_machine.py::test_a_planted_bug_shrinks_to_its_rules",
+    "tests/testing/test_recipes.py::test_a_recipe[outbox_worker]",
+    "tests/testing/test_sweeps.py::test_a_sweep",
+    "tests/tradeoff/test_tradeoff.py::test_it_ranks_as_anybody_would_expect_and_is_cut_short_without_a_loss",
+    "tests/trial/test_full_disk.py::test_a_live_trial_names_the_full_disk",
+    "tests/workload/test_sql_trials.py::test_the_last_look_before_the_fault_is_enough",
 )
 """Files, tests and parameters of tests, by the beginning of their names."""
 SHORT = (
@@ -28,6 +37,11 @@ SHORT = (
     "tests/power/test_interrupts.py::test_a_run_that_is_struck_at_any_moment_leaves_what_it_should[ctrl-c-live]",
     "tests/power/test_interrupts.py::test_a_run_that_is_struck_at_any_moment_leaves_what_it_should[kill-recorded]",
     "tests/power/test_swallowed_fsync.py::test_a_class_of_files_without_fsync_is_found[wal]",
+    "tests/recording/test_recorder_postgres.py::test_replay_equals_the_data_directory[14.23]",
+    "tests/recording/test_recorder_postgres.py::test_replay_equals_the_data_directory[pginstall]",
+    "tests/test_commands_run.py::test_the_commands_of_a_document_run[README]",
+    "tests/test_commands_run.py::test_the_commands_of_a_document_run[matrix]",
+    "tests/testing/test_sweeps.py::test_a_sweep[behind_pgbouncer]",
 )
 """Those among them that are run every day."""
 
