@@ -8,6 +8,7 @@ from crashlab.campaign.plan import Asked, Plan, executor_for
 from crashlab.campaign.rejudge import add_missed, done_so_far, judge_folder, judge_run, stored_results, stored_run
 from crashlab.campaign.replay import replay
 from crashlab.campaign.runrecord import begun_now, load_plan, save_plan, save_run, unfinished
+from crashlab.campaign.sameserver import require_same_server
 from crashlab.campaign.store import Store, reindex
 from crashlab.errors import CrashlabError
 from crashlab.results import RunResult
@@ -26,6 +27,7 @@ __all__ = [
     "load_plan",
     "reindex",
     "replay",
+    "require_same_server",
     "run_campaign",
     "save_plan",
     "save_run",

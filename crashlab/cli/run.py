@@ -173,13 +173,16 @@ def refuse_with_resume(context: click.Context) -> None:
 
 def resume_run(folder: Path, time_limit: float | None, reports: Reports, hands: Hands) -> int:
     """Go on with exactly what is missing of a stored run."""
-    from crashlab.campaign import done_so_far, load_plan
+    from crashlab.campaign import done_so_far, load_plan, require_same_server, unfinished
+    from crashlab.results import RunResult
 
     if not folder.is_dir():
         raise UsageProblem(f'cannot resume "{folder}": there is no such folder')
     plan = replace(load_plan(folder), time_limit_s=time_limit)
     with claimed_again(folder), signals_interrupt():
         earlier = done_so_far(folder)
+        if hands.scheduler is None and unfinished(folder, RunResult(profiles=list(earlier.values())), plan):
+            require_same_server(folder, plan, earlier)
         done = sum(len(result.trials) for result in earlier.values())
         reports.out.print(f"resuming {folder}: {done} trials are there", soft_wrap=True)
         return run_plan(plan, folder, reports, hands, latest=False, earlier=earlier)

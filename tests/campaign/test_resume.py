@@ -188,8 +188,8 @@ def test_a_run_that_ended_before_its_first_trial_can_be_resumed(tmp_path, home, 
     assert len(told_by(out)) == 1
 
 
-def test_live_trials_go_on_with_the_same_seeds(tmp_path, home):
-    """Two profiles, interrupted: what is missing is run with the seeds that it would have had."""
+def test_live_trials_go_on_with_the_same_seeds(tmp_path, home, capfd):
+    """Two profiles, interrupted: what is missing is run with the seeds that it would have had, on the same release."""
     out = tmp_path / "run"
     args = ["kill9-all", "kill9-backend", "--trials", "3", "--seed", SEED]
     command = Command("run", *args, "-j", "2", "--out", str(out), cwd=tmp_path, home=home)
@@ -202,7 +202,16 @@ def test_live_trials_go_on_with_the_same_seeds(tmp_path, home):
     assert left_behind(home) == []
     done = {file.parent: file.read_bytes() for file in out.rglob(evidence.TRIAL)}
     assert 2 <= len(done) < 6
-    assert invoke(["run", "--resume", str(out), "-j", "2"]) in (0, 3)  # a busy machine may acknowledge too little
+    as_ran_on, resumed = (out / CAMPAIGN).read_bytes(), ["run", "--resume", str(out), "-j", "2"]
+    record = msgspec.json.decode(as_ran_on)
+    for server in filter(None, (one["server"] for one in record["profiles"])):
+        server["version"] = "14.1"  # and has been upgraded since
+    (out / CAMPAIGN).write_bytes(sealed.sealed(record)[0])
+    assert invoke(resumed) == 4
+    assert "its trials were made on PostgreSQL 14.1, and" in capfd.readouterr().err
+    assert {file.parent for file in out.rglob(evidence.TRIAL)} == done.keys()
+    (out / CAMPAIGN).write_bytes(as_ran_on)
+    assert invoke(resumed) in (0, 3)  # a busy machine may acknowledge too little
     folders = [file.parent for file in out.rglob(evidence.TRIAL)]
     trials = [evidence.load_trial(folder) for folder in folders]
     assert sorted((one.profile, one.trial, one.seed) for one in trials) == [
