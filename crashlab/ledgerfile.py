@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 import msgspec
 
+from crashlab import sealed
 from crashlab.errors import LedgerError
 from crashlab.ledger import End, Event, Header, ledger_digest
 
@@ -47,7 +48,7 @@ def read_blocks(path: Path, file: BinaryIO) -> Iterator[Block]:
     if rest and not marked:
         try:
             tail = [decoder.decode(rest)]  # only its newline is missing
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except sealed.PROBLEMS:
             yield rest.decode(errors="replace")
             return
         marked = line == 0 and _has_mark(tail)
@@ -67,7 +68,7 @@ def _check_end(path: Path, rest: bytes, wanted: End) -> None:
     """Hold what stands below a ledger's events against the mark that belongs there."""
     try:
         mark = msgspec.json.decode(rest, type=End)  # its newline may be missing: nothing else is
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except sealed.PROBLEMS:
         mark = None
     if mark == wanted:
         return
@@ -86,7 +87,7 @@ def _check_end(path: Path, rest: bytes, wanted: End) -> None:
 def _decode_block(path: Path, line: int, block: bytes, decoder: msgspec.json.Decoder[Event]) -> list[Event]:
     try:
         events = decoder.decode_lines(block)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except sealed.PROBLEMS:
         events = []
     if len(events) == block.count(b"\n"):
         return events
@@ -94,7 +95,7 @@ def _decode_block(path: Path, line: int, block: bytes, decoder: msgspec.json.Dec
     for offset, text in enumerate(block.split(b"\n")[:-1]):
         try:
             decoder.decode(text)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except sealed.PROBLEMS as error:
             raise LedgerError(
                 f"{path}:{line + offset + 1}: damaged ledger: {error}",
                 detail=f"The line reads: {text[:120].decode(errors='replace')!r}.",

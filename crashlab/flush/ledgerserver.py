@@ -95,7 +95,7 @@ class Ledger:
         for number, line in enumerate(self.path.read_bytes().splitlines(), start=1):
             try:
                 self._apply(msgspec.json.decode(line, type=Begin | Flushed))
-            except (msgspec.DecodeError, ValueError) as error:
+            except (msgspec.DecodeError, ValueError, RecursionError) as error:
                 raise EvidenceError(f'damaged ledger "{self.path}", line {number}: {error}') from error
 
     def note(self, event: Begin | Flushed) -> None:
@@ -142,7 +142,7 @@ class _Conversation(socketserver.StreamRequestHandler):
         while line := self.rfile.readline(LINE_BYTES_MAX):
             try:
                 answer = self._answer(msgspec.json.decode(line, type=Begin | Flushed | Last))
-            except (msgspec.DecodeError, ValueError, OSError) as error:
+            except (msgspec.DecodeError, ValueError, RecursionError, OSError) as error:
                 answer = Answer(ok=False, error=str(error))
             self.wfile.write(msgspec.json.encode(answer) + b"\n")
             if not answer.ok:
@@ -177,7 +177,7 @@ class LedgerClient:
             self._socket.sendall(msgspec.json.encode(event) + b"\n")
             line = self._answers.readline(LINE_BYTES_MAX)
             answer = msgspec.json.decode(line, type=Answer)
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, msgspec.DecodeError, RecursionError) as error:
             raise EvidenceError(f"could not speak with the ledger at {self._where}: {error}") from error
         if not answer.ok:
             raise EvidenceError(f"the ledger at {self._where} refused: {answer.error}")

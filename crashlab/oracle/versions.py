@@ -115,7 +115,7 @@ def elements(value: Value) -> list[str] | None:
         return value
     try:
         decoded = msgspec.json.decode(value)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return None
     if not isinstance(decoded, list):
         return None

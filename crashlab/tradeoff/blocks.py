@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from crashlab import evidence
+from crashlab import evidence, sealed
 from crashlab.errors import EvidenceError
 from crashlab.flush.cost import FlushCost
 from crashlab.flush.place import Opinion, Place
@@ -63,7 +63,7 @@ def runs_so_far(folder: Path) -> list[Run]:
     lines = path.read_bytes().split(b"\n")
     try:
         return [msgspec.json.decode(line, type=Run) for line in lines[:-1]]
-    except (msgspec.DecodeError, ValueError) as error:
+    except (*sealed.PROBLEMS, ValueError) as error:
         raise EvidenceError(f'damaged evidence "{path}": {error}') from error
 
 

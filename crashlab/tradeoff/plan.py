@@ -105,7 +105,7 @@ def load_plan(name: str) -> TradeoffPlan:
         plan = msgspec.convert({"name": name, **_texts(table)}, type=TradeoffPlan)
     except OSError as error:
         raise UsageProblem(f'could not read plan "{path}": {error.strerror}') from error
-    except (ValueError, msgspec.ValidationError) as error:
+    except (ValueError, msgspec.ValidationError, RecursionError) as error:
         raise UsageProblem(f'cannot use plan "{path}": {error}') from error
     return checked(plan)
 

@@ -11,14 +11,15 @@ import contextlib
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -52,6 +53,8 @@ class Target:
     command: list[str]
     derived: bool = False  # it is made from other files, and made again where it is of no use: the answer stays
     written_by_hand: bool = False  # without a digest: what is valid is meant
+    page: Path | None = None  # the command writes it, and may do so without the file, if the page says so
+    warned: bool = False  # a warning is enough: the command can do without the file
 
 
 class Scene:
@@ -78,6 +81,7 @@ class Scene:
         manifest.write_bytes(sealed.sealed(msgspec.json.decode(manifest.read_bytes()))[0])
         self.profile = home / "profile.toml"
         shutil.copy(find_profile("own-application"), self.profile)
+        self.page = home / "page.html"
         self.other_profile = home / "other.json"
         self.other_profile.write_text('{"not": "a profile"}')
 
@@ -102,8 +106,25 @@ class Scene:
             "index": Target(self.live / INDEX, live[0] / evidence.VERDICT, ["results", str(self.live)], derived=True),
             "profile": Target(self.profile, self.other_profile, ["validate", str(self.profile)], written_by_hand=True),
         }
+        files |= self._pages(files)
         assert all(target.path.is_file() and target.other.is_file() for target in files.values())
         return files
+
+    def _pages(self, files: dict[str, Target]) -> dict[str, Target]:
+        """Return the files once more as those of which a page is made."""
+
+        def read_by(words: str, kinds: list[str], folder: Path, *, told: bool) -> dict[str, Target]:
+            command = [words.split()[0], str(folder), "--html", str(self.page)]
+            page = self.page if told else None
+            one = {name: replace(files[name], command=command, page=page) for name in kinds}
+            return {f"{words} of {name}": target for name, target in one.items()}
+
+        live = ["ledger", "observation", "trial", "verdict", "index"]
+        recorded = ["state", "recorded trial", "recorded ledger", "recording", "io.log", "base", "file of the base"]
+        pages = read_by("report", live, self.live, told=True) | read_by("report", recorded, self.recorded, told=True)
+        pages |= read_by("show --html", ["recorded ledger", *recorded[3:]], self.recording, told=False)
+        campaign = replace(pages["report of trial"], path=self.live / evidence.CAMPAIGN, page=None, warned=True)
+        return pages | {"report of campaign": campaign}
 
 
 def _unpack(archive: Path, folder: Path) -> None:
@@ -251,6 +272,7 @@ class Answer:
     out: str
     said: str
     seconds: float
+    page: str = ""
 
     @property
     def clean(self) -> bool:
@@ -266,8 +288,10 @@ def _ring(*_: object) -> None:
     raise _TooLong
 
 
-def ask(command: list[str]) -> Answer:
+def ask(command: list[str], page: Path | None = None) -> Answer:
     """Run a command in this process, against the clock."""
+    if page is not None:
+        page.unlink(missing_ok=True)
     out, said = io.TextIOWrapper(io.BytesIO()), io.StringIO()
     before = signal.signal(signal.SIGALRM, _ring)
     begun = time.monotonic()
@@ -282,15 +306,20 @@ def ask(command: list[str]) -> Answer:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     out.seek(0)
-    return Answer(code, out.read(), said.getvalue(), time.monotonic() - begun)
+    written = page.read_text(errors="replace") if page is not None and page.exists() else ""
+    return Answer(code, out.read(), said.getvalue(), time.monotonic() - begun, written)
 
 
 def complaint(target: Target, answer: Answer, undamaged: Answer) -> str | None:
     """Say what is wrong with the answer about a damaged file."""
     if not answer.clean:
         return f"no clean end after {answer.seconds:.1f} s: {answer.said[-1500:]}"
-    if target.derived and (answer.code, answer.out) == (undamaged.code, undamaged.out):
+    if target.derived and (answer.code, answer.out, answer.page) == (undamaged.code, undamaged.out, undamaged.page):
         return None
+    if target.warned and (answer.code, answer.out) == (undamaged.code, undamaged.out):
+        return None if "crashlab: warning: " in answer.said or not os.path.lexists(target.path) else "no warning"
+    if target.page is not None and answer.code == 0:
+        return None if troubles(answer.page) > troubles(undamaged.page) else "the page does not say what it lacks"
     if target.written_by_hand and answer.code == 0:
         return None
     if answer.code not in (2, 4):
@@ -300,20 +329,27 @@ def complaint(target: Target, answer: Answer, undamaged: Answer) -> str | None:
     return None
 
 
-def fuzz(scene: Scene, name: str, target: Target, rounds: int, rng: Random) -> Iterator[str]:
+def troubles(page: str) -> int:
+    """Count what a page says that it could not do."""
+    return len(re.findall("could not|cannot|damaged|does not belong", page))
+
+
+def fuzz(
+    scene: Scene, name: str, target: Target, rounds: int, rng: Random, damages: Iterable[str] = tuple(DAMAGES)
+) -> Iterator[str]:
     """Yield what went wrong with one kind of file."""
-    undamaged = ask(target.command)
+    undamaged = ask(target.command, target.page)
     if undamaged.code not in (0, 1) or not undamaged.clean:
         yield f"{name}, undamaged: {undamaged}"
         return
     for number in range(rounds):
-        for damage_name, damage in DAMAGES.items():
-            with damaged(target, damage, rng) as changed:
-                wrong = complaint(target, ask(target.command), undamaged) if changed else None
+        for damage_name in damages:
+            with damaged(target, DAMAGES[damage_name], rng) as changed:
+                wrong = complaint(target, ask(target.command, target.page), undamaged) if changed else None
             if wrong:
                 yield f"{name}, {damage_name}, round {number}: {wrong}"
-    after = ask(target.command)
-    if (after.code, after.out) != (undamaged.code, undamaged.out):
+    after = ask(target.command, target.page)
+    if (after.code, after.out, after.page) != (undamaged.code, undamaged.out, undamaged.page):
         yield f"{name}: repaired, the answer is another one: {after}"
 
 

@@ -26,6 +26,13 @@ KINDS = [
     *("recording", "io.log", "base", "file of the base", "index", "profile"),
 ]
 
+PAGES = [
+    *(f"report of {name}" for name in ("ledger", "trial", "campaign", "recorded ledger", "recording", "base")),
+    *(f"show --html of {name}" for name in ("recorded ledger", "io.log", "base")),
+]
+"""Those of which a page is made: a few of each, as a page takes longer; the program does all."""
+DAMAGES_OF_A_PAGE = ("cut short", "deep nesting", "another one's", "missing", "a pipe")
+
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
@@ -35,9 +42,16 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
 @pytest.mark.parametrize("name", KINDS)
 def test_no_damage_is_believed(name, scene):
     """Every kind of damage, once; the undamaged file is the innocent twin, before and after."""
-    assert set(KINDS) == set(scene.targets())
+    assert {*KINDS, *PAGES} <= set(scene.targets())
+    assert all(name in KINDS or " of " in name for name in scene.targets())
     assert len(DAMAGES) >= 10
     assert list(fuzz(scene, name, scene.targets()[name], 1, Random(f"1 {name}"))) == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_no_damage_is_drawn(name, scene):
+    """A page says what it lacks, or there is an error: never a traceback, and never a drawing of what nobody wrote."""
+    assert list(fuzz(scene, name, scene.targets()[name], 1, Random(f"1 {name}"), DAMAGES_OF_A_PAGE)) == []
 
 
 @pytest.mark.parametrize("name", ["observation", "trial", "verdict", "state", "recording", "base"])
