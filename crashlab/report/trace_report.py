@@ -4,7 +4,8 @@ Chrome's trace event format, JSON object form: a trial is a process, a client a 
 its COMMIT inside, a flush or a checkpoint an asynchronous slice, as they overlap; WAL is a counter.
 
 Choices: a trace has a clock, and a recording has none: one operation is drawn as one millisecond, which the process's
-    name says. Set-up and workload begin at 0.
+    name says. Set-up and workload begin at 0. Times are whole microseconds, so that a slice ends where those end that
+    lie in it. A viewer takes two asynchronous slices of one number for one, whosever they are: no number comes twice.
 
 Source: "Trace Event Format" (Google, 2016): ph X, b, e, i, C, M; ts and dur in microseconds.
 """
@@ -59,8 +60,8 @@ class _Clock:
     def __init__(self, told: Chronicle) -> None:
         self._origin = min([told.first, *(one.begin for one in told.transactions)])
 
-    def __call__(self, at: float) -> float:
-        return round((at - self._origin) * 1000, 3)
+    def __call__(self, at: float) -> int:
+        return round((at - self._origin) * 1000)
 
 
 def _name(what: str, pid: int, tid: int, name: str) -> Event:
@@ -81,10 +82,10 @@ def _transaction(one: Transaction, ends: Mapping[int, float], clock: _Clock, pid
     }
     begin = clock(one.begin)
     name = f"transaction {one.tx}: {one.fate}"
-    yield place | {"name": name, "ts": begin, "dur": max(0.0, round(clock(end) - begin, 3)), "args": facts}
+    yield place | {"name": name, "ts": begin, "dur": max(0, clock(end) - begin), "args": facts}
     if one.sent is not None:
         sent = clock(one.sent)
-        yield place | {"name": "COMMIT", "ts": sent, "dur": max(0.0, round(clock(end) - sent, 3)), "args": {}}
+        yield place | {"name": "COMMIT", "ts": sent, "dur": max(0, clock(end) - sent), "args": {}}
 
 
 def _wal(told: Chronicle, clock: _Clock, pid: int) -> Iterator[Event]:
@@ -109,8 +110,9 @@ def _happenings(told: Chronicle, clock: _Clock, pid: int) -> Iterator[Event]:
             yield event | {"ph": "i", "s": "p" if one.kind == "fault" else "t", "args": args}
             continue
         until = told.cut if one.until is None else one.until
-        yield event | {"ph": "b", "id": number, "args": args}
-        yield event | {"ph": "e", "id": number, "ts": clock(max(one.at, until)), "args": {}}
+        own = pid * _SERVER_THREAD + number
+        yield event | {"ph": "b", "id": own, "args": args}
+        yield event | {"ph": "e", "id": own, "ts": clock(max(one.at, until)), "args": {}}
     if told.recovery.ran:
         args = {"says": printable(redo_says(told))}
         event = {
@@ -122,6 +124,6 @@ def _happenings(told: Chronicle, clock: _Clock, pid: int) -> Iterator[Event]:
             "args": args,
         }
         if told.axis == "ms":
-            yield event | {"ph": "X", "dur": round(told.recovery.seconds * 1e6, 3)}
+            yield event | {"ph": "X", "dur": round(told.recovery.seconds * 1e6)}
         else:
             yield event | {"ph": "i", "s": "p"}

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from typing import Any
 
 import pytest
 from markdown_it import MarkdownIt
@@ -92,6 +93,60 @@ def test_a_trace_has_every_transaction_once(name, request):
         assert Counter(event["name"].partition(": ")[2] for event in whole) == one.chronicle.fates
         pairs = [(event["id"], event["ph"]) for event in events if event["pid"] == number and event["ph"] in "be"]
         assert [ph for _, ph in sorted(pairs)] == ["b", "e"] * (len(pairs) // 2)
+
+
+KEYS = {
+    "M": {"args"},
+    "X": {"ts", "tid", "dur", "args"},
+    "b": {"ts", "tid", "cat", "id", "args"},
+    "e": {"ts", "tid", "cat", "id"},
+    "i": {"ts", "tid", "s"},
+    "C": {"ts", "args"},
+}
+"""Kind of event -> what it needs beside its name and its process, by the trace event format."""
+
+
+def faults_of(events: list[dict[str, Any]]) -> list[str]:
+    """Say what a viewer of traces would leave out, or put in the wrong place."""
+    wrong = []
+    for event in events:
+        lacks = ({"name", "ph", "pid"} | KEYS.get(event["ph"], {"a known kind"})) - event.keys()
+        wrong += [f"{event}: lacks {lacks}"] if lacks else []
+        wrong += [f"{event}: no whole microsecond" for key in ("ts", "dur") if type(event.get(key, 0)) is not int]
+        wrong += [f"{event}: no number" for value in event["args"].values() if event["ph"] == "C" and value < 0]
+    opened: Counter[tuple[str, Any]] = Counter()
+    whose: dict[tuple[str, Any], int] = {}
+    for event in sorted((one for one in events if one["ph"] in "be"), key=lambda one: (one["ts"], one["ph"])):
+        key = event["cat"], event["id"]
+        opened[key] += 1 if event["ph"] == "b" else -1
+        wrong += (
+            [f"{event}: also of process {whose[key]}"] if whose.setdefault(key, event["pid"]) != event["pid"] else []
+        )
+    wrong += [f"{key} does not end" for key, count in opened.items() if count]
+    named = {(one["pid"], one["tid"]) for one in events if one["name"] == "thread_name"}
+    for pid, tid in {(one["pid"], one["tid"]) for one in events if one["ph"] == "X"}:
+        wrong += [] if (pid, tid) in named else [f"thread {pid}, {tid} has no name"]
+        ends: list[int] = []
+        spans = [(one["ts"], one["ts"] + one["dur"]) for one in events if one["ph"] == "X"
+                 if (one["pid"], one["tid"]) == (pid, tid)]  # fmt: skip
+        for begin, end in sorted(spans, key=lambda span: (span[0], -span[1])):
+            while ends and ends[-1] <= begin:
+                ends.pop()
+            wrong += (
+                [f"thread {tid}: {begin} to {end} crosses the end at {ends[-1]}"] if ends and end > ends[-1] else []
+            )
+            ends.append(end)
+    return wrong
+
+
+@pytest.mark.parametrize("name", ["recorded", "live"])
+def test_a_trace_is_what_a_viewer_expects(name, request):
+    """Each event has what its kind needs; slices of a thread lie in each other or apart; what begins ends, once."""
+    events = json.loads(trace_report.report_bytes(request.getfixturevalue(name), 0))["traceEvents"]
+    assert {"M", "X", "C", "i"} <= {event["ph"] for event in events}
+    assert faults_of(events) == []
+    broken = [event | {"ts": event["ts"] + 1} if event["name"] == "COMMIT" else event for event in events]
+    assert faults_of(broken) != []
 
 
 @pytest.mark.parametrize("name", ["recorded", "live"])
