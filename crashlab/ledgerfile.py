@@ -11,7 +11,6 @@ from typing import BinaryIO
 
 import msgspec
 
-from crashlab import sealed
 from crashlab.errors import LedgerError
 from crashlab.ledger import End, Event, Header, ledger_digest
 
@@ -48,7 +47,7 @@ def read_blocks(path: Path, file: BinaryIO) -> Iterator[Block]:
     if rest and not marked:
         try:
             tail = [decoder.decode(rest)]  # only its newline is missing
-        except sealed.PROBLEMS:
+        except _DAMAGE:
             yield rest.decode(errors="replace")
             return
         marked = line == 0 and _has_mark(tail)
@@ -57,6 +56,7 @@ def read_blocks(path: Path, file: BinaryIO) -> Iterator[Block]:
         _check_end(path, rest, End(line, digest.hexdigest()))
 
 
+_DAMAGE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _MARK = b'{"event":"end"'
 
 
@@ -68,7 +68,7 @@ def _check_end(path: Path, rest: bytes, wanted: End) -> None:
     """Hold what stands below a ledger's events against the mark that belongs there."""
     try:
         mark = msgspec.json.decode(rest, type=End)  # its newline may be missing: nothing else is
-    except sealed.PROBLEMS:
+    except _DAMAGE:
         mark = None
     if mark == wanted:
         return
@@ -87,7 +87,7 @@ def _check_end(path: Path, rest: bytes, wanted: End) -> None:
 def _decode_block(path: Path, line: int, block: bytes, decoder: msgspec.json.Decoder[Event]) -> list[Event]:
     try:
         events = decoder.decode_lines(block)
-    except sealed.PROBLEMS:
+    except _DAMAGE:
         events = []
     if len(events) == block.count(b"\n"):
         return events
@@ -95,7 +95,7 @@ def _decode_block(path: Path, line: int, block: bytes, decoder: msgspec.json.Dec
     for offset, text in enumerate(block.split(b"\n")[:-1]):
         try:
             decoder.decode(text)
-        except sealed.PROBLEMS as error:
+        except _DAMAGE as error:
             raise LedgerError(
                 f"{path}:{line + offset + 1}: damaged ledger: {error}",
                 detail=f"The line reads: {text[:120].decode(errors='replace')!r}.",
