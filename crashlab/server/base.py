@@ -399,7 +399,7 @@ class Server(Restartable):
         """
         raise UsageProblem(
             f"cannot recover a live {self.kind} server with another one",
-            hint="Record it: a recorded profile's states are recovered by any image of the same major version.",
+            hint="A local server or a container of crashlab's own can be recovered so.",
         )
 
     # Processes

@@ -1,11 +1,14 @@
 """Which kind of server is it to be?"""
 
+import re
 from pathlib import Path
 
 from crashlab.errors import ServerError, UsageProblem
 from crashlab.server.base import Server, ServerChoice, ServerSpec, Version
 from crashlab.server.kinds import AUTO, SERVER_KINDS, ServerKind
 from crashlab.server.spares import SpareDirectories
+
+_VERSION = re.compile(r"\d+(\.\d+)?((beta|rc|devel)\d*)?")
 
 
 def create_server(spec: ServerSpec, *, work: Path | None = None, spares: SpareDirectories | None = None) -> Server:
@@ -74,10 +77,21 @@ def choice_again(
 
 
 def folder_or_image(text: str) -> ServerChoice:
-    """Return the server that one word means: a build in a folder that there is, else an image."""
+    """Return the server that one word means: a build in a folder that there is, else an image.
+
+    Raises:
+        UsageProblem: it is a bare version, which is neither.
+    """
     folder = Path(text)
     if folder.is_dir():
         return ServerChoice(kind="local", pg_bindir=folder.resolve())
+    if _VERSION.fullmatch(text):
+        major = re.split(r"\D", text)[0]
+        raise UsageProblem(
+            f'cannot tell which server "{text}" is: it is a version, and neither a folder nor an image',
+            hint=f"Give the folder that holds its postgres and initdb, such as /usr/lib/postgresql/{major}/bin, or an "
+            f"image, such as postgres:{text}.",
+        )
     return ServerChoice(kind="container", image=text)
 
 

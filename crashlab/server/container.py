@@ -21,11 +21,21 @@ import signal as signals
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PurePosixPath
 
-from crashlab.errors import ServerError, ServerTimeout
+from crashlab.errors import ServerError, ServerTimeout, UsageProblem
 from crashlab.server import owned, processes, registry, stepping
-from crashlab.server.base import STOP_SIGNALS, Process, Server, ServerSpec, StopMode, Version, describe_exit
+from crashlab.server.base import (
+    STOP_SIGNALS,
+    Process,
+    Server,
+    ServerChoice,
+    ServerSpec,
+    StopMode,
+    Version,
+    describe_exit,
+    require_same_major,
+)
 from crashlab.server.engine import API_TIMEOUT_S, HOST, docker_errors, signal_of
 from crashlab.server.enginecontainer import EngineContainer
 from crashlab.server.roles import POSTMASTER, role_of
@@ -87,7 +97,9 @@ class ContainerServer(Server):
         self._password = os.urandom(16).hex()
         self._version: Version | None = None
         self._log_marks = [(0, 0)]
-        self._log_before = b""  # of the container before this one
+        self._log_before = b""  # of the containers before this one
+        self._collected_before = b""
+        self._earlier: list[EngineContainer] = []  # they hold the volume of the data directory
         self._shared: SharedFolder | None = None
         self._created_with: dict[str, str] = {}
         try:
@@ -110,7 +122,7 @@ class ContainerServer(Server):
         with docker_errors(f'could not start a container of "{self.source}"'):
             if self.container.find() is not None and self._created_with != self.environment:
                 assert self._shared is not None, "the data directory would go with the container"
-                self._log_before += self.container.log()
+                self._note_logs()
                 self.container.remove()
             if self.container.find() is None:
                 self._create(settings)
@@ -124,6 +136,7 @@ class ContainerServer(Server):
         own["POSTGRES_INITDB_ARGS"] = shlex.join(self._initdb_options())
         self.container.create(
             folders=[self._shared] if self._shared is not None else [],
+            volumes_from=[one.name for one in self._earlier],
             variables={**own, **self.environment},
             command=[*self._image.words, "-c", f"config_file={CONFIG_FILE}"],
             files={CONFIG_FILE: self._config(settings)},
@@ -202,8 +215,9 @@ class ContainerServer(Server):
                 self.kill_all()
                 self._keep(keep_data_to)
         finally:
-            self.container.remove()
-            self.container.close()
+            for container in (self.container, *self._earlier):  # whoever has the volume goes last
+                container.remove()
+                container.close()
             if self._shared is not None:
                 self._shared.remove()
             registry.remove(self)
@@ -222,17 +236,44 @@ class ContainerServer(Server):
     def version(self) -> Version:
         """The image's PostgreSQL version: from its environment, else from the running server, else by a short run."""
         if self._version is None:
-            known = _VERSIONS.get(self.container.image_id)
-            text = self.container.environment.get("PG_VERSION")
-            self._version = known or Version.parse(text or self._ask_version())
-            _VERSIONS[self.container.image_id] = self._version
+            self._version = _version_of(self.container, ask=self._ask_version if self.running() else None)
         return self._version
 
     def _ask_version(self) -> str:
-        if self.running():
-            with self.connect() as connection:
-                return connection.info.parameter_status("server_version") or ""
-        return self.container.probe("postgres", "--version")
+        with self.connect() as connection:
+            return connection.info.parameter_status("server_version") or ""
+
+    def recover_with(self, choice: ServerChoice) -> None:
+        """See Server.recover_with: another container gets the volumes of the one that crashed."""
+        if choice.image is None:
+            raise UsageProblem(
+                f'cannot recover a container with "{choice.described}": give an image',
+                hint="What a container wrote is recovered by another image of the same major version.",
+            )
+        if self._shared is None and not self._is_in_volume():
+            raise UsageProblem(
+                f'cannot recover what "{self.source}" left with another image: its data directory is in no volume',
+                hint=f"Give its Dockerfile VOLUME {self._pgdata}, as the official image has it; or record it.",
+            )
+        crashed, other = self.version, EngineContainer(choice.image)
+        try:
+            version = _version_of(other)
+            require_same_major(crashed, version, choice.image)
+        except BaseException:
+            other.close()
+            raise
+        self._note_logs()
+        self._earlier.append(self.container)
+        self.container, self.source, self.machine = other, choice.image, other.machine
+        self._version, self._image = version, other.command
+
+    def _is_in_volume(self) -> bool:
+        inside = [mount["Destination"] for mount in self.container.existing().attrs["Mounts"]]
+        return any(PurePosixPath(self._pgdata).is_relative_to(one) for one in inside)
+
+    def _note_logs(self) -> None:
+        """Keep what the container has logged: another one takes its place."""
+        self._log_before, self._collected_before = self._logs()
 
     # Files
 
@@ -362,9 +403,19 @@ class ContainerServer(Server):
 
     def _logs(self) -> tuple[bytes, bytes]:
         if self.container.find() is None:
-            return b"", b""
+            return self._log_before, self._collected_before
         collected = self.container.read_file(f"{LOG_FOLDER}/{LOG_FILE}") if collects_log(self._all_in_force) else b""
-        return self._log_before + self.container.log(), collected
+        return self._log_before + self.container.log(), self._collected_before + collected
+
+
+def _version_of(container: EngineContainer, ask: Callable[[], str] | None = None) -> Version:
+    """Return an image's version: from its environment, else from whoever can be asked, else by a short run."""
+    known = _VERSIONS.get(container.image_id)
+    if known is None:
+        text = container.environment.get("PG_VERSION")
+        known = Version.parse(text or (ask() if ask is not None else container.probe("postgres", "--version")))
+        _VERSIONS[container.image_id] = known
+    return known
 
 
 def describe_shell_exit(code: int) -> str:

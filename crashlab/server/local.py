@@ -130,7 +130,10 @@ class LocalServer(Server):
         """See Server.recover_with."""
         build = None if choice.image else find_build(choice.pg_bindir)
         if build is None:
-            raise UsageProblem(f'cannot recover a local server with "{choice.described}": give a folder of programs')
+            raise UsageProblem(
+                f'cannot recover a local server with "{choice.described}": give a folder of programs',
+                hint="There is no such folder, so the word was taken for an image; those recover containers (--image).",
+            )
         require_same_major(self.build.version, build.version, str(build.bindir))
         self.build = build
         self.source = str(build.bindir)

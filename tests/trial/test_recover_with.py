@@ -90,6 +90,19 @@ def test_a_word_is_a_folder_or_an_image(tmp_path):
     assert folder_or_image("postgres:17") == ServerChoice(kind="container", image="postgres:17")
 
 
+@pytest.mark.parametrize("word", ["18", "18.6", "19beta3"])
+def test_a_bare_version_is_neither_and_the_hint_names_both(tmp_path, monkeypatch, word):
+    """Unless there is a folder of that name."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageProblem) as refused:
+        folder_or_image(word)
+    assert refused.value.hint is not None
+    assert "/usr/lib/postgresql/1" in refused.value.hint
+    assert f"postgres:{word}" in refused.value.hint
+    (tmp_path / word).mkdir()
+    assert folder_or_image(word).pg_bindir == tmp_path / word
+
+
 @pytest.fixture
 def crashed():
     """A server that was killed."""
