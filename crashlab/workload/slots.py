@@ -26,6 +26,7 @@ class Slots:
     name: str
     slot_count = 12
     compared = "r::text"  # SQL: what of a row `r` counts
+    urgent = "value IS NULL"  # SQL: which slots are changed before any other; none is NULL
     rows_sql: str  # creates the table `{table}` and its indexes
     upkeep: tuple[Chore, ...] = ()
     record_types: tuple[str, ...] = ()
@@ -77,7 +78,7 @@ class Slots:
         if private_key is None:
             cursor.execute(
                 f"SELECT slot, version + 1, value FROM {self.slots} WHERE slot < {PRIVATE_FIRST}"
-                f" ORDER BY mod(slot + %s, {self.slot_count}) LIMIT 1 FOR UPDATE SKIP LOCKED",
+                f" ORDER BY ({self.urgent}) DESC, mod(slot + %s, {self.slot_count}) LIMIT 1 FOR UPDATE SKIP LOCKED",
                 (rng.randrange(self.slot_count),),
             )
         else:
