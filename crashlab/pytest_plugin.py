@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from crashlab.errors import CrashlabError, UsageProblem
+from crashlab.errors import CrashlabError
 from crashlab.seeds import derive, new_seed
 from crashlab.testing import sweep
 
@@ -110,13 +110,20 @@ def pytest_report_header(config: pytest.Config) -> str:
     return f"crashlab: server {where}, seed {config.stash[SEED]}"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Refuse a marker that says what it cannot mean, before anything runs."""
-    for item in items:
-        try:
-            sweep.arguments(item)
-        except UsageProblem as error:
-            raise pytest.UsageError(f"{item.nodeid}: {error}") from error
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Fail a test whose marker says what it cannot mean, and no other one."""
+    with _in_words():
+        sweep.arguments(item)
+
+
+@contextlib.contextmanager
+def _in_words() -> Iterator[None]:
+    """Fail with what an error says, and without the way to it."""
+    try:
+        yield
+    except CrashlabError as error:
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -166,16 +173,13 @@ def chosen_server(config: pytest.Config) -> list[tuple[str, Any]]:
 @pytest.fixture
 def crashlab_profile(request: pytest.FixtureRequest) -> Profile:
     """The fault profile that the test's marker names."""
-    from crashlab.errors import ProfileError
     from crashlab.trial.acceptance import changed_for_a_test, for_a_test
 
     asked = sweep.arguments(request.node)
     recorded = "crash" in request.fixturenames and "crash_ledger" not in request.fixturenames
-    try:
+    with _in_words():
         profile = changed_for_a_test(asked["profile"] or DEFAULT_PROFILE, asked["disk"], asked["settings"])
         return for_a_test(profile, recorded=recorded)
-    except ProfileError as error:
-        pytest.fail(str(error), pytrace=False)
 
 
 @pytest.fixture
@@ -192,7 +196,9 @@ def crash_server(
     if crashlab_own_server is not None:
         from crashlab.server.given import given_server
 
-        with given_server(crashlab_own_server) as given:
+        with _in_words():
+            given = given_server(crashlab_own_server)
+        with given:
             yield given
         return
     from crashlab.server import ServerChoice, SpareDirectories, create_server
@@ -205,8 +211,11 @@ def crash_server(
         config.stash[SPARES] = SpareDirectories()
         sweep_leftovers()
     choice = ServerChoice(**{SERVER_OPTIONS[option]: value for option, value in chosen_server(config)})
-    with create_server(spec_in_test(crashlab_profile, choice), spares=config.stash[SPARES]) as server:
-        start_for(server, crashlab_profile)
+    with contextlib.ExitStack() as stack:
+        with _in_words():
+            server = create_server(spec_in_test(crashlab_profile, choice), spares=config.stash[SPARES])
+            stack.enter_context(server)
+            start_for(server, crashlab_profile)
         yield server
 
 
@@ -222,7 +231,7 @@ def crash(
     nodeid = sweep.plain_nodeid(node)
     folder = tmp_path / "crashlab"
     folder.mkdir()
-    try:
+    with _in_words():
         crash = Crash(
             crashlab_profile,
             server=crash_server,
@@ -235,18 +244,14 @@ def crash(
             state=request.config.getoption("--crashlab-state"),
             reproduce=reproduce_command(request.config, nodeid),
         ).start()
-    except CrashlabError as error:
-        pytest.fail(str(error), pytrace=False)
     node.stash[REPRODUCE] = crash.reproduce
     with contextlib.closing(crash):
         yield crash
         if asked["points"] != "random" and crash.point is None:
             node.stash[sweep.FOUND] = crash.points(asked["points"])
         if node.stash.get(PASSED, False):
-            try:
+            with _in_words():
                 crash.require_checked()
-            except UsageProblem as error:
-                pytest.fail(str(error), pytrace=False)
             crash.forget_recordings()
 
 

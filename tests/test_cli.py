@@ -302,6 +302,16 @@ def test_validate_asks_the_build_that_is_named(capfd):
     assert invoke(["validate", "kill9-all", "--set", "work_mem=64MB", "--pg-bindir", str(build.bindir)]) == 0
 
 
+@pytest.mark.server
+def test_validate_takes_a_misspelt_setting_for_a_mistake(capfd):
+    """Whichever build was found; a name like no other may be a newer server's, and one with a dot an extension's."""
+    assert invoke(["validate", "kill9-all", "--set", "server.settings.synchronus_commit=off"]) == 2
+    assert 'Did you mean "synchronous_commit"?' in capfd.readouterr().err
+    assert invoke(["validate", "kill9-all", "--set", "server.settings.brand_new=1"]) == 0
+    assert 'unrecognized configuration parameter "brand_new"' in capfd.readouterr().out
+    assert invoke(["validate", "kill9-all", "--set", "server.settings.auto_explain.log_min=1"]) == 0
+
+
 def test_a_printed_profile_can_be_made_ones_own(capfd):
     """`crashlab profiles NAME` prints the file, comments and all."""
     assert invoke(["profiles", "async-commit"]) == 0

@@ -52,7 +52,8 @@ def validate(files: Sequence[str], overrides: Sequence[str], pg_bindir: Path | N
     """Check profiles, by name or file, and report all mistakes at once.
 
     Values of settings are held against what PostgreSQL 14 to 18 take, and against a build of this machine: what only
-    the one that is found here refuses is a note, what the one of --pg-bindir refuses is a mistake.
+    the one that is found here refuses is a note, unless it is a misspelt name; what the one of --pg-bindir refuses is a
+    mistake.
     """
     from crashlab.profile import expand
 
@@ -99,16 +100,19 @@ def _build_to_ask(pg_bindir: Path | None) -> "Build | None":
 def _settings(profiles: "Sequence[Profile]", build: "Build | None") -> tuple[list[str], list[str]]:
     """Return what a build says about the settings of profiles, and what no server takes."""
     from crashlab.server.asksettings import refusal
-    from crashlab.server.settingstable import wrong_with
+    from crashlab.server.settingstable import meant, wrong_with
     from crashlab.trial.vary import SEGMENT
 
-    notes, mistakes = [], []
+    notes: list[str] = []
+    mistakes: list[str] = []
     for place, name, value in dict.fromkeys(item for profile in profiles for item in _given(profile)):
         said = wrong_with(name, value)
         if said is not None:
             mistakes.append(f"{place}.{name}: {said}")
         elif name != SEGMENT and build is not None and (said := refusal(build, name, value)) is not None:
-            notes.append(f"{place}.{name}: PostgreSQL {build.version.text} in {build.bindir} says: {said}")
+            near = meant(name)
+            text = f"{place}.{name}: PostgreSQL {build.version.text} in {build.bindir} says: {said}"
+            (mistakes if near else notes).append(f"{text}. {near}" if near else text)
     return notes, mistakes
 
 

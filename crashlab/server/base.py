@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 DATABASE = "postgres"
 """The one that every cluster has."""
+UNKNOWN_SETTING = re.compile(r'unrecognized configuration parameter "([^"]+)"')
 EARLY_CONNECTION = re.compile(r"FATAL:  the database system is (starting|shutting|not yet|in recovery)")
 TEMPORARY_REFUSALS = ("the database system is", "too many clients", "remaining connection slots")
 STOP_SIGNALS = {"smart": signals.SIGTERM, "fast": signals.SIGINT, "immediate": signals.SIGQUIT}
@@ -218,9 +219,11 @@ class Restartable(registry.Disposable):
                 continue
             look_s = time.monotonic() + self.life_poll_s
             if not self.running():
+                said = last_words(self.log_since(log_position))
                 raise ServerError(
                     "could not start the server: it ended before it was ready",
-                    detail=f"{self.postmaster_exit()}\n{last_words(self.log_since(log_position))}",
+                    detail=f"{self.postmaster_exit()}\n{said}",
+                    hint=_meant(said),
                 )
             if time.monotonic() >= deadline:
                 late = ServerTimeout(
@@ -446,6 +449,14 @@ def last_words(log: str, lines_max: int = 5) -> str:
                 break
             kept.append(line)
     return "\n".join(kept)
+
+
+def _meant(log: str) -> str | None:
+    """Return what a setting that the server does not know may have been meant to be."""
+    from crashlab.server.settingstable import meant  # its table is read only where something went wrong
+
+    unknown = UNKNOWN_SETTING.search(log)
+    return (meant(unknown[1]) if unknown else "") or None
 
 
 def describe_exit(status: int) -> str:

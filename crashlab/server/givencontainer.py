@@ -146,6 +146,11 @@ def _found(given: Any) -> "Container":
         given = given.get_wrapped_container()
         if given is None:
             raise UsageProblem("cannot use the container: it has not been started")
+    if given == "" or not (isinstance(given, str) or hasattr(given, "reload")):
+        raise UsageProblem(
+            f"cannot crash {given!r}: it is neither a container nor a data directory",
+            hint="Hand over a container, its name or id, a data directory as a Path, or `postgresql_proc`.",
+        )
     if not isinstance(given, str):
         found: Container = given
         found.reload()

@@ -11,13 +11,17 @@ Choices: without a version, what one version takes is good.
 Source: PostgreSQL manual, "Setting Parameters"; guc_tables.c for words that are taken and not shown.
 """
 
+import difflib
 import functools
 from pathlib import Path
 
 import msgspec
 
+from crashlab.errors import did_you_mean
 from crashlab.server.settings import FALSE_WORDS, TRUE_WORDS, in_unit
 
+NEARLY = 0.85
+"""How alike a misspelt name is to the right one; those of two settings are hardly ever so."""
 TABLE = Path(__file__).with_suffix(".json")
 _BOOLEAN = [*TRUE_WORDS, *FALSE_WORDS]
 _HIDDEN = {"debug1": ["debug"], "on": _BOOLEAN, "pglz": _BOOLEAN}
@@ -53,6 +57,13 @@ def wrong_with(name: str, value: str, major: int | None = None) -> str | None:
     rows = [row for row in rows if major in row.majors] or rows
     wrong = [_wrong(row, name, value) for row in rows]
     return None if None in wrong or not wrong else wrong[-1]
+
+
+def meant(name: str) -> str:
+    """Return 'Did you mean "fsync"?' for a name that no version has and that is nearly one that some have, or ""."""
+    near = "" if name.lower() in table() or "." in name else did_you_mean(name.lower(), table())
+    found = near.split('"')[1] if near else ""
+    return near if difflib.SequenceMatcher(None, name.lower(), found).ratio() >= NEARLY else ""
 
 
 def _wrong(row: Row, name: str, value: str) -> str | None:

@@ -13,6 +13,7 @@ import contextlib
 import os
 import shlex
 import shutil
+import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -23,12 +24,13 @@ from crashlab.errors import UsageProblem
 from crashlab.model import Injection, Verdict
 from crashlab.observer import Moment, read_conversation
 from crashlab.observer.stake import Stake
+from crashlab.results import TrialResult
 from crashlab.server.base import DATABASE
 from crashlab.testing.address import Address
 from crashlab.testing.failure import CrashFailure, is_consequence
 from crashlab.testing.life import Life
 from crashlab.testing.points import Point, points_of, with_words
-from crashlab.testing.powercut import State, state_words
+from crashlab.testing.powercut import State, StateName, state_words
 from crashlab.testing.process import Kill, Process
 from crashlab.testing.told import POLL_S, as_keys
 from crashlab.testing.watch import Outcome, Watch
@@ -38,7 +40,13 @@ from crashlab.trial.toldquery import first_column
 
 RANDOM_S = (0.001, 1.0)
 _WHEN = {"time": "at a time that was drawn", "end": "at the end of its block", "stuck": "when its time was up"}
+STATES_FAILED_MAX = 5
+"""After so many crash states that are not accepted no further one is looked at."""
 ALLOW = "crash.check(allow=[{}])"
+
+
+def _codes(result: TrialResult) -> str:
+    return ", ".join(dict.fromkeys(one.code for one in result.verdict.findings))
 
 
 class Crash(Life):
@@ -76,6 +84,8 @@ class Crash(Life):
                 self.require_checked()
         finally:
             self.close()
+        if self._accused:
+            return  # also where whoever made this never hears of it, as a fixture of a module does
         if error is None and self._folder is None:
             shutil.rmtree(self.folder, ignore_errors=True)
         elif error is None:
@@ -276,17 +286,32 @@ class Crash(Life):
         return verdicts if self._power is None else [*verdicts, *self._fail_of_states(query, allow, database)]
 
     def _fail_of_states(self, query: str | None, allow: Collection[str], database: str) -> list[Verdict]:
-        """Judge the crash states that a loss of power may have left; fail with the first that is not accepted."""
+        """Judge the crash states that a loss of power may have left; fail with the first that is not accepted.
+
+        Some more are looked at before: how many others fail says whether it is a rare state, and each has its name.
+        """
         __tracebackhide__ = True
         assert self._power is not None
-        verdicts = []
+        verdicts: list[Verdict] = []
+        failed: list[tuple[StateName, TrialResult, str]] = []
         with contextlib.closing(self.server.connect(autocommit=True, dbname=database)) as connection:
             for name, result in self._power.results(self._told.notes, connection, query, database):
                 verdicts.append(result.verdict)
-                text = objection(result.verdict, result.folder, allow, call=ALLOW)
-                if text:
-                    raise CrashFailure(f"{text}\n{state_words(name, result)}\nreproduce: {self.reproduce}")
-        return verdicts
+                if text := objection(result.verdict, result.folder, allow, call=ALLOW):
+                    failed.append((name, result, text))
+                if len(failed) == STATES_FAILED_MAX:
+                    break
+        if not failed:
+            return verdicts
+        name, result, text = failed[0]
+        self._power.at = name
+        others = "\n".join(["", *(f"    --crashlab-state={one}: {_codes(other)}" for one, other, _ in failed[1:])])
+        counted = f"{len(failed)} of the {len(verdicts)} crash states looked at fail; this is the first{others}"
+        raise self._failure(f"{text}\n{state_words(name, result)}\nreproduce: {self.reproduce}\n{counted}")
+
+    def _failure(self, text: str) -> CrashFailure:
+        self._accused = True
+        return CrashFailure(text)
 
     @property
     def states(self) -> Iterator[State]:
@@ -334,17 +359,31 @@ class Crash(Life):
             text = objection(self.judged[crash.number], crash.folder, allow, call=ALLOW)
             if text:
                 where = f"the server died: {crash.moment}"
-                again = f"\nreproduce: {self.reproduce}" if self.reproduce else ""
-                raise CrashFailure(f"{text}\n{where}{again}{self._said()}")
+                again = f"\nreproduce: {self.reproduce}"
+                raise self._failure(f"{text}\n{where}{again}{self._said()}")
         return [self.judged[crash.number] for crash in crashes]
 
     @property
     def reproduce(self) -> str:
-        """The command that runs this again."""
+        """The command that runs this again; with the arguments that it needs, if it is nobody's fixture."""
+        if not self._reproduce:
+            return self._by_hand()
         more = f" --crashlab-point '{self.point}'" if self.point is not None else ""
         if self._power is not None and self._power.at is not None:
             more = f" --crashlab-state={shlex.quote(str(self._power.at))}"
-        return f"{self._reproduce}{more}" if self._reproduce else ""
+        return f"{self._reproduce}{more}"
+
+    def _by_hand(self) -> str:
+        node = os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" (")[0]
+        command = ""
+        if node:
+            command = f"pytest {shlex.quote(node)}, "
+        elif Path(sys.argv[0]).is_file():  # and is no text of -c
+            command = f"{shlex.join(['python', *sys.argv])}, "
+        wanted = [f"seed={self.seed}"] + ([f"point={str(self.point)!r}"] if self.point is not None else [])
+        if self._power is not None and self._power.at is not None:
+            wanted.append(f"state={str(self._power.at)!r}")
+        return f"{command}with Crash(..., {', '.join(wanted)})"
 
     def _said(self) -> str:
         said = [(one, one.last_words()) for one in self._processes]

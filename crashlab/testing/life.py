@@ -40,6 +40,7 @@ class Life:
     point_reached: str | None = None  # in words
     _alive = False
     _failed = False  # the server did not come back
+    _accused = False  # a check has failed, and its evidence is wanted
     _power: PowerCuts | None = None
     _watch: Watch | None = None  # of an open block
     _block = 0

@@ -4,7 +4,7 @@ The server is recorded. The end of a block kills it, as ever, and the recording 
 each crash state is recovered on a copy and judged with what had been answered and told by then.
 
 Choices: so many states a block, in the order of a campaign, which spans the whole block from its first round on. The
-    first one that a test does not accept ends the look.
+    first few that a test does not accept end the look.
     A recording stays as long as somebody may want one of its states again: until the test has passed.
 """
 

@@ -54,12 +54,16 @@ def arguments(item: Any) -> dict[str, Any]:
 
 def is_swept(item: pytest.Item) -> bool:
     """Say whether a test is to run once a moment."""
+    try:
+        points = arguments(item)["points"]
+    except UsageProblem:
+        return False  # its set-up says why
     return (
         isinstance(item, pytest.Function)
         and "crash" in item.fixturenames
         and POINT not in item.stash
         and item.config.getoption("--crashlab-point") is None
-        and arguments(item)["points"] != "random"
+        and points != "random"
     )
 
 

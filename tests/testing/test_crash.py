@@ -92,7 +92,16 @@ def test_asynchronous_by_accident(dying):
         crash.check(ORDERS)
     assert "set by connection 1 itself: 'SET synchronous_commit = off'" in str(caught.value)
     assert [one.kind for one in crash.observed.crashes[0].injections] == ["stop", "kill"]
-    crash.check(ORDERS, allow=["LOSS-ASYNC-WINDOW"])
+    assert 'say so: crash.check(allow=["LOSS-ASYNC-WINDOW", "TOLD-ASYNC-COMMIT"])' in str(caught.value)
+    with pytest.raises(CrashFailure) as told:
+        crash.check(ORDERS, allow=["LOSS-ASYNC-WINDOW"])  # a commit may be lost, and no user was to be told of it
+    assert "TOLD-ASYNC-COMMIT: " in str(told.value)
+    assert "LOSS-ASYNC-WINDOW: " not in str(told.value)
+    with pytest.raises(CrashFailure) as lost:
+        crash.check(ORDERS, allow=["TOLD-ASYNC-COMMIT"])
+    assert "LOSS-ASYNC-WINDOW: " in str(lost.value)
+    assert "TOLD-ASYNC-COMMIT: " not in str(lost.value)
+    crash.check(ORDERS, allow=["LOSS-ASYNC-WINDOW", "TOLD-ASYNC-COMMIT"])
 
 
 @pytest.mark.crashlab(profile="async-commit")

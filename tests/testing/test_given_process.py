@@ -100,3 +100,6 @@ def test_what_cannot_be_handed_over(theirs, tmp_path):
         Crash(container=tmp_path).start()
     with pytest.raises(UsageProblem, match='role "postgres" does not exist'):
         Crash(container=theirs.datadir).start()
+    for nothing in ("", 5, [theirs]):
+        with pytest.raises(UsageProblem, match="neither a container nor a data directory"):
+            Crash(container=nothing).start()

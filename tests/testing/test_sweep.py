@@ -211,13 +211,25 @@ def test_it(crash):
         ('points="comits"', '*cannot crash at the points "comits"*'),
         ("limit=0", "*cannot sweep 0 moments*"),
         ("point=1", "*cannot use the marker crashlab(point)*"),
+        ("profile=5", "*cannot use 5 as a profile*"),
+        ("settings=5", "*cannot use the settings 5*"),
     ],
 )
-def test_a_marker_that_means_nothing_is_refused(pytester, marker, complaint):
-    """Before anything runs, as wrong usage."""
-    result = run(pytester, f"@pytest.mark.crashlab({marker})\ndef test_it(crash):\n    pass\n")
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines([complaint])
+def test_a_marker_that_means_nothing_fails_its_test_alone(pytester, marker, complaint):
+    """Nothing of it runs, its neighbour does, and no way through crashlab is shown."""
+    tests = f"@pytest.mark.crashlab({marker})\ndef test_it(crash):\n    pass\n\ndef test_other():\n    pass\n"
+    result = run(pytester, tests)
+    result.assert_outcomes(errors=1, passed=1)
+    result.stdout.fnmatch_lines([complaint, "Hint: *"])
+    result.stdout.no_fnmatch_line("*sweep.py*")
+
+
+def test_a_misspelt_setting_is_named(pytester):
+    """By the server that does not know it, with the one that was meant."""
+    result = run(pytester, '@pytest.mark.crashlab(settings={"fsyncc": 1})\ndef test_it(crash):\n    pass\n')
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(['*unrecognized configuration parameter "fsyncc"*', 'Hint: Did you mean "fsync"?'])
+    result.stdout.no_fnmatch_line("*base.py*")
 
 
 def test_the_example_of_the_readme_runs(pytester):
