@@ -25,7 +25,7 @@ SHORTER = {
     "run": ["--trials", "2", "-j", "1"],
     "explore": ["--trials", "2", "-j", "1"],
     "matrix": ["--states", "1", "-j", "1", *(f"--only={key}" for key in ONE_CELL)],
-    "shrink": ["--time-limit", "20s"],
+    "shrink": ["--time-limit", "20s", "--trials", "0"],
     "disk": ["--seconds", "0.2s"],
     "lesson": ["--yes"],
 }

@@ -1,6 +1,7 @@
 """When has a profile been tried enough?"""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -17,6 +18,7 @@ class Stop(Enum):
 
     TIME_LIMIT = "time limit"
     BROKEN = "first broken promise"
+    FOUND = "what was looked for"
     DECIDED = "the rule {until}"
     UNDECIDABLE = "the rule {until}, which needs trials for which something was promised and that can be judged"
     EXHAUSTED = "a recording with only {done} such crash states"
@@ -37,6 +39,7 @@ class Budget:
     time_limit_s: float | None = None
     fail_fast: bool = False  # the first broken promise ends the whole run
     until: Until | None = None
+    looked_for: Callable[[TrialResult], bool] | None = None  # the first such trial ends its profile
 
 
 class Account:
@@ -63,7 +66,9 @@ class Account:
         promise, until = trial.verdict.promise, self._budget.until
         self._broken += promise is PromiseStatus.BROKEN
         self._promised += promise in (PromiseStatus.KEPT, PromiseStatus.BROKEN)
-        if self._budget.fail_fast and promise is PromiseStatus.BROKEN:
+        if self._budget.looked_for is not None and self._budget.looked_for(trial):
+            self.end(Stop.FOUND)
+        elif self._budget.fail_fast and promise is PromiseStatus.BROKEN:
             self.end(Stop.BROKEN)
         elif until is not None and until.decided(self._broken, self._promised):
             self.end(Stop.DECIDED)

@@ -101,38 +101,55 @@ def replay(
 @click.option(
     "--time-limit", type=Duration(), default=600.0, show_default="10m", help="Stop the search after this time."
 )
+@click.option(
+    "--trials",
+    type=click.IntRange(min=0),
+    default=20,
+    show_default=True,
+    help="Try so many crash states, or live trials, of each shorter run; 0: no shorter run.",
+)
 @server_options
 @out_option
 @trust_option
-def shrink(trial: str, code: str | None, time_limit: float, choice: ServerChoice, out: Path | None, trust: bool) -> int:
-    """Find the smallest crash state that gives the same finding as a stored trial of a recording.
+def shrink(
+    trial: str, code: str | None, time_limit: float, trials: int, choice: ServerChoice, out: Path | None, trust: bool
+) -> int:
+    """Find the smallest crash state that gives the same finding as a stored trial, and the shortest run.
 
-    Fewest lost or torn writes and names first, then the earliest crash point. What comes of it is a folder with the
-    state, its evidence, a data directory to start a server on, and a README that names each lost write.
+    Fewest lost or torn writes and names first, then the earliest crash point; then the workload runs anew with fewer
+    transactions, clients and kinds. What comes of it is a folder with the state, its evidence, a data directory to
+    start a server on, and a README that names each lost write. Of a live trial only the run is made shorter.
 
     DIR-or-ID is a trial's folder, or PROFILE:TRIAL of the latest run, such as power-loss:3.
     """
-    from crashlab.campaign.shrink import README
+    from crashlab.campaign.shorter import Tried
     from crashlab.campaign.shrink import shrink as shrink_trial
+    from crashlab.campaign.shrunk import README
     from crashlab.exploration.shrink import Progress
     from crashlab.server.leftovers import sweep
 
-    def told(progress: Progress) -> None:
-        click.echo(
-            f"{progress.by}: {progress.lost} lost, at operation {progress.position} ({progress.tried} tried)", err=True
-        )
+    def told(step: Progress | Tried) -> None:
+        if isinstance(step, Tried):
+            text = f"shorter run: {step.size}: {'found' if step.found else 'not found'}"
+        else:
+            text = f"{step.by}: {step.lost} lost, at operation {step.position} ({step.tried} tried)"
+        click.echo(text, err=True)
 
     stored = trial_folder(trial)
     with claimed(out) as folder, signals_interrupt():
         sweep()
         done = shrink_trial(
-            stored, out=folder, server=choice, code=code, trust=trust, time_limit_s=time_limit, told=told
+            stored,
+            out=folder,
+            server=choice,
+            code=code,
+            trust=trust,
+            time_limit_s=time_limit,
+            trials=trials,
+            told=told,
         )
-        click.echo(f"{done.code}: {done.lost} of {done.lost_before} losses are enough, {done.tried} states tried")
-        for line in done.lines:
-            click.echo(f"  {line}")
-        if not done.complete:
-            click.echo("The time was up: there may be a smaller one (--time-limit).")
+        for line in done.told():
+            click.echo(line)
         click.echo(f"Read {folder / README}")
         return 0
 

@@ -22,6 +22,8 @@ _CODES = {
     "unlogged": "CORRUPT-AFTERLIFE-CHANGED",
     "lock": "CORRUPT-PREPARED-UNLOCKED",
 }
+AFTERLIFE_CODES = frozenset({*_CODES.values(), "CORRUPT-AFTERLIFE-ERROR", "NO-START-AGAIN"})
+"""Of a trial without an afterlife none of these is found."""
 _WHEN = {
     "locks": "right after the recovery",
     "decide": "when prepared transactions were decided",

@@ -245,6 +245,21 @@ def test_the_first_broken_promise_ends_the_run_but_not_what_runs(tmp_path):
     assert [numbers(again) for again in resumed.profiles] == [[0, 1]]
 
 
+def test_the_first_trial_that_was_looked_for_ends_its_profile(tmp_path):
+    """Whatever its promise is; the next profile begins."""
+
+    def answer(task: Task) -> Outcome:
+        assert isinstance(task, LiveTask)
+        return answered(task, inconclusive() if task.trial == 2 else intact())
+
+    budget = Budget(looked_for=lambda trial: trial.verdict.promise is None)
+    executor = ByHand(answer, 1)
+    orders = order(tmp_path, "kill9-all", 20), order(tmp_path, "kill9-backend", 2)
+    first, second = run_with(executor, *orders, budget=budget).profiles
+    assert (numbers(first), first.stopped_by) == ([0, 1, 2], "what was looked for")
+    assert (numbers(second), second.stopped_by) == ([0, 1], None)
+
+
 def test_a_rule_ends_a_profile_once_it_is_sure(tmp_path):
     """95 % sure of fewer than 10 %: 29 trials without a broken one; what could not be judged only ends it."""
     rule = Budget(until=Until.parse("95%<10%"))

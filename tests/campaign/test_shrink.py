@@ -8,12 +8,16 @@ from pathlib import Path
 import pytest
 
 from crashlab import evidence
-from crashlab.campaign.shrink import IMAGE, README, shrink
+from crashlab.campaign.shorter import SHARES, Shorter, asked_for, with_transactions
+from crashlab.campaign.shrink import IMAGE, shrink
+from crashlab.campaign.shrunk import PROFILE, README, SHORTER, Shrunk, ShrunkRun
 from crashlab.cli import invoke
 from crashlab.errors import UsageProblem
 from crashlab.model import Outcome
+from crashlab.profile import load_profile
 from crashlab.server import ServerChoice
 from tests.campaign.test_replay_stored import trials, unpacked
+from tests.overrides import kill_after
 
 pytestmark = pytest.mark.server
 
@@ -34,9 +38,10 @@ def test_a_trial_shrinks_to_few_lost_writes_with_the_same_finding(stored, tmp_pa
     monkeypatch.chdir(tmp_path)
     out = tmp_path / "small"
     out.mkdir()
-    done = shrink(trial_with(stored, outcome), out=out, server=ServerChoice(), time_limit_s=120)
+    done = shrink(trial_with(stored, outcome), out=out, server=ServerChoice(), trials=0, time_limit_s=120)
+    assert isinstance(done, Shrunk)
     assert done.code in [one.code for one in done.result.verdict.findings]
-    # An asynchronous commit is gone by a kill -9 at the right point, with nothing lost by the disk
+    # An asynchronous commit that was never written is gone by a kill -9, with nothing lost by the disk
     assert (0 if outcome is Outcome.LOSS else 1) <= done.lost < done.lost_before
     assert done.position <= done.position_before
     told = (out / README).read_text()
@@ -50,13 +55,81 @@ def test_a_trial_shrinks_to_few_lost_writes_with_the_same_finding(stored, tmp_pa
     assert done.code in [one.code for one in evidence.load_verdict(again).findings]
 
 
+def test_a_shorter_run_that_shows_the_same_is_taken(tmp_path, monkeypatch):
+    """Fewer transactions; its recording stays, and is what the result is replayed from."""
+    monkeypatch.chdir(tmp_path)
+    sets = settings("synchronous_commit='off'", "clients=1", "acked_min=10", "power_loss.acks=30")
+    assert invoke(["run", "kill9-every-write", "--trials", "1", "--seed", "1", "-q", "--out", "run", *sets]) == 0
+    (trial,) = trials(tmp_path / "run")
+    monkeypatch.setattr(Shorter, "run", first_that_shows_it(8))
+    out = tmp_path / "small"
+    out.mkdir()
+    done = shrink(trial, out=out, server=ServerChoice(), trials=12)
+    assert isinstance(done, Shrunk)
+    assert (done.code, done.lost) == ("LOSS-ASYNC-WINDOW", 0)
+    assert done.run is not None
+    assert done.run.taken
+    assert 0 < done.begun < 20 < done.begun_before
+    told = (out / README).read_text()
+    assert f"{done.begun} transactions had begun by then (before: {done.begun_before})" in told
+    assert f"of a shorter run: {done.run.size}" in told
+    assert asked_for(load_profile(str(out / PROFILE))) == 8
+    recorded = (out / str(evidence.load_trial(out).recording)).resolve()
+    assert recorded.is_relative_to(out / SHORTER)
+    assert invoke(["replay", str(out), "--out", "again"]) == 0
+    (again,) = trials(tmp_path / "again")
+    assert done.code in [one.code for one in evidence.load_verdict(again).findings]
+
+
+def settings(*changes):
+    """Return the arguments for a run of one kind of plain transactions, with more changes."""
+    few = ["kinds=['register']", *(f"{share}=0" for share in SHARES), *changes]
+    return [word for one in few for word in ("--set", one)]
+
+
+def first_that_shows_it(count):
+    """Return a search that proposes one and the same run, up to five times: each recording is another one."""
+
+    def run(search):
+        search.complete = True
+        for _ in range(5):
+            profile = with_transactions(search.best, count)
+            search.tried += 1
+            begun = search._found(profile)
+            if begun is not None:
+                search.best, search.transactions = profile, begun
+                break
+        return search.best
+
+    return run
+
+
+def test_a_live_trial_shrinks_to_a_shorter_run(tmp_path, monkeypatch):
+    """An asynchronous commit is lost among few as among a dozen; how often is told for both."""
+    monkeypatch.chdir(tmp_path)
+    sets = settings("clients=2", "acked_min=2", kill_after(12))
+    assert invoke(["run", "async-commit", "--trials", "1", "--seed", "1", "-q", "--out", "live", *sets]) == 0
+    (live,) = trials(tmp_path / "live")
+    out = tmp_path / "small"
+    out.mkdir()
+    done = shrink(live, out=out, server=ServerChoice(), trials=2)
+    assert isinstance(done, ShrunkRun)
+    assert (done.code, done.rate_before[1], done.rate[1]) == ("LOSS-ASYNC-WINDOW", 2, 2)
+    assert 0 < done.begun < 10 < done.begun_before
+    assert 0 < (asked_for(load_profile(str(out / PROFILE))) or 0) < 10
+    told = (out / README).read_text()
+    assert f"| found in | {done.rate_before[0]} of 2 trials | {done.rate[0]} of 2 trials |" in told
+    assert done.folder is not None
+    assert done.code in [one.code for one in evidence.load_verdict(done.folder).findings]
+
+
 def test_what_cannot_be_shrunk_is_refused_with_the_reason(stored, tmp_path):
-    """A code that it did not find; a live trial."""
+    """A code that it did not find; a live trial whose run is to stay as it is."""
     out = tmp_path / "small"
     out.mkdir()
     with pytest.raises(UsageProblem, match="it did not find CORRUPT-HOLE-OF-ANOTHER-KIND"):
         shrink(trial_with(stored, Outcome.LOSS), out=out, server=ServerChoice(), code="CORRUPT-HOLE-OF-ANOTHER-KIND")
     assert invoke(["run", "kill9-all", "--trials", "1", "--seed", "1", "-q", "--out", str(tmp_path / "live")]) == 0
     (live,) = trials(tmp_path / "live")
-    with pytest.raises(UsageProblem, match="it is no trial of a recording"):
+    with pytest.raises(UsageProblem, match="it did not find anything"):
         shrink(live, out=out, server=ServerChoice())
