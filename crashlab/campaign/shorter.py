@@ -132,8 +132,8 @@ def asked_for(profile: Profile) -> int | None:
     """Return how many acknowledged transactions a run waits for; None: it is cut off by time."""
     if profile.power_loss is not None:
         return 2 * profile.workload.acked_min + profile.power_loss.acks
-    acks = profile.faults[0].when.acks
-    return None if acks is None else max(profile.workload.acked_min, acks)
+    first, *others = (fault.when.acks for fault in profile.faults)
+    return None if first is None else max(profile.workload.acked_min, first) + sum(acks or 0 for acks in others)
 
 
 def with_transactions(profile: Profile, count: int) -> Profile:
@@ -142,10 +142,15 @@ def with_transactions(profile: Profile, count: int) -> Profile:
         enough = min(profile.workload.acked_min, count // 4)
         power_loss = profile.power_loss.model_copy(update={"acks": count - 2 * enough})
         return _with(profile.model_copy(update={"power_loss": power_loss}), acked_min=enough)
-    first, *others = profile.faults
-    first = first.model_copy(update={"when": When(acks=count)})
-    changed = profile.model_copy(update={"faults": [first, *others]})
-    return _with(changed, acked_min=min(profile.workload.acked_min, count))
+    share = count // len(profile.faults)
+    counts = [None if fault.when.acks is None else min(fault.when.acks, share) for fault in profile.faults[1:]]
+    at_first = count - sum(acks or 0 for acks in counts)
+    faults = [
+        fault if acks is None else fault.model_copy(update={"when": When(acks=acks)})
+        for fault, acks in zip(profile.faults, [at_first, *counts], strict=True)
+    ]
+    changed = profile.model_copy(update={"faults": faults})
+    return _with(changed, acked_min=min(profile.workload.acked_min, at_first))
 
 
 def used_shares(profile: Profile) -> Iterator[str]:
