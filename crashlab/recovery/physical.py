@@ -7,6 +7,7 @@ A check covers the tables, catalogs, TOAST tables and indexes of the connected d
 Choices: a relation whose files are those of a base image, which was checked, is not read again, provided that the same
     holds for what the check holds it against: of a table its TOAST table, of an index its table. It is opened, for
     what the catalogs say of it may have changed (not always, see `sweeps`).
+    Of a table with virtual columns all others are read: those are on no page, and their expression may fail on a row.
 
 Does not check: the space maps; of the visibility map its checksum, for the server itself takes a damaged page of it for
     one without marks; that a parent page of a B-tree leads to all of its children (bt_index_parent_check locks the
@@ -121,6 +122,13 @@ AMCHECK_HEAP = _loop(
           'message', format('block %s, offset %s: %s', problem.blkno, problem.offnum, problem.msg));
       END LOOP;""",
 )
+ROW = """
+CASE WHEN {relation}.oid >= 16384 AND EXISTS (
+    SELECT FROM pg_attribute a WHERE a.attrelid = {relation}.oid AND a.attgenerated = 'v' AND NOT a.attisdropped)
+  THEN (SELECT format('ROW(%s)', string_agg(format('t.%I', a.attname), ', ' ORDER BY a.attnum)) FROM pg_attribute a
+    WHERE a.attrelid = {relation}.oid AND a.attnum > 0 AND a.attgenerated <> 'v' AND NOT a.attisdropped)
+  ELSE 't' END"""
+"""What is on the pages of a table t, by the name of its place in pg_class."""
 FULL_READ = _loop(
     "full_read",
     TABLES,
@@ -128,7 +136,9 @@ FULL_READ = _loop(
     """IF target.is_toast THEN
         EXECUTE format('SELECT sum(length(chunk_data)) FROM %s', target.name);
       ELSE
-        EXECUTE format('SELECT sum(length(t::text)) FROM ONLY %s t', target.name);
+        EXECUTE format('SELECT sum(length(%s::text)) FROM ONLY %s t', """
+    + ROW.format(relation="target")
+    + """, target.name);
       END IF;""",
     _OPEN,
 )

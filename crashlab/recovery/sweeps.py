@@ -35,6 +35,7 @@ class _Relation:
     oid: int
     name: str  # quoted, with its schema
     in_toast: bool
+    row: str  # what is on its pages
     unchanged: bool
     wanted: tuple[bool, ...]  # by each of _CONDITIONS
 
@@ -63,7 +64,7 @@ def _read_all(relations: Sequence[_Relation]) -> list[str]:
     return [
         f"SELECT sum(length(chunk_data)) FROM {one.name}"
         if one.in_toast
-        else f"SELECT sum(length(t::text)) FROM ONLY {one.name} t"
+        else f"SELECT sum(length({one.row}::text)) FROM ONLY {one.name} t"
         for one in relations
     ]
 
@@ -123,7 +124,7 @@ _CONDITIONS = tuple(
 _FUNCTIONS_SQL = "SELECT " + ", ".join(f"to_regprocedure('{name}') IS NOT NULL" for name in FUNCTIONS.values())
 _RELATIONS_SQL = f"""
 SELECT c.oid, format('%I.%I', n.nspname, c.relname), n.nspname = 'pg_toast', pg_relation_filepath(c.oid),
-  c.reltoastrelid, {", ".join(_CONDITIONS)}
+  c.reltoastrelid, {physical.ROW.format(relation="c")}, {", ".join(_CONDITIONS)}
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_am m ON m.oid = c.relam
 WHERE c.relpersistence <> 't' AND c.relkind IN ('r', 'm', 't', 'i', 'S')
 """
@@ -204,8 +205,8 @@ class Sweeps:
             self._files = frozenset(file for _, _, _, file, *_ in relations)
             same = _same(self._unchanged, relations, indexes)
             self._relations = [
-                _Relation(oid, name, in_toast, oid in same, tuple(wanted))
-                for oid, name, in_toast, _, _, *wanted in relations
+                _Relation(oid, name, in_toast, row, oid in same, tuple(wanted))
+                for oid, name, in_toast, _, _, row, *wanted in relations
             ]
             self._catalogs_unchanged = all(one.unchanged for one in self._relations if one.oid < _FIRST_NORMAL_OID)
 

@@ -28,6 +28,9 @@ from crashlab.workload.relations import SCHEMA_NAME, TEXT_SETTINGS, Relation
 if TYPE_CHECKING:
     from psycopg import Cursor
 
+_HINT = (
+    "Leave it out: its pages and indexes are checked all the same, and an invariant can say what must hold of its rows."
+)
 CHANGED = f"{SCHEMA_NAME}.changed"
 """The setting: BEGUN, then one line a change: the table's oid, a blank, the key. Without BEGUN it was reset."""
 BEGUN = "begun"
@@ -124,7 +127,7 @@ class Table:
         elif any(composite for *_, composite in key):
             reason = "its primary key has a column of an array or composite type"
         if reason:
-            raise UsageProblem(f'cannot record rows of "{name}": {reason}')
+            raise UsageProblem(f'cannot record rows of "{name}": {reason}', hint=_HINT)
         columns, quoted, types = ([row[position] for row in key] for position in range(3))
         select_list = f"{_key_of(quoted)}, NULL, NULL, to_jsonb({alias}.*)::text"
         table = cls(oid, Relation(qualified, qualified, select_list), not related, columns, quoted, types)
@@ -325,7 +328,7 @@ class Tables:
         table = self.find(cursor, name)
         if not table.alone:
             raise UsageProblem(
-                f'cannot follow the changes of "{name}": it is a partition or part of an inheritance tree'
+                f'cannot follow the changes of "{name}": it is a partition or part of an inheritance tree', hint=_HINT
             )
         cursor.execute(f"{_TEXT_SETTINGS}; {table.watch_sql(shared=self._shared)}")  # locks out all writers
         table.shape = table.look_at_shape(cursor)

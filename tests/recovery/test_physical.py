@@ -2,7 +2,7 @@
 
 import contextlib
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -46,18 +46,21 @@ def builds() -> list[Build]:
     return list(found.values())
 
 
-def look(build: Build, damage: Damage, *, checksums: bool = False) -> Observation:
+def look(
+    build: Build, damage: Damage, *, checksums: bool = False, more: str = "SELECT", names: Sequence[str] = NAMES
+) -> Observation:
     """Fill, vacuum, change, stop, damage, start, read, stop and check the files."""
     option = "--data-checksums" if checksums else "--no-data-checksums"
     with LocalServer(ServerSpec(kind="local", initdb=(option,), settings={"autovacuum": "off"}), build) as server:
         server.start()
         with contextlib.closing(server.connect(autocommit=True)) as session:
             session.execute(SET_UP)
+            session.execute(more)
             session.execute("VACUUM (FREEZE) half")
             session.execute("DELETE FROM half WHERE n = 5")
             files = {
                 name: Path(session.execute("SELECT pg_relation_filepath(%s)", (name,)).fetchall()[0][0])
-                for name in NAMES
+                for name in names
             }
         server.stop("fast")
         assert server.data_directory is not None
@@ -213,3 +216,27 @@ def test_a_page_that_no_query_reads_is_read() -> None:
     assert only.file is not None
     assert only.file.startswith("base/")
     assert "block 1" in only.message
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_virtual_column_that_fails_on_a_row_keeps_no_other_from_being_read(damaged: bool) -> None:
+    """It is on no page. What is there is read all the same: also where the page is damaged, and that is found."""
+    build = next((build for build in builds() if build.version.major >= 18), None)
+    if build is None:
+        pytest.skip("no build of PostgreSQL 18, which has virtual columns first")
+    virtual = """
+    CREATE TABLE ratios (gone integer, n integer, "One/n" numeric GENERATED ALWAYS AS (1 / n) VIRTUAL, note text);
+    INSERT INTO ratios (n, note) VALUES (1, 'one'), (0, repeat('none', 3));
+    ALTER TABLE ratios DROP COLUMN gone;
+    CREATE TABLE nothing_else (n integer GENERATED ALWAYS AS (5) VIRTUAL);
+    INSERT INTO nothing_else DEFAULT VALUES;
+    """
+
+    def damage(data: Path, files: dict[str, Path]) -> None:
+        if damaged:
+            rewrite(data / files["ratios"], 12, b"\xff\xff")  # pd_lower
+
+    observation = look(build, damage, more=virtual, names=("ratios",))
+    assert observation.checks["full_read"].status == "ran"
+    said = {one.object for one in observation.complaints if one.check == "full_read"}
+    assert said == ({"public.ratios"} if damaged else set())
