@@ -32,7 +32,7 @@ from crashlab import files, sealed
 from crashlab.disk.contract import DiskContract
 from crashlab.errors import EvidenceError
 from crashlab.evidence_upgrade import upgraded
-from crashlab.model import CrashClass, Injection, Observation, Verdict
+from crashlab.model import CrashClass, Held, Injection, Observation, Verdict
 
 SCHEMA = 2
 """Of trial.json; the other files have a number of their own, or have never changed."""
@@ -100,6 +100,7 @@ class TrialRecord(msgspec.Struct, frozen=True, kw_only=True):
     recovered_with: RecoveredWith | None = None  # None: the server that crashed, or one of the same release
     reproduce: str | None = None  # the command that runs it again; None: a replay of this folder, wherever it is
     drawn: dict[str, str] = {}  # what of the profile's table [vary] its server had, or that of its recording
+    held: list[Held] = []  # where processes of its server were held, or those of its recording: the table [jitter]
 
 
 def save(folder: Path, name: str, value: Any) -> str:

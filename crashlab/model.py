@@ -64,6 +64,16 @@ class Injection(msgspec.Struct, frozen=True, kw_only=True):
     disk: str | None = None  # the disk contract of a cut through a recording; None: a live fault
 
 
+class Held(msgspec.Struct, frozen=True, kw_only=True):
+    """How often processes were held at one place, as a profile's table [jitter] asks for."""
+
+    place: str  # "before unlink of relation"
+    met: int  # so many times a process came there
+    held: int  # ... and was held
+    cut_off: int  # ... and was killed meanwhile
+    milliseconds: float  # drawn for all that were held
+
+
 class Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One row of a ledgered relation as it was read back."""
 

@@ -27,6 +27,7 @@ from crashlab.layers import Layers
 from crashlab.profile_schema import (
     Expect,
     Fault,
+    Jitter,
     PowerLoss,
     Profile,
     ServerSettings,
@@ -41,6 +42,7 @@ from crashlab.toml_text import KeyPath, write_toml
 __all__ = [
     "Expect",
     "Fault",
+    "Jitter",
     "PowerLoss",
     "Profile",
     "ServerSettings",
@@ -68,6 +70,7 @@ _SECTIONS: dict[tuple[str, ...], type[BaseModel]] = {
     ("workload", "sql", "transactions"): SqlTransaction,
     ("invariants",): UserInvariant,
     ("power_loss",): PowerLoss,
+    ("jitter",): Jitter,
     ("faults",): Fault,
     ("faults", "when"): When,
     ("expect",): Expect,

@@ -27,6 +27,7 @@ from pydantic import (
 from crashlab.contract import SyncMode
 from crashlab.disk.contract import CutAt, DiskName, TearBytes
 from crashlab.disk.fileclass import FileClass
+from crashlab.disk.holds import HOLDS_MAX, Hold
 from crashlab.disk.operations import OPERATIONS
 from crashlab.duration import format_ms, parse_ms
 from crashlab.errors import did_you_mean
@@ -123,6 +124,10 @@ def _near(name: str) -> str:
     near = did_you_mean(name, [*known, *(one for major in MAJORS for one in record_types_of(major))])
     said = f'"{name}" is no type of WAL record, file operation, class of files, or path with a "/"'
     raise ValueError(f"{said}; {near[:1].lower()}{near[1:]}" if near else said)
+
+
+def _hold(text: str) -> str:
+    return str(Hold.parse(text))
 
 
 def record_types_of(major: int) -> list[str]:
@@ -323,6 +328,32 @@ class PowerLoss(_Table):
         return self.disk if ordered or self.disk != "linux" else "unordered"
 
 
+HOLD_MS_MAX = 10_000
+
+
+class Jitter(_Table):
+    """Processes that are held at file operations while the workload runs, at random by the trial's seed."""
+
+    hold: list[Annotated[str, AfterValidator(_hold)]] = Field(min_length=1, max_length=HOLDS_MAX)
+    share: Share = 0.1  # of the operations at each of these places; 0: nobody is held, all else is the same
+    between_ms: list[Annotated[Duration, Field(le=HOLD_MS_MAX)]] = Field(
+        default=["0ms", "20ms"], alias="between", min_length=2, max_length=2, validate_default=True
+    )
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.between_ms[0] > self.between_ms[1]:
+            raise ValueError("between must name the shorter time first")
+        if len(set(self.hold)) < len(self.hold):
+            raise ValueError("hold names one place twice")
+        return self
+
+    @property
+    def places(self) -> list[Hold]:
+        """Where processes are held."""
+        return [Hold.parse(text) for text in self.hold]
+
+
 class Expect(_Table):
     """What the documentation makes likely; anything else is shown as unexpected, and is no failure by itself."""
 
@@ -352,6 +383,7 @@ class Profile(_Table):
     faults: list[Fault] = []
     start_kills: StartKills | None = None  # after the last fault, live trials only
     power_loss: PowerLoss | None = None  # a recorded run instead of a live one
+    jitter: Jitter | None = None
     invariants: list[UserInvariant] = []
     superuser: bool = False  # the SQL above may do what a superuser may, and settings may name programs
     expect: Expect = Field(default_factory=Expect)

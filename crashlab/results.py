@@ -16,7 +16,7 @@ import msgspec
 from crashlab.chronicle import Chronicle
 from crashlab.errors import CrashlabError, EvidenceError
 from crashlab.evidence import ServerFacts
-from crashlab.model import Contract, CrashClass, Injection, RecordCount, Verdict
+from crashlab.model import Contract, CrashClass, Held, Injection, RecordCount, Verdict
 from crashlab.profile import Profile
 
 Keep = Literal["failed", "all", "none"]
@@ -112,6 +112,7 @@ class TrialResult:
     contract: Contract | None = None  # what was promised to its clients
     redo: Redo | None = None  # None: there was no recovery, or it is not known what it replayed
     drawn: dict[str, str] = field(default_factory=dict)  # settings that the profile left open
+    held: list[Held] = field(default_factory=list)  # where processes were held, if the profile has jitter
     error: str | None = None  # the trial could not be run to its end; the verdict is inconclusive
 
     @property

@@ -13,6 +13,8 @@ LONG = (
     "tests/lessons/test_lessons_run.py::test_a_lesson_shows_what_it_says",
     "tests/power/test_confusion.py",
     "tests/power/test_interrupts.py::test_a_run_that_is_struck_at_any_moment_leaves_what_it_should",
+    "tests/power/test_jitter.py::test_a_truncation_that_a_checkpoint_forgot_brings_rows_back[16.14-True-0]",
+    "tests/power/test_jitter.py::test_a_truncation_that_a_checkpoint_forgot_brings_rows_back[17.10-True-0]",
     "tests/power/test_known_bugs.py::test_the_known_limit_with_unlogged_tables_is_shown",
     "tests/power/test_known_bugs.py::test_the_newest_release_passes_the_same_profiles",
     "tests/power/test_known_bugs.py::test_a_database_whose_version_file_was_not_flushed_is_found",

@@ -41,7 +41,7 @@ ALLOWED: dict[str, set[str]] = {
     "server": {"errors", "seeds"},
     "workload": {"errors", "ledger", "seeds", "sql_text", "declared"},
     "fault": {"errors", "model", "ledger", "declared", "server"},
-    "recording": {"errors", "files", "sealed", "seeds", "server", "disk"},
+    "recording": {"errors", "files", "sealed", "seeds", "model", "server", "disk"},
     "observer": {"errors", "server"},
     "observe": {"errors"},
     "flush": {"errors", "seeds", "confidence"},
@@ -50,7 +50,8 @@ ALLOWED: dict[str, set[str]] = {
     "results": DATA | {"server"},
     "matrix": DATA | {"results"},
     "tradeoff": DATA | {"server", "observe", "flush", "matrix", "results"},
-    "trial": DATA | {"server", "disk", "workload", "fault", "recovery", "oracle", "results", "observer", "observe"},
+    "trial": DATA
+    | {"server", "disk", "workload", "fault", "recording", "recovery", "oracle", "results", "observer", "observe"},
     "testing": DATA
     | {"server", "disk", "fault", "recording", "observer", "recovery", "results", "trial", "exploration"},
     "exploration": DATA | {"server", "workload", "recording", "disk", "recovery", "results", "trial"},

@@ -38,6 +38,7 @@ def print_plan(plan: "Plan") -> None:
         _section("invariant", [f"{one.name}: {_first_line(one.sql)}" for one in profile.invariants])
         faults = [_fault(fault) for fault in profile.faults] if power_loss is None else _power_loss(power_loss)
         _section("drawn", [f"{name}: {' | '.join(values)}" for name, values in profile.vary.items()])
+        _section("jitter", _jitter(profile))
         _section("faults", faults or ["none: every trial will be inconclusive"])
         _section("contract", _contract(profile, server_spec(profile, plan.server).kind))
         expect = profile.expect
@@ -86,6 +87,14 @@ def _first_line(sql: str) -> str:
     return f"{first} ..." if others else first
 
 
+def _jitter(profile: Profile) -> list[str]:
+    jitter = profile.jitter
+    if jitter is None:
+        return []
+    low, high = (format_ms(ms) for ms in jitter.between_ms)
+    return [f"{jitter.share:.3g} of these are held for {low} to {high}: {', '.join(jitter.hold)}"]
+
+
 def _fault(fault: Fault) -> str:
     when = fault.when
     if when.acks is not None:
@@ -126,7 +135,7 @@ def _contract(profile: Profile, server_kind: str) -> list[str]:
     contract = contract_for(
         profile.server.settings,
         profile.crash_class,
-        bounded_window=bounded and profile.power_loss is None,
+        bounded_window=bounded and profile.power_loss is None and profile.jitter is None,
         disk="linux" if profile.power_loss is None else profile.power_loss.promised_disk,
     )
     return [f"{clause.setting} = {clause.value}: {clause.says} [{clause.manual}]" for clause in contract.clauses]

@@ -22,6 +22,8 @@ def print_summary(recording: "Recording") -> None:
     click.echo(f"Profile {record.profile}, seed {record.run_seed}; PostgreSQL {server.version}, {server.kind}")
     click.echo(f"{found.end} operations, {record.end_bytes / 1e6:.1f} MB of log; cuts from operation {found.first} on")
     click.echo("Self-check: " + ("; ".join(record.differences) or "replaying the log gives the live files"))
+    for one in record.held:
+        click.echo(f"Jitter: {one.place}: {one.held} of {one.met} held, {one.milliseconds:.0f} ms in all")
     for error in record.workload_errors:
         click.echo(f"Workload error: {error}")
     click.echo()

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import crashlab
 from crashlab import evidence
-from crashlab.exploration.record import DIFFERENCES_MAX, RECORDER_FOLDER, attach, refuse_full_disk, require_recording
+from crashlab.exploration.record import DIFFERENCES_MAX, attach, refuse_full_disk, require_recording
 from crashlab.exploration.recording import LOG, RECORDING, InTest, Recording, RecordingRecord, digests_of, share_ledger
 from crashlab.model import Broken, Invariant
 from crashlab.profile import Profile
@@ -25,6 +25,7 @@ from crashlab.recording.base import BaseImage
 from crashlab.recording.iolog import LogPosition
 from crashlab.recording.replay import self_check
 from crashlab.server import Server
+from crashlab.trial.jitter import RECORDER_FOLDER
 
 FOLDER = "recording-{}"
 

@@ -323,6 +323,7 @@ class Explorer:
             timed_out=timed_out,
             recovered_with=self._recovered_with(),
             drawn=record.drawn,
+            held=record.held,
         )
 
     def _recovered_with(self) -> evidence.RecoveredWith | None:

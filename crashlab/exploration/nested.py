@@ -36,6 +36,7 @@ from crashlab.recording.replay import self_check
 from crashlab.recovery import recover
 from crashlab.recovery.restart import durable_settings
 from crashlab.seeds import derive
+from crashlab.trial.jitter import RECORDER_FOLDER
 
 STATES_PER_POINT = 2
 CONTROL = f"{root_label(0)}/global/pg_control"
@@ -86,7 +87,7 @@ def record_recovery(explorer: Explorer, state: CrashState, address: Address, fol
     finally:
         worker.kill()
         server.environment.clear()
-        shutil.rmtree(away / record.RECORDER_FOLDER)
+        shutil.rmtree(away / RECORDER_FOLDER)
         evidence.save_text(folder, evidence.SERVER_LOG, server.log_since(log_begin))
     record.refuse_full_disk("could not record a recovery", server.log_since(log_begin), away, None)
     evidence.move_in(log, folder, LOG)

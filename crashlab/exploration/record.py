@@ -31,6 +31,7 @@ from crashlab.recovery.fulldisk import full_disk
 from crashlab.recovery.wal import WalReader
 from crashlab.seeds import derive
 from crashlab.server import Restartable, Server, create_server
+from crashlab.trial.jitter import RECORDER_FOLDER, Jitter
 from crashlab.trial.setup import (
     TrialPlan,
     invariants_before,
@@ -43,7 +44,6 @@ from crashlab.trial.vary import drawn
 from crashlab.workload.databases import make_places
 from crashlab.workload.run import Workload
 
-RECORDER_FOLDER = "recorder"
 RUN_TIMEOUT_S = 120.0
 POLL_S = 0.002
 DIFFERENCES_MAX = 20
@@ -74,11 +74,10 @@ def make(plan: TrialPlan, folder: Path, *, number: int = 0) -> Recording:
             workload = _set_up(profile, server, ledger, seed)
             assert server.data_directory is not None
             roots = [server.data_directory, server.tablespaces]
-            image, log = attach(server, roots, server.data_directory.parent, folder)
-            position.follow(log)
-            server.start()
-            require_recording(log)
-            first_bytes = _run(profile, workload, ledger, position)
+            jitter = Jitter(server, profile, seed)
+            image, log = attach(server, roots, server.data_directory.parent, folder, jitter=jitter.path)
+            _start(server, log, position)
+            first_bytes = _run(profile, workload, ledger, position, jitter)
             broken = look_before(lambda name: server.connect(autocommit=True, dbname=name), workload.tables)
             facts = server_facts(server, plan.server)
             _end(server, profile.power_loss, position)
@@ -114,6 +113,7 @@ def make(plan: TrialPlan, folder: Path, *, number: int = 0) -> Recording:
         broken_before=broken,
         seconds=seconds,
         drawn=chosen,
+        held=jitter.held(),
     )
     run = read_run(Recording(folder, record, image), WalReader())
     record = msgspec.structs.replace(record, written=[kind.name for kind in run.kinds])
@@ -159,13 +159,16 @@ def _set_up(profile: Profile, server: Server, ledger: LedgerWriter, seed: int) -
     return workload
 
 
-def attach(server: Restartable, roots: Sequence[Path], home: Path, folder: Path) -> tuple[BaseImage, Path]:
+def attach(
+    server: Restartable, roots: Sequence[Path], home: Path, folder: Path, *, jitter: Path | None = None
+) -> tuple[BaseImage, Path]:
     """Take the base image, make the server's next start a recorded one, and return where its log is.
 
     Args:
         roots: the data directory, then those of tablespaces.
         home: takes the log, and the recorder: the server's user cannot reach the evidence.
         folder: takes the base image.
+        jitter: the page by which its processes are held.
     """
     image = base.take(roots, folder / BASE)
     log = home / LOG
@@ -173,7 +176,8 @@ def attach(server: Restartable, roots: Sequence[Path], home: Path, folder: Path)
     server.own(log)
     installed = Recorder.install(home / RECORDER_FOLDER, server.machine)
     recorder = Recorder(server.seen(Path(installed.library)))
-    server.environment.update(recorder.environment(server.seen(log), [server.seen(root) for root in roots]))
+    page = None if jitter is None else server.seen(jitter)
+    server.environment.update(recorder.environment(server.seen(log), [server.seen(root) for root in roots], page))
     return image, log
 
 
@@ -198,9 +202,16 @@ def require_recording(log: Path) -> None:
         )
 
 
-def _run(profile: Profile, workload: Workload, ledger: LedgerWriter, position: _Position) -> int:
+def _start(server: Server, log: Path, position: _Position) -> None:
+    position.follow(log)
+    server.start()
+    require_recording(log)
+
+
+def _run(profile: Profile, workload: Workload, ledger: LedgerWriter, position: _Position, jitter: Jitter) -> int:
     """Run the workload; return the log's length when there was enough to judge by."""
     assert profile.power_loss is not None
+    jitter.begin()
     workload.start()
     deadline = time.monotonic() + RUN_TIMEOUT_S
     # Twice, since profiles have chosen their minimum by where the first cut falls then
@@ -209,6 +220,7 @@ def _run(profile: Profile, workload: Workload, ledger: LedgerWriter, position: _
     _wait_for_acks(workload, lambda: ledger.acked, ledger.acked + profile.power_loss.acks, deadline)
     if not workload.finish(timeout_s=20):
         workload.errors.append("sessions did not end in time")
+    jitter.end()
     return first_bytes
 
 

@@ -20,7 +20,7 @@ import msgspec
 
 from crashlab import evidence, files
 from crashlab.errors import RecordingError
-from crashlab.model import Broken, Invariant, Survivors
+from crashlab.model import Broken, Held, Invariant, Survivors
 from crashlab.recording import base, iolog
 from crashlab.recording.base import BaseImage
 from crashlab.workload.relations import Relation
@@ -63,6 +63,7 @@ class RecordingRecord(msgspec.Struct, frozen=True, kw_only=True):
     in_test: InTest | None = None  # None: it is one of a profile's workload
     seconds: dict[str, float] = {}
     drawn: dict[str, str] = {}  # what of the profile's table [vary] the server had
+    held: list[Held] = []  # where its processes were held: the table [jitter]
     written: list[str] = []  # the types of WAL records of the whole run; empty: an older recording
 
 

@@ -1,9 +1,11 @@
 /* What does a server write, in which order, and what does it make durable?
  *
- * A library for LD_PRELOAD that logs every file operation below the recorded roots. It changes nothing else, and is
- * silent in programs without CRASHLAB_RECORD_LOG. Where that is set, a log that cannot be written ends the program.
+ * A library for LD_PRELOAD that logs every file operation below the recorded roots, and may hold a process at some of
+ * them (recorder_jitter.h). It changes nothing else, and is silent in programs without these variables. Where they are
+ * set, a log that cannot be written ends the program.
  *
  *     CRASHLAB_RECORD_LOG    an existing log, made by iolog.create()
+ *     CRASHLAB_JITTER        an existing page, made by jitter.Page(); with a log or without
  *     CRASHLAB_RECORD_ROOTS  absolute directories, joined by ":"
  *
  * When is an operation logged, and why is that sound? A record stands for something that happened, so it follows its
@@ -51,6 +53,16 @@ static void add_root(const char *path, usize n) {
     }
 }
 
+static void add_roots(const char *list) {
+    for (const char *from = list, *to; from && *from; from = *to ? to + 1 : to) {
+        for (to = from; *to && *to != ':';)
+            to++;
+        add_root(from, (usize)(to - from));
+    }
+    if (!root_count)
+        fail("CRASHLAB_RECORD_ROOTS is empty", EINVAL);
+}
+
 static void open_log(const char *path) {
     long low = sys(openat, AT_FDCWD, path, O_RDWR | O_CLOEXEC);
     if (low < 0)
@@ -94,15 +106,13 @@ __attribute__((constructor)) static void start(void) {
         bytes += (usize)n;
     sys(close, fd);
     const char *log = find((char *)environment, bytes, "CRASHLAB_RECORD_LOG=");
-    const char *list = find((char *)environment, bytes, "CRASHLAB_RECORD_ROOTS=");
-    if (log && *log) {
-        for (const char *from = list, *to; from && *from; from = *to ? to + 1 : to) {
-            for (to = from; *to && *to != ':';)
-                to++;
-            add_root(from, (usize)(to - from));
-        }
-        if (!root_count)
-            fail("CRASHLAB_RECORD_ROOTS is empty", EINVAL);
+    const char *held = find((char *)environment, bytes, "CRASHLAB_JITTER=");
+    int records = log && *log, holds = held && *held;
+    if (records || holds)
+        add_roots(find((char *)environment, bytes, "CRASHLAB_RECORD_ROOTS="));
+    if (holds)
+        open_jitter(held);
+    if (records) {
         open_log(log);
         reserve(1 << 16);
         log_start();
@@ -141,8 +151,8 @@ static int flush(int fd, int datasync) {
     return (int)answer(result);
 }
 
-EXPORT int fsync(int fd) { return flush(fd, 0); }
-EXPORT int fdatasync(int fd) { return flush(fd, 1); }
+EXPORT int fsync(int fd) { return (int)JITTERED(ON_FLUSH, class_of_fd(fd), flush(fd, 0)); }
+EXPORT int fdatasync(int fd) { return (int)JITTERED(ON_FLUSH, class_of_fd(fd), flush(fd, 1)); }
 
 static u64 log_sync(int kind, u64 device, u64 token) {
     struct section s;

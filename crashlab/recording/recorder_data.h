@@ -3,7 +3,7 @@
 #ifndef RECORDER_DATA_H
 #define RECORDER_DATA_H
 
-#include "recorder_files.h"
+#include "recorder_jitter.h"
 
 /* What a write will not change: the bytes at its ends that the file has already. WAL pages are written again and again
  * with a little more in them, so this is most of a log. Not for durable writes: those also flush what they repeat. */
@@ -98,7 +98,7 @@ static long write_copy(int fd, const struct file *f, const struct iovec *parts, 
     return n;
 }
 
-EXPORT long write(int fd, const void *data, usize n) {
+static long write_here(int fd, const void *data, usize n) {
     struct file f;
     struct iovec part = {(void *)data, n};
     if (!n || !ours(fd, &f) || !f.is_regular)
@@ -106,7 +106,7 @@ EXPORT long write(int fd, const void *data, usize n) {
     return answer(write_copy(fd, &f, &part, 1, -1, 0));
 }
 
-EXPORT long pwrite(int fd, const void *data, usize n, long offset) {
+static long write_at(int fd, const void *data, usize n, long offset) {
     struct file f;
     struct iovec part = {(void *)data, n};
     if (!n || offset < 0 || !ours(fd, &f) || !f.is_regular)
@@ -118,25 +118,37 @@ static int gathers(int fd, struct file *f, int count) {
     return count > 0 && count <= 1024 && ours(fd, f) && f->is_regular;
 }
 
-EXPORT long writev(int fd, const struct iovec *parts, int count) {
+static long gather_here(int fd, const struct iovec *parts, int count) {
     struct file f;
     if (!gathers(fd, &f, count))
         return answer(sys(writev, fd, parts, count));
     return answer(write_copy(fd, &f, parts, count, -1, 0));
 }
 
-EXPORT long pwritev(int fd, const struct iovec *parts, int count, long offset) {
+static long gather_at(int fd, const struct iovec *parts, int count, long offset) {
     struct file f;
     if (offset < 0 || !gathers(fd, &f, count))
         return answer(sys(pwritev, fd, parts, count, offset, 0));
     return answer(write_copy(fd, &f, parts, count, offset, 0));
 }
 
-EXPORT long pwritev2(int fd, const struct iovec *parts, int count, long offset, int rwf) {
+static long gather_with(int fd, const struct iovec *parts, int count, long offset, int rwf) {
     struct file f;
     if (offset < -1 || !gathers(fd, &f, count))
         return answer(sys(pwritev2, fd, parts, count, offset, offset == -1 ? -1L : 0, rwf));
     return answer(write_copy(fd, &f, parts, count, offset, rwf));
+}
+
+#define WRITES(call) JITTERED(ON_WRITE, class_of_fd(fd), call)
+
+EXPORT long write(int fd, const void *data, usize n) { return WRITES(write_here(fd, data, n)); }
+EXPORT long pwrite(int fd, const void *data, usize n, long offset) { return WRITES(write_at(fd, data, n, offset)); }
+EXPORT long writev(int fd, const struct iovec *parts, int count) { return WRITES(gather_here(fd, parts, count)); }
+EXPORT long pwritev(int fd, const struct iovec *parts, int count, long offset) {
+    return WRITES(gather_at(fd, parts, count, offset));
+}
+EXPORT long pwritev2(int fd, const struct iovec *parts, int count, long offset, int rwf) {
+    return WRITES(gather_with(fd, parts, count, offset, rwf));
 }
 
 long pwrite64(int fd, const void *data, usize n, long offset) ALIAS("pwrite");
@@ -232,7 +244,7 @@ static void log_size(struct section *s, u64 device, u64 inode, int kind, u64 off
     append();
 }
 
-EXPORT int ftruncate(int fd, long size) {
+static int shorten(int fd, long size) {
     struct file f;
     struct section s;
     if (!ours(fd, &f))
@@ -247,7 +259,7 @@ EXPORT int ftruncate(int fd, long size) {
     return (int)answer(result);
 }
 
-EXPORT int truncate(const char *path, long size) {
+static int shorten_path(const char *path, long size) {
     struct file f;
     struct about st;
     struct section s;
@@ -267,6 +279,14 @@ EXPORT int truncate(const char *path, long size) {
     leave(&s);
     sys(close, fd);
     return (int)answer(result);
+}
+
+EXPORT int ftruncate(int fd, long size) {
+    return (int)JITTERED(ON_TRUNCATE, class_of_fd(fd), shorten(fd, size));
+}
+
+EXPORT int truncate(const char *path, long size) {
+    return (int)JITTERED(ON_TRUNCATE, class_of_path(AT_FDCWD, path), shorten_path(path, size));
 }
 
 static long allocate(int fd, int mode, long offset, long length) {

@@ -157,13 +157,13 @@ static void look(struct place *p, int dir, const char *path) {
         p->st.names = 0;
 }
 
-static void resolve(struct place *p, int dir, const char *path) {
+static void find_place(struct place *p, int dir, const char *path) {
     char parent[PATH_BYTES], full[PATH_BYTES];
     p->ours = 0;
     usize n = path ? length_of(path) : 0;
     while (n > 1 && path[n - 1] == '/')
         n--;
-    if (!active || !n || n >= PATH_BYTES - 2)
+    if (!n || n >= PATH_BYTES - 2)
         return;
     usize cut = n;
     while (cut && path[cut - 1] != '/')
@@ -184,6 +184,13 @@ static void resolve(struct place *p, int dir, const char *path) {
         p->ours = below_roots(full, p->name);
     }
     sys(close, fd);
+}
+
+/* The same for what is recorded. */
+static void resolve(struct place *p, int dir, const char *path) {
+    p->ours = 0;
+    if (active)
+        find_place(p, dir, path);
 }
 
 /* Log the whole content of a file as it is now: its writes could not be seen. Call under the lock. */

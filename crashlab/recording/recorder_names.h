@@ -3,7 +3,7 @@
 #ifndef RECORDER_NAMES_H
 #define RECORDER_NAMES_H
 
-#include "recorder_files.h"
+#include "recorder_jitter.h"
 
 static int is_entry(const struct about *st) { /* sockets and pipes are not files that a crash state could hold */
     return st->names && (S_ISREG(st->mode) || S_ISDIR(st->mode) || S_ISLNK(st->mode));
@@ -52,13 +52,13 @@ static long move(int from_dir, const char *from, int to_dir, const char *to, uns
     return answer(result);
 }
 
-EXPORT int rename(const char *from, const char *to) { return (int)move(AT_FDCWD, from, AT_FDCWD, to, 0); }
-EXPORT int renameat(int from_dir, const char *from, int to_dir, const char *to) {
-    return (int)move(from_dir, from, to_dir, to, 0);
-}
 EXPORT int renameat2(int from_dir, const char *from, int to_dir, const char *to, unsigned flags) {
-    return (int)move(from_dir, from, to_dir, to, flags);
+    return (int)JITTERED(ON_RENAME, class_of_path(from_dir, from), move(from_dir, from, to_dir, to, flags));
 }
+EXPORT int renameat(int from_dir, const char *from, int to_dir, const char *to) {
+    return renameat2(from_dir, from, to_dir, to, 0);
+}
+EXPORT int rename(const char *from, const char *to) { return renameat2(AT_FDCWD, from, AT_FDCWD, to, 0); }
 
 EXPORT int linkat(int from_dir, const char *from, int to_dir, const char *to, int flags) {
     struct place a, b;
@@ -125,7 +125,7 @@ EXPORT int mkdirat(int dir, const char *path, unsigned mode) {
 
 EXPORT int mkdir(const char *path, unsigned mode) { return mkdirat(AT_FDCWD, path, mode); }
 
-static long take_away(int dir, const char *path, int flags) {
+static long take_away_at_once(int dir, const char *path, int flags) {
     struct place p;
     struct section s;
     resolve(&p, dir, path);
@@ -140,6 +140,12 @@ static long take_away(int dir, const char *path, int flags) {
     unlock();
     leave(&s);
     return result;
+}
+
+static long take_away(int dir, const char *path, int flags) {
+    if (flags & AT_REMOVEDIR)
+        return take_away_at_once(dir, path, flags);
+    return JITTERED(ON_UNLINK, class_of_path(dir, path), take_away_at_once(dir, path, flags));
 }
 
 EXPORT int unlinkat(int dir, const char *path, int flags) { return (int)answer(take_away(dir, path, flags)); }

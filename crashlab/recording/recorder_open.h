@@ -5,7 +5,7 @@
 #ifndef RECORDER_OPEN_H
 #define RECORDER_OPEN_H
 
-#include "recorder_files.h"
+#include "recorder_jitter.h"
 
 static void log_opened(struct section *s, long fd, int created, int truncated) {
     struct about st;
@@ -48,7 +48,7 @@ static long open_under_lock(int dir, const char *path, int flags, unsigned mode)
     return fd;
 }
 
-static long open_any(int dir, const char *path, int flags, unsigned mode) {
+static long open_at_once(int dir, const char *path, int flags, unsigned mode) {
     struct about st;
     long fd;
     if (!active || !(flags & (O_CREAT | O_TRUNC)) || (flags & TMPFILE_BIT))
@@ -64,6 +64,12 @@ static long open_any(int dir, const char *path, int flags, unsigned mode) {
     }
     forget(fd);
     return answer(fd);
+}
+
+static long open_any(int dir, const char *path, int flags, unsigned mode) {
+    struct about st;
+    int creates = flags & O_CREAT && is_held_at(ON_CREATE) && !about(dir, path, 0, &st);
+    return JITTERED(ON_CREATE, creates ? class_of_path(dir, path) : 0, open_at_once(dir, path, flags, mode));
 }
 
 #define MODE_ARGUMENT(flags, last)                                                                                     \

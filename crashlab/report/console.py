@@ -55,7 +55,15 @@ def trial_line(trial: TrialResult) -> str:
     said = f"{verdict.outcome}, promise {verdict.promise}" if verdict.promise else str(verdict.outcome)
     counts = f"{verdict.counts.acked} acked, {verdict.counts.lost} lost"
     drawn = "".join(f", {name}={value}" for name, value in trial.drawn.items())
-    return f"{said} ({counts}, {trial.seconds.get('total', 0.0):.1f} s{drawn})"
+    return f"{said} ({counts}, {trial.seconds.get('total', 0.0):.1f} s{drawn}{_jitter(trial)})"
+
+
+def _jitter(trial: TrialResult) -> str:
+    """Say how often processes were held, if they might be."""
+    if not trial.held:
+        return ""
+    times = sum(one.held for one in trial.held)
+    return f", held {times} times for {sum(one.milliseconds for one in trial.held):.0f} ms"
 
 
 def print_results(target: Console, run: RunResult, length: Length) -> None:

@@ -94,6 +94,7 @@ def _trial(trial: TrialResult) -> dict[str, Any]:
         "injections": trial.injections,
         "state": trial.state,
         "drawn": trial.drawn,
+        "held": trial.held,
         "seconds": {name: value for name, value in trial.seconds.items() if math.isfinite(value)},
         "folder": str(folder),
         "kept_data": str(trial.kept_data.resolve()) if trial.kept_data else None,

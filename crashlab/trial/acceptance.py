@@ -64,6 +64,8 @@ def for_a_test(profile: Profile, *, recorded: bool = False) -> Profile:
         reason = "it cuts recoveries, or stops the server first, and a test cuts the power of its block alone"
     elif profile.tour:
         reason = "it is a tour of other profiles"
+    elif profile.jitter is not None:
+        reason = "it holds processes ([jitter]), which only runs do"
     if reason:
         raise ProfileError(
             f'cannot use profile "{profile.name}" in a test: {reason}',

@@ -198,6 +198,7 @@ def result_of(folder: Path, *, verdict: Verdict | None = None) -> TrialResult:
         contract=contract_of(record),
         redo=_redo_of(folder, record),
         drawn=record.drawn,
+        held=record.held,
     )
 
 

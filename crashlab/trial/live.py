@@ -35,6 +35,7 @@ from crashlab.seeds import stream, trial_seed
 from crashlab.server import Server, SpareDirectories, create_server
 from crashlab.server.base import DATABASE
 from crashlab.trial.clock import Clock
+from crashlab.trial.jitter import Jitter, live_jitter
 from crashlab.trial.judged import result_of
 from crashlab.trial.limit import TrialLimit
 from crashlab.trial.setup import (
@@ -95,6 +96,7 @@ class _Live:
         self._workload: Workload | None = None
         self._sampler: Sampler | None = None
         self._broken = Broken()
+        self._jitter: Jitter | None = None
         self.recovered_with: evidence.RecoveredWith | None = None
         self.before_step: BeforeStep = lambda server, step: None
         self.ledger = LedgerWriter(folder / evidence.LEDGER, seed=self.seed)
@@ -103,6 +105,7 @@ class _Live:
         """Start the server, run the workload, inject the faults, recover, read. Raises TimeUp."""
         try:
             with self._phase("start", limit):
+                self._jitter = live_jitter(self.server, self.plan.profile, self.seed)
                 self.server.start()
             self.facts = server_facts(self.server, self.plan.server)
             log_position = self.server.log_position()
@@ -125,10 +128,13 @@ class _Live:
     def _crash(self, limit: TrialLimit) -> Workload:
         workload = self._workload = make_workload(self.plan.profile, self.server, self.ledger, self.seed)
         workload.set_up()
+        assert self._jitter is not None
+        self._jitter.begin()
         workload.start()
         self._observe()
         self._inject_all(workload, limit)
         self._let_go()
+        self._jitter.end()
         self._end_sessions(workload)
         self._save_samples()
         return workload
@@ -231,7 +237,13 @@ class _Live:
                 self._look_before(workload)
             if FAULTS[fault.kind].ends_sessions:
                 workload.expect_crash()
-            self.injections.append(inject(self.server, fault, self.ledger, rng))
+            self.injections.append(self._inject(fault, rng))
+
+    def _inject(self, fault: Fault, rng: Random) -> Injection:
+        receipt = inject(self.server, fault, self.ledger, rng)
+        if self.plan.profile.jitter is None:
+            return receipt
+        return msgspec.structs.replace(receipt, bounds_window=False)
 
     def _wait(self, fault: Fault, workload: Workload, limit: TrialLimit, rng: Random, again: Random) -> None:
         """Wait until a fault is due; a stopped process behind which all sessions stand still is stopped once more."""
@@ -274,7 +286,7 @@ class _Live:
             if not STOP.let_go(self.server, before.target, before.pid):
                 return
         time.sleep(rng.uniform(*GO_ON_S))
-        stopped = inject(self.server, fault, self.ledger, rng)
+        stopped = self._inject(fault, rng)
         said = f"it was let go and stopped again: all sessions had stood still for {STANDSTILL_S:g} s"
         self.injections[number] = msgspec.structs.replace(stopped, proof=[*stopped.proof, *before.proof[1:], said])
 
@@ -312,6 +324,7 @@ class _Live:
             timed_out=timed_out,
             recovered_with=self.recovered_with,
             drawn=self.drawn,
+            held=self._jitter.held() if self._jitter is not None else [],
         )
         place = self.server.data_directory
         return write_trial(self.folder, record, self.observation, server_log=self.server.log_since(0), place=place)

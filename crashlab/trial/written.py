@@ -17,7 +17,7 @@ import crashlab
 from crashlab import evidence
 from crashlab.disk.contract import DiskContract
 from crashlab.history import History
-from crashlab.model import Injection, Observation, Told, Verdict
+from crashlab.model import Held, Injection, Observation, Told, Verdict
 from crashlab.profile import Profile
 from crashlab.recovery.fulldisk import full_disk
 from crashlab.trial.judged import judge_trial, ledger_of
@@ -42,6 +42,7 @@ def trial_record(
     recovered_with: evidence.RecoveredWith | None = None,
     reproduce: str | None = None,
     drawn: dict[str, str] | None = None,
+    held: list[Held] | None = None,
 ) -> evidence.TrialRecord:
     """Return the record of a trial: what its profile promises and asks for, and what the trial itself was.
 
@@ -49,6 +50,7 @@ def trial_record(
         acked_min: None: as the profile says.
         reproduce: None: a replay of the trial's own folder.
         drawn: which values of the profile's table [vary] its server had.
+        held: where its processes were held, as the profile's table [jitter] says.
     """
     return evidence.TrialRecord(
         crashlab=crashlab.__version__,
@@ -72,6 +74,7 @@ def trial_record(
         recovered_with=recovered_with,
         reproduce=reproduce,
         drawn=drawn or {},
+        held=held or [],
     )
 
 
