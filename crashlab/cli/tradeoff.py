@@ -185,9 +185,7 @@ class _Tradeoff:
 
         def told(run: "Run", left: int) -> None:
             rate = f"{run.per_second:,.0f} a second"
-            progress.print(
-                f"block {run.block + 1}: {run.cell.variation}, {run.cell.sessions} sessions: {rate}; {left} to go"
-            )
+            progress.print(f"block {run.block + 1}: {run.cell.told}: {rate}; {left} to go")
 
         crashed: list[Crashes] = []
         try:

@@ -180,14 +180,22 @@ class RecordedWal:
             self._last = _Point(
                 position=model.position,
                 redo=redo,
-                written=self._reader.read(cluster, file_pages(cluster, seen), redo).end,
-                durable=self._reader.read(cluster, file_pages(cluster, kept), redo).end,
+                written=self._end_of(seen, cluster, redo),
+                durable=self._end_of(kept, cluster, redo),
                 flushing=any(
                     flush.end is None and classify(flush.path) is FileClass.WAL for flush in model.pending().flushes
                 ),
                 seen=seen,
             )
         return self._last
+
+    def _end_of(self, part: ReadPart, cluster: Cluster, redo: int) -> int:
+        """Return where the WAL ends that a server would find there, from the redo point that it would find there, too.
+
+        That of another state may lie in a segment that has been removed by then. If there is none, it has to do.
+        """
+        cluster, redo = read_control(part) or (cluster, redo)
+        return self._reader.read(cluster, file_pages(cluster, part), redo).end
 
     @cached_property
     def _run(self) -> _Run:

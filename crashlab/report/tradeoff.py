@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 TEMPLATE = "tradeoff.html.jinja"
+CHECKPOINTS = {"max_wal_size", "checkpoint_timeout"}
+"""Settings that say when a checkpoint begins."""
 Risk = Literal["kept", "loss", "damage", "untried"]
 RISKS: dict[Risk, str] = {
     "kept": "every acknowledged commit survived every crash that was tried",
@@ -156,7 +158,7 @@ def waits_lines(told: Tradeoff) -> Iterator[str]:
     yield "What the sessions were doing, of 100 samples of one that was at work:"
     for row in told.rows:
         shares = ", ".join(f"{name} {100 * row.waits.get(name, 0.0):.1f}" for name in seen)
-        yield f"  {row.cell.variation}, {row.cell.sessions} sessions: {shares}"
+        yield f"  {row.cell.told}: {shares}"
 
 
 def notes(told: Tradeoff) -> Iterator[str]:
@@ -166,9 +168,25 @@ def notes(told: Tradeoff) -> Iterator[str]:
         f"Intervals of one cell: 95 %. Ratios: 95 % for all {others} at once; where one holds 1, {NO_DIFFERENCE},"
         " but there may be a small one. Recovery: kill -9 until a session gets in, and the WAL it had to replay."
     )
+    idle = _without_checkpoint(told)
+    if idle:
+        yield (
+            f"No checkpoint ended in any run of {'; '.join(idle)}: what these set about checkpoints changed nothing."
+            " Give each run more seconds, in a plan of your own."
+        )
     yield f"Again: {told.again}"
     if told.resume is not None:
         yield f"Not finished. Go on: {told.resume}"
+
+
+def _without_checkpoint(told: Tradeoff) -> list[str]:
+    """Return the variations that set when checkpoints begin, and in whose runs none came to its end."""
+    plan = told.asked.plan
+    if not any(CHECKPOINTS & one.settings.keys() for one in plan.variation):
+        return []
+    ended = {run.cell.variation for run in told.runs if run.checkpointed}
+    measured = {run.cell.variation for run in told.runs}
+    return [one.title for one in plan.variation if one.title in measured - ended]
 
 
 def as_json(told: Tradeoff) -> dict[str, Any]:
@@ -252,8 +270,7 @@ def chart(told: Tradeoff) -> Chart | None:
             low=at(low),
             high=at(high),
             risk=told.risk(row.cell.variation),
-            says=f"{row.cell.variation}, {row.cell.sessions} sessions: {against(told, row)};"
-            f" {RISKS[told.risk(row.cell.variation)]}",
+            says=f"{row.cell.told}: {against(told, row)}; {RISKS[told.risk(row.cell.variation)]}",
         )
         for number, (row, (low, mean, high)) in enumerate(zip(known, spans, strict=True))
     ]
@@ -321,7 +338,7 @@ def verdict(told: Tradeoff) -> str:
     if not best:
         return f"Nothing was seen to be faster than {told.asked.plan.baseline}."
     parts = [
-        f"{best[risk][1].cell.variation} ({best[risk][0]:.3g} times, {best[risk][1].cell.sessions} sessions): {says}"
+        f"{best[risk][1].cell.variation} ({best[risk][0]:.3g} times, {best[risk][1].cell.load}): {says}"
         for risk, says in RISKS.items()
         if risk in best
     ]

@@ -80,6 +80,16 @@ class Cell(msgspec.Struct, frozen=True):
     variation: str  # its title
     sessions: int
 
+    @property
+    def told(self) -> str:
+        """In words."""
+        return f"{self.variation}, {self.load}"
+
+    @property
+    def load(self) -> str:
+        """How many sessions, in words."""
+        return f"{self.sessions} session{'' if self.sessions == 1 else 's'}"
+
 
 def shipped() -> dict[str, Path]:
     """Return the plans that come with crashlab, by name."""

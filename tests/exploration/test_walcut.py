@@ -10,10 +10,10 @@ from crashlab.exploration.record import make
 from crashlab.history import ACKED, read_ledger
 from crashlab.model import Observation, Outcome, PromiseStatus
 from crashlab.oracle.wal import lsn
-from crashlab.profile import parse_profile
+from crashlab.profile import load_profile, parse_profile
 from crashlab.results import make_trial_folder
 from crashlab.server import ServerChoice
-from tests.running import RunRequest, plan_of, states_of
+from tests.running import RunRequest, plan_of, run_profile, states_of
 
 STATES = 24
 ROUNDS = 6
@@ -67,6 +67,27 @@ def test_what_the_wal_says_is_what_recovery_brings(tmp_path: Path, disk: str) ->
     assert flushes, "the last flush before a cut was never found"
     assert fates <= possible
     assert len(fates) >= min(2, len(possible))
+
+
+@pytest.mark.server
+def test_what_was_written_is_known_where_the_state_begins_in_a_segment_that_is_gone(tmp_path: Path) -> None:
+    """With fsync off a state may have the control file of long ago, and the server had removed that WAL."""
+    request = RunRequest(
+        profile=load_profile("fsync-off-power-loss"),
+        seed=1,
+        trials=4,
+        time_limit_s=None,
+        server=ServerChoice(kind="local"),
+        out=tmp_path,
+        keep="none",
+    )
+    seen = [evidence.load_observation(trial.folder) for trial in run_profile(request).trials]
+    found = [one.wal_at_cut for one in seen if one.wal_at_cut is not None]
+    assert found
+    for at_cut in found:
+        assert at_cut.durable <= at_cut.written
+        # All but those under way were acknowledged, so the server had written their records
+        assert not at_cut.lost or {one.fate for one in at_cut.lost} - {"not written"}
 
 
 def check(observation: Observation, ledger: Path, io_bytes: int) -> set[str]:

@@ -14,14 +14,17 @@ from pathlib import Path
 import pytest
 
 from crashlab.cli import invoke
+from crashlab.cli.tradeoff import _pgbench
 from crashlab.errors import EvidenceError, ServerError
 from crashlab.flush.place import IN_MEMORY, place_of
 from crashlab.model import Outcome
 from crashlab.report.tradeoff import RISKS, Tradeoff, as_json, cells, crash_table, heading, notes, page, verdict
 from crashlab.seeds import stream
+from crashlab.server import ServerSpec, create_server
 from crashlab.tradeoff.blocks import RUNS, orders, runs_so_far
 from crashlab.tradeoff.crashes import Crashes
-from crashlab.tradeoff.measure import _latencies, find_pgbench
+from crashlab.tradeoff.measure import Bench, _latencies, find_pgbench
+from crashlab.tradeoff.plan import Cell
 from tests.tradeoff import made
 
 DISK = Path("/var/tmp")
@@ -113,6 +116,18 @@ def test_a_folder_that_the_server_cannot_reach_has_a_hint_that_helps(tmp_path, c
     assert "TMPDIR" not in said
 
 
+@pytest.mark.server
+def test_flushes_that_a_server_does_not_count_are_no_figure(folder):
+    """With open_datasync each write is a flush, and pg_stat_wal and pg_stat_io say 0."""
+    with create_server(ServerSpec(kind="local"), work=folder) as server:
+        bench = Bench(server, _pgbench(server), "commit", 1)
+        for method, counted in (("fdatasync", True), ("open_datasync", False)):
+            cell = Cell(method, 1)
+            run = bench.run(cell, {"wal_sync_method": method}, block=0, order=0, seed=1)
+            assert (run.flushes is not None) == counted
+    assert (Cell("a", 1).told, Cell("a", 8).told) == ("a, 1 session", "a, 8 sessions")
+
+
 def told(kind: str = "ext4", flush_ms: float = 1.0, resume: str | None = None) -> Tradeoff:
     """A made-up result: one variation loses, one damages, one is as fast as the first."""
     plan = made.plan({"synchronous_commit": "off"}, {"fsync": "off"}, {"commit_delay": "10"}, states=2)
@@ -163,6 +178,17 @@ def test_where_flushes_cost_nothing_that_is_said():
     assert any("cannot show" in line for line in heading(told("tmpfs", 0.001)))
     assert not any("cannot show" in line for line in heading(told()))
     assert any("Go on: again" in line for line in notes(told(resume="again")))
+
+
+def test_runs_too_short_for_a_checkpoint_are_said_to_be():
+    """Where checkpoints are what is compared; a run in which one ended is replayed from behind its beginning."""
+    for setting, redo_bytes, idle in (
+        ("max_wal_size", 900_000, True), ("max_wal_size", 100_000, False), ("commit_delay", 900_000, False)
+    ):  # fmt: skip
+        plan = made.plan({setting: "32"})
+        runs = [made.run(block, cell, redo_bytes=redo_bytes) for block, _, cell in orders(plan, 1)]
+        said = " ".join(notes(Tradeoff.of(made.asked(plan), runs, [], again="again", resume=None)))
+        assert (f"No checkpoint ended in any run of defaults; {setting}=32: " in said) == idle
 
 
 def test_each_block_has_each_cell_once_in_an_order_of_its_own():
