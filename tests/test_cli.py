@@ -75,8 +75,10 @@ def told(monkeypatch):
         (["run", "kill9-all", "--dry-run", "--json", "-"], 2, "--dry-run makes no report"),
         (["run", "kill9-all", "--pg-bindir", "/nowhere"], 4, 'could not find "postgres" in "/nowhere"'),
         (["validate", "/etc/passwd"], 2, "cannot use profile"),
-        (["judge", "nowhere"], 4, 'no evidence of a trial in "nowhere"'),
+        (["judge", "nowhere"], 4, 'no evidence of a trial in "nowhere": there is no such folder'),
         (["replay", "kill9-all:3"], 2, 'unknown trial "kill9-all:3"'),
+        (["shrink", "kill9-all"], 2, 'unknown trial "kill9-all": there is no such folder'),
+        (["waits", "kill9-all"], 2, "PROFILE:TRIAL of the latest run, such as"),
         (["explain", "LOSS-ASYNK"], 2, "unknown finding code"),
     ],
 )

@@ -170,6 +170,12 @@ def trial_folder(trial: str) -> Path:
             )
     else:
         folder = Path(trial)
+        if not folder.exists():
+            raise UsageProblem(
+                f'unknown trial "{trial}": there is no such folder',
+                hint="Give a trial's folder, or PROFILE:TRIAL of the latest run, such as kill9-all:0; "
+                "crashlab results lists them.",
+            )
     found = trial_folders(folder.resolve())
     if len(found) > 1:
         raise UsageProblem(

@@ -134,8 +134,9 @@ def trial_folders(path: Path) -> list[Path]:
     if not found:
         for link in not_followed(path):
             raise link_problem(link)
+        why = "" if path.is_dir() else ": it is no folder" if os.path.lexists(path) else ": there is no such folder"
         raise EvidenceError(
-            f'no evidence of a trial in "{path}"',
+            f'no evidence of a trial in "{path}"{why}',
             hint="Give the folder of one trial, of a profile, or of a whole run (--out; .crashlab/latest by default).",
         )
     return found
