@@ -345,6 +345,21 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     moment: str = ""  # where the server died, in words
 
 
+class FirstStart(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a container that was killed in its first start, and started again on the same volume."""
+
+    during: str  # what it was to be killed in
+    reached: str  # how far it had come, in words
+    whole: bool  # the entry point had said that all was done
+    scripts: list[str]  # init scripts, crashlab's own among them, in their order
+    started: bool = False  # the second start took connections
+    refuses: bool = False  # it did not, for it lets nobody in
+    last_words: list[str] = []  # what it said of that, or as it ended
+    skipped: bool = False  # it says that it initialises nothing
+    unfinished: list[str] = []  # scripts that no start ran to the end
+    missing: dict[str, str] = {}  # tables that are not there -> the script of crashlab's own that makes it
+
+
 class Observation(msgspec.Struct, frozen=True, kw_only=True):
     """Plain facts read from the recovered server. Judged by `oracle`, never here."""
 
@@ -372,6 +387,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     died: str | None = None  # the server went away while it was read: its last words
     afterlife: Afterlife | None = None  # None: the trial ended with the reading
     outside: Outside | None = None  # None: nobody but the ledger's clients had the server
+    first_start: FirstStart | None = None  # it was killed, before all else; None: it was not
     disk_full: str | None = None  # somebody met a full disk, before or after the crash: which disk, and who says so
 
 

@@ -267,6 +267,12 @@ class StartKills(_Table):
         return self
 
 
+class FirstStart(_Table):
+    """A kill of the container in its first start, before the start that counts."""
+
+    during: Literal["initdb", "init-scripts"]
+
+
 class Fault(_Table):
     """One fault: a kind that `fault.kinds` declares, and what it is aimed at."""
 
@@ -381,6 +387,7 @@ class Profile(_Table):
     vary: dict[SettingName, Annotated[list[SettingValue], Field(min_length=1)]] = Field(default_factory=dict)
     workload: Workload = Field(default_factory=Workload)
     faults: list[Fault] = []
+    first_start: FirstStart | None = None  # live trials in containers only
     start_kills: StartKills | None = None  # after the last fault, live trials only
     power_loss: PowerLoss | None = None  # a recorded run instead of a live one
     jitter: Jitter | None = None
@@ -407,6 +414,8 @@ class Profile(_Table):
             raise ValueError(
                 'crash_class = "power_loss" needs a [power_loss] table, for a recorded run: kills keep what was written'
             )
+        if self.first_start is not None and (self.server.kinds != ["container"] or self.power_loss is not None):
+            raise ValueError('first_start needs server.kinds = ["container"], and a live trial')
         settings = self.server.settings
         for fault in self.faults:
             servers = FAULTS[fault.kind].servers

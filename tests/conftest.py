@@ -44,6 +44,7 @@ GROUPS = {
     "tests/server/test_leftovers.py": "container",
     "tests/fault/test_in_containers.py": "container",
     "tests/server/test_recover_containers.py": "container",
+    "tests/trial/test_firststart.py": "container",
     "tests/power/test_interrupts.py": "container",  # both clean up after dead runs
     "tests/test_cli_clean.py": "container",
     "tests/testing/test_given_container.py": "container",

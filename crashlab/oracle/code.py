@@ -33,7 +33,8 @@ class Code:
     remedy: str  # what would have saved it, or what to do about it: one or two sentences
     like: str = ""  # which fault leaves such a state: one sentence
     detection: str = ""  # corruption: what else sees it, or does not: one or two sentences
-    application: bool = False  # the fault is the application's, whatever PostgreSQL promises
+    application: bool = False  # the fault is not PostgreSQL's, whatever it promises, but ...
+    blamed: str = "the application's"
     ground: Ground = "pages"  # corruption: which promise excludes it, if no more is known of it than its kind
 
     @property
@@ -45,7 +46,7 @@ class Code:
     def permitted(self) -> str:
         """Under which settings the documentation permits it, in words."""
         if self.application:
-            return "no promise of PostgreSQL's is concerned: the fault is the application's"
+            return f"no promise of PostgreSQL's is concerned: the fault is {self.blamed}"
         if self.family is Family.LOSS and self.rank == PERMITTED_LOSS:
             return "permitted"
         if self.family is Family.LOSS:

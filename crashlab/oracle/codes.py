@@ -116,6 +116,20 @@ _TABLE = (
         detection="Only a restart shows it.",
         ground="redo",
     ),
+    Code(
+        code="INIT-NO-START",
+        family=Family.NO_START,
+        rank=NO_START_RANK,
+        title="no server can be had of what a killed first start left",
+        explanation="The container was killed while its entry point initialised the data directory, and on the same "
+        "volume it does not start again, or starts and lets nobody in. initdb removes what it made when it fails, and "
+        "cannot when it is killed; PostgreSQL promises nothing about what is left then. No client had been told "
+        "anything.",
+        manual="app-initdb.html",
+        remedy="Nothing was in it yet: remove the volume, and let the container begin anew.",
+        application=True,
+        blamed="that of whoever killed initdb; it promises nothing then",
+    ),
     *SILENT_CORRUPTION,
     *LOUD_CORRUPTION,
     _loss(
@@ -241,6 +255,20 @@ _TABLE = (
         "Look at what it does after it has lost its connection: what it keeps in memory may be older or newer than "
         "what is in the database.",
         manual="tutorial-transactions.html",
+    ),
+    Code(
+        code="INIT-SCRIPTS-SKIPPED",
+        family=Family.LOSS,
+        rank=PERMITTED_LOSS,
+        title="the server runs without what the image's init scripts were to make",
+        explanation="The container was killed while its entry point initialised the data directory. On the next start "
+        "that takes a data directory with a PG_VERSION for an initialised one, runs no script any more, and starts the "
+        "server: it accepts connections, and what the scripts were to make is missing for good.",
+        manual="app-initdb.html",
+        remedy="Remove the volume, and let the container begin anew; nothing but the scripts has written to it. Let a "
+        "readiness check ask for what the last script makes, or make it with migrations that may run again.",
+        application=True,
+        blamed="the image's entry point's",
     ),
     _told(
         "TOLD-LOST",

@@ -47,6 +47,7 @@ from crashlab.oracle.case import Case
 from crashlab.oracle.codes import CODES
 from crashlab.oracle.commit_status import CommitLog
 from crashlab.oracle.findings import Findings
+from crashlab.oracle.firststart import check_first_start
 from crashlab.oracle.invariants import check_invariants
 from crashlab.oracle.leftovers import check_leftovers
 from crashlab.oracle.objects import check_prepared, check_sequences, check_statistics
@@ -116,8 +117,8 @@ def judge_closely(
     observation = without_broken_before(observation)
     case = Case(history, contract, injections, observation)
     findings = Findings(case)
-    if _is_cut_short(findings, observation, timed_out):
-        return Judgement(_untold(findings, history, observation))
+    if (early := _early(findings, history, observation, timed_out)) is not None:
+        return Judgement(early)
     check_run(findings, history, injections, acked_min, workload_errors, kind=kind)
     tell_broken_before(findings, before)
     presence: Presence | None = None
@@ -174,6 +175,15 @@ def _presence(findings: Findings, case: Case) -> Presence | None:
     return presence
 
 
+def _early(findings: Findings, history: History, observation: Observation, timed_out: str | None) -> Verdict | None:
+    """Return the verdict where there is no more to be judged: the trial was cut short, or no server ever came up."""
+    if _is_cut_short(findings, observation, timed_out):
+        return _untold(findings, history, observation)
+    if not check_first_start(findings, observation):
+        return _never_up(findings, history, observation)
+    return None
+
+
 def _is_cut_short(findings: Findings, observation: Observation, timed_out: str | None) -> bool:
     """Whether the trial's time was up, or a disk full: the reason is told."""
     if timed_out is not None:
@@ -183,6 +193,14 @@ def _is_cut_short(findings: Findings, observation: Observation, timed_out: str |
         says = f"{observation.disk_full[:1].upper()}{observation.disk_full[1:]}."
         findings.add("INCONCLUSIVE-DISK-FULL", "disk", says, said=observation.disk_full)
     return timed_out is not None or observation.disk_full is not None
+
+
+def _never_up(findings: Findings, history: History, observation: Observation) -> Verdict:
+    """Say why there never was a server to crash."""
+    found = findings.finish(lambda place, witness: [])
+    outcome = _outcome(found)
+    counts = _count(history, observation, None, 0)
+    return Verdict(outcome=outcome, promise=_promise(found, outcome), findings=found, counts=counts)
 
 
 def _untold(findings: Findings, history: History, observation: Observation) -> Verdict:

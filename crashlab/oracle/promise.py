@@ -22,6 +22,8 @@ Commit = tuple[str, bool]
 
 def is_permitted(case: Case, entry: Code) -> bool:
     """Whether the contract allows what a code says."""
+    if entry.application:
+        return True
     if entry.family is Family.LOSS:
         return entry.rank == PERMITTED_LOSS or not case.contract.sync_commits_survive
     if entry.family in (Family.CORRUPTION, Family.NO_START):

@@ -99,6 +99,7 @@ class ContainerServer(Server):
         self._log_marks = [(0, 0)]
         self._log_before = b""  # of the containers before this one
         self._collected_before = b""
+        self.init_files: dict[str, bytes] = {}  # path -> content, in a container that is not made yet
         self._earlier: list[EngineContainer] = []  # they hold the volume of the data directory
         self._shared: SharedFolder | None = None
         self._created_with: dict[str, str] = {}
@@ -139,7 +140,7 @@ class ContainerServer(Server):
             volumes_from=[one.name for one in self._earlier],
             variables={**own, **self.environment},
             command=[*self._image.words, "-c", f"config_file={CONFIG_FILE}"],
-            files={CONFIG_FILE: self._config(settings)},
+            files={CONFIG_FILE: self._config(settings), **self.init_files},
             publish=5432,
         )
 
@@ -277,6 +278,11 @@ class ContainerServer(Server):
 
     # Files
 
+    @property
+    def pgdata(self) -> str:
+        """Where the data directory is inside."""
+        return self._pgdata
+
     def share_data(self) -> None:
         """See Server.share_data. The entry point makes the data directory, at a start that is stopped again.
 
@@ -327,6 +333,10 @@ class ContainerServer(Server):
             elif title.startswith("postgres:"):
                 found.append(Process(pid, role_of(title, cluster_name)))
         return found
+
+    def titles(self) -> list[str]:
+        """Return the command line of each process, whatever it is. Raises ServerError: the container does not run."""
+        return [title for _, title in self._seen_from_here() or self._seen_from_inside()]
 
     def _seen_from_inside(self) -> list[tuple[int, str]]:
         lines = [line.partition(" ") for line in self.container.execute(LIST_PROCESSES).splitlines()]

@@ -20,7 +20,17 @@ from crashlab.fault import FAULTS, inject
 from crashlab.fault.when import StoodStill, wait_until_due
 from crashlab.history import read_ledger
 from crashlab.ledger import LedgerWriter
-from crashlab.model import Broken, Injection, Observation, PromiseStatus, RecordCount, Recovery, Verdict, WalFacts
+from crashlab.model import (
+    Broken,
+    FirstStart,
+    Injection,
+    Observation,
+    PromiseStatus,
+    RecordCount,
+    Recovery,
+    Verdict,
+    WalFacts,
+)
 from crashlab.observe import SAMPLES, Sampler
 from crashlab.profile import Fault
 from crashlab.recovery import look_before, observe, recover
@@ -35,6 +45,7 @@ from crashlab.seeds import stream, trial_seed
 from crashlab.server import Server, SpareDirectories, create_server
 from crashlab.server.base import DATABASE
 from crashlab.trial.clock import Clock
+from crashlab.trial.firststart import kill_first_start, start_again
 from crashlab.trial.jitter import Jitter, live_jitter
 from crashlab.trial.judged import result_of
 from crashlab.trial.limit import TrialLimit
@@ -61,6 +72,7 @@ STOPS_MAX = 5
 GO_ON_S = (0.001, 0.05)
 """A stopped process behind which all sessions stand still goes on for so long, then it is stopped again."""
 _TOLD = {
+    "first start": "while the server started for the first time",
     "start": "while the server started",
     "workload": "while the workload ran",
     "read ledger": "while the ledger was read",
@@ -97,6 +109,8 @@ class _Live:
         self._sampler: Sampler | None = None
         self._broken = Broken()
         self._jitter: Jitter | None = None
+        self._first_receipt: Injection | None = None
+        self._first_start: FirstStart | None = None
         self.recovered_with: evidence.RecoveredWith | None = None
         self.before_step: BeforeStep = lambda server, step: None
         self.ledger = LedgerWriter(folder / evidence.LEDGER, seed=self.seed)
@@ -104,9 +118,8 @@ class _Live:
     def go(self, limit: TrialLimit, before_recovery: BeforeRecovery | None) -> None:
         """Start the server, run the workload, inject the faults, recover, read. Raises TimeUp."""
         try:
-            with self._phase("start", limit):
-                self._jitter = live_jitter(self.server, self.plan.profile, self.seed)
-                self.server.start()
+            if not self._start(limit):
+                return
             self.facts = server_facts(self.server, self.plan.server)
             log_position = self.server.log_position()
             with self._phase("workload", limit):
@@ -118,6 +131,28 @@ class _Live:
             before_recovery(self.server)
         self._read(limit, workload, log_position, look_at_wal=before_recovery is None)
         limit.check()
+
+    def _start(self, limit: TrialLimit) -> bool:
+        """Start the server; False: it was killed in its first start, and what that left does not start."""
+        asked = self.plan.profile.first_start
+        if asked is not None:
+            with self._phase("first start", limit):
+                self._first_receipt, first = kill_first_start(
+                    self.server,
+                    asked.during,
+                    stream(self.seed, "first start"),
+                    self.ledger,
+                    timeout_s=min(FAULT_TIMEOUT_S, limit.left_s()),
+                )
+        with self._phase("start", limit):
+            self._jitter = live_jitter(self.server, self.plan.profile, self.seed)
+            if asked is None:
+                self.server.start()
+                return True
+            self._first_start = start_again(self.server, first, timeout_s=min(FAULT_TIMEOUT_S, limit.left_s()))
+        recovery = Recovery(started=False, ran=False, seconds=0.0, fatal=self._first_start.last_words)
+        self.observation = Observation(recovery=recovery, first_start=self._first_start)
+        return self._first_start.started
 
     @contextlib.contextmanager
     def _phase(self, name: str, limit: TrialLimit) -> Iterator[None]:
@@ -185,6 +220,7 @@ class _Live:
         self.observation = msgspec.structs.replace(
             observation, wal=wal, replayed=replayed, invariants_before=before, broken_before=self._broken
         )
+        self.observation = msgspec.structs.replace(self.observation, first_start=self._first_start)
 
     def _kill_starts(self, limit: TrialLimit) -> None:
         kills = self.plan.profile.start_kills
@@ -318,7 +354,7 @@ class _Live:
             seed=self.seed,
             run_seed=self.plan.run_seed,
             server=self.facts,
-            injections=self.injections,
+            injections=([] if self._first_receipt is None else [self._first_receipt]) + self.injections,
             seconds=self.clock.seconds(),
             workload_errors=self.errors + (self._workload.errors if self._workload else []),
             timed_out=timed_out,

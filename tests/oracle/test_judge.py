@@ -366,8 +366,11 @@ LOSSES_AND_NOTES = {
     "APPLICATION-INVARIANT",
     "APPLICATION-DONE-TWICE",
     "APPLICATION-AFTERWARDS",
+    "INIT-NO-START",
+    "INIT-SCRIPTS-SKIPPED",
 }
-"""Produced by name in test_order, test_clean_stop, test_leftovers, test_outside, test_told, test_twice and above."""
+"""Produced by name in test_firststart, test_order, test_clean_stop, test_leftovers, test_outside,
+test_told, test_twice and above."""
 
 
 def test_every_code_is_produced_by_a_test():
