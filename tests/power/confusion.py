@@ -139,6 +139,14 @@ def matrix(kinds: Iterable[Kind], *, seed: int, pg_bindir: Path | None = None, s
                 yield Line(kind, verdict, named, seconds)
 
 
+def sample() -> list[Kind]:
+    """Return each kind of damage at one of its places, in turn: what pytest runs."""
+    places: dict[tuple[str, str], list[Kind]] = {}
+    for kind in KINDS:
+        places.setdefault((kind.group, kind.name), []).append(kind)
+    return [some[number % len(some)] for number, some in enumerate(places.values())]
+
+
 def run(job: Job) -> list[Result]:
     """Do one job; the kinds of one place together, undamaged copies before and behind them."""
     results: list[Result] = []
