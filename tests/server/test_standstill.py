@@ -28,9 +28,6 @@ def test_a_process_that_sleeps_and_one_in_a_circle_hang():
         said = what_hangs(pid)
     assert said is not None
     assert "the startup process sleeps as" in said
-    with running("while True: pass") as pid:
-        said = what_hangs(pid)
-    assert said is None or "s of CPU" in said  # on a busy machine it may not get half of the time
     told = judged([SLEEPS._replace(state="R"), SLEEPS._replace(state="R", cpu_s=2.9)], 3.0)
     assert told is not None
     assert "000000010000000000000003" in told
