@@ -53,6 +53,8 @@ class GivenContainer(ContainerServer):
         self._version = None
         self._log_marks = [(0, 0)]
         self._log_before = b""
+        self._collected_before = b""
+        self._earlier = []
         self._shared = None
         self._image = ImageCommand()
         self._pgdata = variables.get("PGDATA", DEFAULT_PGDATA)
