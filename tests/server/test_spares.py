@@ -89,3 +89,26 @@ def test_server_on_a_spare_directory_is_as_new() -> None:
         kept = [entry[1] for entry in spares._spares]
         assert [path.exists() for path in kept] == [True]
     assert not any(path.exists() for path in kept)
+
+
+@pytest.mark.server
+@pytest.mark.parametrize(
+    ("setup", "there"),
+    [
+        ("CREATE TABLE ready (n integer);\nINSERT INTO ready VALUES (7);", True),
+        ("CREATE TABLE ready (n integer);\nSELECT 1 / 0;", False),
+    ],
+)
+def test_what_a_directory_has_seen_already(setup: str, there: bool) -> None:
+    """It is in each new directory, and in a used one that is made fresh again; nothing of what could not be run is."""
+    spec = ServerSpec(kind="local", settings={"fsync": "off"}, setup=setup)
+    with SpareDirectories() as spares:
+        for _ in range(2):
+            with create_server(spec, spares=spares) as server:
+                server.start()
+                with server.connect(autocommit=True) as connection:
+                    found = connection.execute("SELECT to_regclass('ready') IS NOT NULL").fetchone()
+                    assert found == (there,)
+                    if there:
+                        assert connection.execute("SELECT n FROM ready").fetchall() == [(7,)]
+                        connection.execute("DELETE FROM ready")
