@@ -50,7 +50,7 @@ class Family(StrEnum):
 class Injection(msgspec.Struct, frozen=True, kw_only=True):
     """The receipt of one fault: what really happened, with its proof."""
 
-    kind: str  # kill, stop, shutdown, container_kill
+    kind: str  # kill, stop, shutdown, terminate, container_kill
     target: str  # process role, "all", "container", "server"
     pid: int | None  # the process that was signalled; None for a whole container
     pids: list[int]  # every process that ended or stopped because of it

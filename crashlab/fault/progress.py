@@ -3,7 +3,7 @@
 Choices: the log is looked at again and again, so a kill that is aimed at one of its lines comes a little after it. What
     was really met is read from the log once everything is dead: a checkpoint that ended meanwhile says so itself.
 
-Source: postgres-contract.md section 4; the lines of 14 .. 18, see tests/fault/test_progress.py.
+Source: postgres-contract.md section 4.
 """
 
 import time
