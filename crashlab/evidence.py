@@ -221,6 +221,14 @@ _OF_A_TRIAL = (TRIAL, OBSERVATION, STATE)
 _NO_TRIAL = "Give the folder of one trial, or of a whole run; it holds trial.json."
 
 
+def go_on_hint(run: Path) -> str | None:
+    """Say how a run goes on that has no trial yet; None: the folder is not that of one."""
+    told = _told_of_run(run)
+    if told is None or told.plan is None:
+        return None
+    return f"A run began there and has no trial yet. Go on: crashlab run --resume {shlex.quote(str(run))}"
+
+
 def again_hint(trial: Path) -> str:
     """Say how a trial whose evidence cannot be used is had again, if going on with its run can make it again."""
     run = trial.resolve().parent.parent

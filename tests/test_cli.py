@@ -92,6 +92,22 @@ def test_bad_input_is_named_with_the_right_exit_code(args, code, expected, capfd
     assert [path.name for path in Path().rglob("*") if path.is_dir() and path.name != ".crashlab"] == []
 
 
+@pytest.mark.parametrize("args", [["docs", "limits"], ["explain"], ["--help"]])
+def test_an_output_that_nobody_takes_is_no_broken_promise(args):
+    """1 is about the database: a reader who has gone is 141, a full disk 4 in one line, a closed stdout nothing."""
+    command = [sys.executable, "-m", "crashlab", *args]
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as gone, Path("/dev/full").open("wb") as full:
+        left = subprocess.run(command, stdout=gone, stderr=subprocess.PIPE, text=True, check=False)
+        refused = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    closed = subprocess.run(["sh", "-c", '"$@" >&-', "-", *command], capture_output=True, text=True, check=False)
+    assert (left.returncode, left.stderr) == (141, "")
+    assert refused.returncode == 4
+    assert refused.stderr.startswith("crashlab: error: could not write to stdout: No space left on device\n")
+    assert (closed.returncode, closed.stderr) == (0, "")
+
+
 @pytest.mark.parametrize(("answer", "code"), [(intact(), 0), (permitted_loss(), 0), (broken(), 1), (inconclusive(), 3)])
 def test_the_exit_code_says_what_the_trials_showed(told, answer, code):
     """0 kept, 1 broken, 3 inconclusive; one bad profile among good ones decides."""

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from crashlab import evidence
-from crashlab.campaign import Asked, Plan, judge_run, save_run
+from crashlab.campaign import Asked, Plan, judge_run, save_plan, save_run
 from crashlab.cli import invoke
 from crashlab.disk.contract import disk_contract
 from crashlab.disk.model import CrashState
@@ -30,6 +30,22 @@ def test_the_page_lies_in_the_run_and_verdicts_stay(folder, capsys):
     assert after.keys() - before.keys() == {folder / "report.html"}
     assert after | before == after
     assert "lying-small, trial 2" in (folder / "report.html").read_text()
+
+
+def test_where_nothing_can_be_written_or_nothing_is_yet_the_hint_says_what_helps(folder, tmp_path, capsys):
+    """A folder that is in the page's way; a run that was cut short before its first trial."""
+    (folder / "report.html").mkdir()
+    assert invoke(["report", str(folder)]) == 4
+    assert "--html FILE" in capsys.readouterr().err
+    run = tmp_path / "run of today"
+    run.mkdir()
+    asked = [Asked(profile=load_profile("power-loss"))]
+    save_plan(run, Plan(asked=asked, seed=1, trials=6, server=ServerChoice()))
+    assert invoke(["report", str(run)]) == 4
+    assert f"Go on: crashlab run --resume '{run}'" in capsys.readouterr().err
+    (run / "campaign.json").unlink()
+    assert invoke(["report", str(run)]) == 4
+    assert "--resume" not in capsys.readouterr().err
 
 
 def test_a_link_in_a_strangers_run_is_not_written_through(folder, tmp_path, capsys):

@@ -5,12 +5,14 @@ Choices:
     1 means only "a promise was broken": click's own use of 1 and Python's (a traceback) are mapped elsewhere.
 """
 
+import errno
 import io
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 import click
@@ -33,7 +35,7 @@ from crashlab.cli.signals import answer_interrupts
 from crashlab.cli.stored import judge, replay, shrink
 from crashlab.cli.tradeoff import tradeoff
 from crashlab.cli.waits import waits
-from crashlab.errors import CrashlabError
+from crashlab.errors import CrashlabError, EvidenceError
 
 EXIT_CODES = """\b
 Exit codes:
@@ -72,6 +74,8 @@ OWN_INTERRUPTS = [command.name for command in (run, record, explore, matrix, rep
 
 def main() -> NoReturn:
     """Run the command line of this process, and end it."""
+    if sys.stdout is None:  # somebody closed it
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(
@@ -92,7 +96,9 @@ def invoke(args: Sequence[str]) -> int:
             command.name for command in (run, record, explore, matrix, replay, shrink, bisect, tradeoff)
         ]:
             answer_interrupts()
-        return int(cli.main(list(args), prog_name="crashlab", standalone_mode=False) or 0)
+        code = int(cli.main(list(args), prog_name="crashlab", standalone_mode=False) or 0)
+        sys.stdout.flush()
+        return code
     except click.ClickException as error:
         error.show()
         return 2
@@ -102,11 +108,27 @@ def invoke(args: Sequence[str]) -> int:
     except CrashlabError as error:
         show_error(error)
         return error.exit_code
-    except BrokenPipeError:
-        # whoever read our output has gone; Python would complain again when it flushes at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (BrokenPipeError, SystemExit) as error:
+        if isinstance(error, SystemExit) and error.code != 1:
+            raise  # shell completion, which ends by itself
+        _forget_stdout()  # whoever read our output has gone, which click and rich answer with 1
         return 141
-    except Exception:
-        traceback.print_exc()
-        click.echo("crashlab: error: this is a bug in crashlab; please report it with the lines above", err=True)
+    except OSError as error:
+        if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+            return _tell_bug()
+        _forget_stdout()  # it is of no file that anybody named: what stdout was sent to
+        show_error(EvidenceError(f"could not write to stdout: {error.strerror}", hint="Make room there."))
         return 4
+    except Exception:
+        return _tell_bug()
+
+
+def _tell_bug() -> int:
+    traceback.print_exc()
+    click.echo("crashlab: error: this is a bug in crashlab; please report it with the lines above", err=True)
+    return 4
+
+
+def _forget_stdout() -> None:
+    """Send stdout to nobody: Python would complain once more when it flushes at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

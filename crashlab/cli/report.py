@@ -8,7 +8,7 @@ import click
 from crashlab.cli.options import FORMAT_OPTIONS, Telling
 from crashlab.cli.out_folder import BASE
 from crashlab.cli.reports import Reports, show_warning, tell_trials, write_own
-from crashlab.errors import UsageProblem
+from crashlab.errors import EvidenceError, UsageProblem
 from crashlab.report.formats import FORMATS
 
 if TYPE_CHECKING:
@@ -49,7 +49,10 @@ def report(run: Path, wanted: tuple[str, ...], open_it: bool, **targets: str | N
     reports.write(stored, code)
     place = Path(given.get(page) or run / PAGE)
     if page not in given:
-        write_own(place, page.content(stored, code))  # beside evidence, which may be a stranger's: no link is followed
+        try:
+            write_own(place, page.content(stored, code))  # beside a stranger's evidence: no link is followed
+        except EvidenceError as error:
+            raise EvidenceError(error.primary, hint="Have it elsewhere: --html FILE.") from error
     if reports.telling.on_stdout is None:
         for written in dict.fromkeys([place, *(target for _, target in reports.telling.files())]):
             click.echo(written)

@@ -137,7 +137,8 @@ def trial_folders(path: Path) -> list[Path]:
         why = "" if path.is_dir() else ": it is no folder" if os.path.lexists(path) else ": there is no such folder"
         raise EvidenceError(
             f'no evidence of a trial in "{path}"{why}',
-            hint="Give the folder of one trial, of a profile, or of a whole run (--out; .crashlab/latest by default).",
+            hint=evidence.go_on_hint(path)
+            or "Give the folder of one trial, of a profile, or of a whole run (--out; .crashlab/latest by default).",
         )
     return found
 
