@@ -19,6 +19,8 @@ from crashlab.disk.fileclass import classify
 from crashlab.model import Family, Finding, Verdict
 
 _PATH = re.compile(r'"([^"]*)"')
+_MORE = re.compile(r"\s+(?:DETAIL|HINT|CONTEXT):")
+"""What a log adds, such as which record was being replayed."""
 _NUMBER = re.compile(r"\b[0-9A-F]*\d[0-9A-F/.]*\b")
 
 
@@ -65,5 +67,6 @@ def causes(finding: Finding) -> Iterator[str]:
 
 def _shape(message: str) -> str:
     """Return the first line of a message without numbers and names; of a path, what kind of file it is."""
-    line = _PATH.sub(lambda match: f"({classify(match[1])})" if "/" in match[1] else "...", message.splitlines()[0])
+    said = _MORE.split(message.splitlines()[0])[0]
+    line = _PATH.sub(lambda match: f"({classify(match[1])})" if "/" in match[1] else "...", said)
     return _NUMBER.sub("N", line)

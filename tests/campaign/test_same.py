@@ -50,6 +50,8 @@ MISSING = message('could not open file "base/5/16394": No such file or directory
         (message(LSN.format(0, "0/A78CF0", "0/A77440")), message(LSN.format(31, "2/1", "0/0")), True),
         ({"fatal": ["PANIC:  could not locate a valid checkpoint record at 0/AA"]},
          {"fatal": ["PANIC:  could not locate a valid checkpoint record at 0/BB28"]}, True),
+        ({"fatal": ["FATAL:  invalid page in block 1 CONTEXT:  WAL redo at 0/AA for Btree/INSERT_LEAF: off: 5"]},
+         {"fatal": ["FATAL:  invalid page in block 7 CONTEXT:  WAL redo at 0/BB for Heap/INSERT: off: 1"]}, True),
         ({"fatal": ["PANIC:  could not locate a valid checkpoint record"]}, {"fatal": ["FATAL:  no such file"]}, False),
         ({"key": "1"}, {"key": "2"}, True),
     ],
