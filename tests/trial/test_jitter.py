@@ -97,6 +97,7 @@ def test_a_live_server_is_held_and_stays_intact(tmp_path: Path) -> None:
     assert [one.bounds_window for one in twin.injections] == [True]
     silent = run(tmp_path / "silent", *DDL, places, "jitter.share=0")
     assert silent.verdict.outcome is Outcome.INTACT, silent.verdict.findings
+    assert len(silent.held) == 3
     assert all(one.met > 10 and one.held == 0 and one.milliseconds == 0 for one in silent.held)
 
 
@@ -134,6 +135,7 @@ def test_a_recorded_server_is_held_and_its_recording_is_sound(tmp_path: Path, ca
     made, twin = (make(plan, tmp_path / str(number)) for number, plan in enumerate(plans))
     assert made.record.differences == twin.record.differences == []
     assert made.record.workload_errors == []
+    assert len(made.record.held) == 2
     assert all(one.met > one.held > 3 and one.cut_off == 0 for one in made.record.held)
     assert twin.record.held == []
     print_summary(made)
