@@ -26,6 +26,7 @@ from crashlab.recovery.restart import copy_settings
 from crashlab.server import ServerChoice, ServerSpec, create_server, owned
 from crashlab.server.container import LIST_PROCESSES
 from crashlab.server.statecontainer import StateContainer
+from tests.overrides import kill_after
 from tests.running import RunRequest, plan_of, run_profile
 
 IMAGE = "postgres:17"
@@ -221,3 +222,17 @@ def test_a_log_without_the_server_is_refused(tmp_path: Path) -> None:
         else:
             with pytest.raises(RecordingError, match="it runs without the recorder"):
                 recorder.require_recording(log)
+
+
+@pytest.mark.container
+def test_a_live_server_in_a_container_is_held(temporary: Path, tmp_path: Path) -> None:
+    """It gets the library without being recorded, and nothing is left behind."""
+    overrides = ["jitter.hold=['after write of wal']", "jitter.share=0.5", "afterlife=0", kill_after(40)]
+    profile = load_profile("kill9-all", overrides)
+    (trial,) = run_profile(
+        RunRequest(profile=profile, seed=1, trials=1, time_limit_s=None, server=CHOICE, out=tmp_path, keep="none")
+    ).trials
+    assert trial.verdict.outcome is Outcome.INTACT, trial.verdict.findings
+    (held,) = trial.held
+    assert held.met > held.held > 5
+    assert mounted_from(temporary) == []
