@@ -23,7 +23,7 @@ from tests.power.test_known_bugs import build
 pytestmark = pytest.mark.server
 LONG = ["60s", "60s"]
 ATTEMPTS = 5
-"""On a busy machine with two cores 10 of 10 shutdowns were met."""
+"""On a busy machine with two cores 5 of 5 shutdowns were met."""
 WALWRITER_STOPPED = '{ kind = "stop", target = "walwriter", when = { acks = 40 } }, '
 
 
