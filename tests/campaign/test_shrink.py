@@ -115,9 +115,9 @@ def test_a_live_trial_shrinks_to_a_shorter_run(tmp_path, monkeypatch):
         monkeypatch.chdir(out)
         sets = settings("clients=2", "acked_min=2", kill_after(12))
         assert invoke(["run", "async-commit", "--trials", "12", "--seed", seed, "-q", "--out", "live", *sets]) == 0
-        done = shrink(trial_with(out / "live", Outcome.LOSS), out=out, server=ServerChoice(), trials=2)
-        assert isinstance(done, ShrunkRun)
-        if done.run.taken:
+        shrunk = shrink(trial_with(out / "live", Outcome.LOSS), out=out, server=ServerChoice(), trials=2)
+        assert isinstance(shrunk, ShrunkRun)
+        if (done := shrunk).run.taken:
             break
     assert done.run.taken
     assert (done.code, done.rate_before[1], done.rate[1]) == ("LOSS-ASYNC-WINDOW", 2, 2)
