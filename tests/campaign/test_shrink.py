@@ -122,7 +122,7 @@ def test_a_live_trial_shrinks_to_a_shorter_run(tmp_path, monkeypatch):
     assert done.run.taken
     assert (done.code, done.rate_before[1], done.rate[1]) == ("LOSS-ASYNC-WINDOW", 2, 2)
     assert 0 < done.begun < done.begun_before
-    assert 0 < (asked_for(load_profile(str(out / PROFILE))) or 0) < 12
+    assert 0 < (asked_for(load_profile(str(out / PROFILE))) or 0) <= 12  # fewer clients may be all that is less
     told = (out / README).read_text()
     assert f"| found in | {done.rate_before[0]} of 2 trials | {done.rate[0]} of 2 trials |" in told
     assert done.folder is not None
