@@ -46,9 +46,15 @@ def tool(recording: Recording, name: str, *words: str | Path) -> str:
 
 
 def printed(recording: Recording, data: Path) -> Counts:
-    """What pg_waldump prints from the redo point on, but for a clean stop's checkpoint, behind which redo begins."""
-    (redo,) = re.findall(r"Latest checkpoint's REDO location: +(\S+)", tool(recording, "pg_controldata", "-D", data))
-    lines = tool(recording, "pg_waldump", "-p", data / "pg_wal", "-s", redo).splitlines()
+    """What pg_waldump prints from the redo point on, but for a clean stop's checkpoint, behind which redo begins.
+
+    It takes the size of segments from the one that it is given, or from any: one that lost what was in it has none.
+    """
+    control = tool(recording, "pg_controldata", "-D", data)
+    (redo,) = re.findall(r"Latest checkpoint's REDO location: +(\S+)", control)
+    (segment,) = re.findall(r"Latest checkpoint's REDO WAL file: +(\S+)", control)
+    last = max(path.name for path in (data / "pg_wal").iterdir() if re.fullmatch(r"[0-9A-F]{24}", path.name))
+    lines = tool(recording, "pg_waldump", "-p", data / "pg_wal", "-s", redo, segment, last).splitlines()
     found = [(match, " FPW" in line) for line in lines if (match := LINE.match(line)) is not None]
     if found and found[0][0][2] == "CHECKPOINT_SHUTDOWN":
         found.pop(0)
