@@ -28,6 +28,7 @@ Only pytest is imported here: psycopg and the servers come with the first fixtur
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 from collections.abc import Collection, Generator, Iterator
 from pathlib import Path
@@ -268,7 +269,9 @@ def _observer(config: pytest.Config, folder: Path) -> Observer:
 def reproduce_command(config: pytest.Config, nodeid: str) -> str:
     """Return the command that runs a test again."""
     chosen = [f"{option}={shlex.quote(str(value))}" for option, value in chosen_server(config)]
-    return " ".join(["pytest", shlex.quote(nodeid), *chosen, f"--crashlab-seed={config.stash[SEED]}"])
+    path, _, rest = nodeid.partition("::")  # seen from pytest's root folder
+    here = f"{os.path.relpath(config.rootpath / path, config.invocation_params.dir)}::{rest}"
+    return " ".join(["pytest", shlex.quote(here), *chosen, f"--crashlab-seed={config.stash[SEED]}"])
 
 
 @pytest.fixture

@@ -101,7 +101,7 @@ class Life:
         _refuse_what_never_crashes(self.profile, at_moments=points != "random" or point is not None)
         _refuse_states_without_a_cut(self.profile, states)
         self._recorded = self.profile.power_loss is not None
-        self.seed = new_seed() if seed is None else seed
+        self.seed = _seed(seed)
         self.point = Point.parse(point) if isinstance(point, str) else point
         self._points = points
         self._states, self._state = states or STATES, None if state is None else StateName.parse(state)
@@ -234,6 +234,12 @@ def _refuse_states_without_a_cut(profile: Profile, states: int | None) -> None:
             f'cannot look at crash states with profile "{profile.name}": it cuts no power',
             hint='Choose one that does, such as "power-loss".',
         )
+
+
+def _seed(given: int | None) -> int:
+    if given is not None and type(given) is not int:
+        raise UsageProblem(f"seed is a whole number, not {given!r}")
+    return new_seed() if given is None else given
 
 
 def _refuse_what_never_crashes(profile: Profile, *, at_moments: bool) -> None:

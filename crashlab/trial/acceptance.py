@@ -66,6 +66,8 @@ def for_a_test(profile: Profile, *, recorded: bool = False) -> Profile:
         reason = "it is a tour of other profiles"
     elif profile.jitter is not None:
         reason = "it holds processes ([jitter]), which only runs do"
+    elif profile.first_start is not None or profile.start_kills is not None:
+        reason = "it kills the server while it starts ([first_start], [start_kills]), which only runs do"
     if reason:
         raise ProfileError(
             f'cannot use profile "{profile.name}" in a test: {reason}',

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from crashlab.errors import UsageProblem
+from crashlab.testing import Crash
+
 pytest_plugins = ["pytester"]
 pytestmark = pytest.mark.server
 SHARED = """
@@ -54,3 +57,23 @@ def test_orders(shared):
     said = subprocess.run([sys.executable, str(file)], capture_output=True, text=True, timeout=120).stderr
     assert f"reproduce: python {file}, {told}" in said
     shutil.rmtree(Path(re.findall(r"evidence: (\S+)", said)[0]).parent)
+
+
+def test_the_line_holds_where_pytest_was_started(pytester, monkeypatch):
+    """In a folder below the one that pytest calls its root, which its own names of tests begin at."""
+    pytester.makeini("[pytest]")
+    folder = pytester.mkdir("below")
+    (folder / "test_shop.py").write_text(
+        SHARED + "\n@pytest.mark.crashlab(points='commits')\ndef test_orders(crash):\n    sell(crash, 1)\n"
+    )
+    monkeypatch.chdir(folder)
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "--crashlab-point=1:commit:1:before")
+    result.assert_outcomes(failed=1)
+    (line,) = re.findall(r"reproduce: pytest (\S+)", result.stdout.str())
+    assert line == "test_shop.py::test_orders"
+
+
+def test_a_seed_that_is_no_number_is_refused():
+    """Before anything is started, and not as damaged evidence afterwards."""
+    with pytest.raises(UsageProblem, match="seed is a whole number, not 'x'"):
+        Crash(seed="x")  # type: ignore[arg-type]

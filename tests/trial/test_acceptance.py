@@ -84,3 +84,10 @@ def test_only_live_faults_are_for_tests() -> None:
     for name in ("power-loss", "quick"):
         with pytest.raises(ProfileError, match=f'cannot use profile "{name}" in a test'):
             for_a_test(load_profile(name))
+
+
+@pytest.mark.parametrize("name", ["kill9-recovery-end", "initdb-killed"])
+def test_a_profile_that_kills_starts_is_for_runs_only(name: str) -> None:
+    """A test starts its server by itself: it would pass without such a kill."""
+    with pytest.raises(ProfileError, match="kills the server while it starts"):
+        for_a_test(load_profile(name))
