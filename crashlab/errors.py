@@ -82,7 +82,7 @@ class NoRoom(CrashlabError):
         super().__init__(primary, detail=detail, hint=hint or "Make room there, or work elsewhere (TMPDIR, --out).")
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return 'Did you mean "x"?' for the nearest known word, or an empty string."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.7)
+def did_you_mean(word: str, known: Iterable[str], alike: float = 0.7) -> str:
+    """Return 'Did you mean "x"?' for the nearest known word that is alike enough (1: the same), or an empty string."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=alike)
     return f'Did you mean "{near[0]}"?' if near else ""

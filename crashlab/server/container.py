@@ -95,14 +95,7 @@ class ContainerServer(Server):
         super().__init__(spec)
         self.source = image
         self._password = os.urandom(16).hex()
-        self._version: Version | None = None
-        self._log_marks = [(0, 0)]
-        self._log_before = b""  # of the containers before this one
-        self._collected_before = b""
-        self.init_files: dict[str, bytes] = {}  # path -> content, in a container that is not made yet
-        self._earlier: list[EngineContainer] = []  # they hold the volume of the data directory
-        self._shared: SharedFolder | None = None
-        self._created_with: dict[str, str] = {}
+        self._begin()
         try:
             self.container = EngineContainer(image)
         except BaseException:
@@ -111,6 +104,17 @@ class ContainerServer(Server):
         self._image = self.container.command
         self.machine = self.container.machine
         self._pgdata = self.container.environment.get("PGDATA", DEFAULT_PGDATA)
+
+    def _begin(self) -> None:
+        """Set what is so before the first start, whoever made the container."""
+        self._version: Version | None = None
+        self._log_marks = [(0, 0)]
+        self._log_before = b""  # of the containers before this one
+        self._collected_before = b""
+        self.init_files: dict[str, bytes] = {}  # path -> content, in a container that is not made yet
+        self._earlier: list[EngineContainer] = []  # they hold the volume of the data directory
+        self._shared: SharedFolder | None = None
+        self._created_with: dict[str, str] = {}
 
     @property
     def stop_signal(self) -> signals.Signals:

@@ -50,12 +50,7 @@ class GivenContainer(ContainerServer):
         self.database = variables.get("POSTGRES_DB") or self._user
         self.source = self.container.image
         self.machine = ""
-        self._version = None
-        self._log_marks = [(0, 0)]
-        self._log_before = b""
-        self._collected_before = b""
-        self._earlier = []
-        self._shared = None
+        self._begin()
         self._image = ImageCommand()
         self._pgdata = variables.get("PGDATA", DEFAULT_PGDATA)
         self._started = True

@@ -11,7 +11,6 @@ Choices: without a version, what one version takes is good.
 Source: PostgreSQL manual, "Setting Parameters"; guc_tables.c for words that are taken and not shown.
 """
 
-import difflib
 import functools
 from pathlib import Path
 
@@ -61,9 +60,7 @@ def wrong_with(name: str, value: str, major: int | None = None) -> str | None:
 
 def meant(name: str) -> str:
     """Return 'Did you mean "fsync"?' for a name that no version has and that is nearly one that some have, or ""."""
-    near = "" if name.lower() in table() or "." in name else did_you_mean(name.lower(), table())
-    found = near.split('"')[1] if near else ""
-    return near if difflib.SequenceMatcher(None, name.lower(), found).ratio() >= NEARLY else ""
+    return "" if name.lower() in table() or "." in name else did_you_mean(name.lower(), table(), NEARLY)
 
 
 def _wrong(row: Row, name: str, value: str) -> str | None:
