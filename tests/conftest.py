@@ -16,6 +16,7 @@ each data directory than the server that works there (see crashlab/server/spares
 
 import functools
 import importlib.util
+import io
 import os
 import shutil
 import tempfile
@@ -276,6 +277,28 @@ def container_server() -> Iterator[Server]:
     with create_server(ServerSpec(kind="container", image=IMAGE)) as server:
         server.start()
         yield server
+
+
+@pytest.fixture
+def image_with() -> Iterator[Callable[[str], str]]:
+    """Makes images of IMAGE with more in their description; removed afterwards."""
+    import docker
+
+    client = docker.from_env()
+    made: list[str] = []
+
+    def make(lines: str) -> str:
+        tag = f"crashlab-test-image-{os.getpid()}:{len(made)}"
+        client.images.build(fileobj=io.BytesIO(f"FROM {IMAGE}\n{lines}\n".encode()), tag=tag, rm=True)
+        made.append(tag)
+        return tag
+
+    try:
+        yield make
+    finally:
+        for tag in made:
+            client.images.remove(tag, force=True)
+        client.close()
 
 
 @pytest.fixture

@@ -32,6 +32,7 @@ from crashlab.server.initialising import (
     in_initdb,
     scripts_of,
 )
+from crashlab.trial.startkills import start_and_kill
 
 IN_INITDB, IN_SCRIPTS = "initdb", "init-scripts"
 OWN_SCRIPTS = 3
@@ -49,29 +50,17 @@ def kill_first_start(
     met = rng.randrange(OWN_SCRIPTS) if during == IN_SCRIPTS else None
     server.init_files = {f"{SCRIPTS}/{name}": text for name, text in _own_scripts(met).items()}
     delay_s, at_ns = rng.uniform(*AFTER_BEGIN_S), time.monotonic_ns()
-    over = threading.Event()
-    killed: list[int] = []
 
     def has_begun() -> bool:
         if met is None:
             return in_initdb(server)
         return _name(met) in begun_in(server.log_since(0))
 
-    def kill() -> None:
+    def wait(over: threading.Event) -> None:
         if _wait_for(has_begun, over, timeout_s):
             over.wait(delay_s)
-        killed.extend(server.kill_all())
 
-    killer = threading.Thread(target=kill)
-    killer.start()
-    try:
-        server.start(timeout_s=timeout_s)
-    except ServerError:  # that is what the kill is for
-        pass
-    finally:
-        over.set()
-        killer.join()
-    killed += server.kill_all()
+    killed = start_and_kill(server, wait, timeout_s=timeout_s)
     log = server.log_since(0)
     place, reached = _how_far(log, has_version_file(server))
     receipt = Injection(

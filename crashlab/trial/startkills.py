@@ -10,7 +10,7 @@ Choices: the kill comes whether the start has got to an end by then or not; how 
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Protocol
 
@@ -47,29 +47,17 @@ def kill_in_start(server: Server, asked: Asked, rng: Random, ledger: LedgerWrite
     between_ms = asked.between_ms
     delay_ms = None if between_ms is None else rng.uniform(between_ms[0], between_ms[1])
     position, at_ns = server.log_position(), time.monotonic_ns()
-    ended = threading.Event()
-    killed: list[int] = []
 
-    def kill() -> None:
+    def wait(ended: threading.Event) -> None:
         if delay_ms is not None:
             time.sleep(delay_ms / 1000)
         else:
             wait_said(server, position, END_OF_RECOVERY, until=ended.is_set, timeout_s=timeout_s)
-        killed.extend(server.kill_all())
 
-    killer = threading.Thread(target=kill)
-    killer.start()
     overrides = safe_settings(server.version.major) | NEEDED_SETTINGS
     if delay_ms is None:
         overrides |= AIMED_SETTINGS
-    try:
-        server.start(timeout_s=timeout_s, overrides=overrides)
-    except ServerError:  # that is what the kill is for
-        pass
-    finally:
-        ended.set()
-        killer.join()
-    killed += server.kill_all()
+    killed = start_and_kill(server, wait, timeout_s=timeout_s, overrides=overrides)
     reached = how_far(OF_A_START, server.log_since(position))
     aimed = delay_ms is None
     return Injection(
@@ -88,3 +76,34 @@ def kill_in_start(server: Server, asked: Asked, rng: Random, ledger: LedgerWrite
         ledger_position=ledger.lines,
         at_ns=at_ns,
     )
+
+
+def start_and_kill(
+    server: Server,
+    wait: Callable[[threading.Event], None],
+    *,
+    timeout_s: float,
+    overrides: dict[str, str] | None = None,
+) -> list[int]:
+    """Start a server that is down, kill all of it once `wait` returns, and return who was killed.
+
+    Args:
+        wait: runs beside the start; its event is set when the start has ended, one way or the other.
+    """
+    ended = threading.Event()
+    killed: list[int] = []
+
+    def kill() -> None:
+        wait(ended)
+        killed.extend(server.kill_all())
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        server.start(timeout_s=timeout_s, overrides=overrides)
+    except ServerError:  # that is what the kill is for
+        pass
+    finally:
+        ended.set()
+        killer.join()
+    return killed + server.kill_all()

@@ -1,10 +1,8 @@
 """Does a container live, die and come back as a local server does?"""
 
-import io
-import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
@@ -193,28 +191,6 @@ def test_no_docker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(ServerError, match="could not reach a Docker engine") as caught:
         create_server(ServerSpec(kind="container", image=IMAGE))
     assert caught.value.hint is not None
-
-
-@pytest.fixture
-def image_with(request: pytest.FixtureRequest) -> Iterator[Callable[[str], str]]:
-    """Makes images of IMAGE with more in their description; removed afterwards."""
-    import docker
-
-    client = docker.from_env()
-    made: list[str] = []
-
-    def make(lines: str) -> str:
-        tag = f"crashlab-test-command-{os.getpid()}:{len(made)}"
-        client.images.build(fileobj=io.BytesIO(f"FROM {IMAGE}\n{lines}\n".encode()), tag=tag, rm=True)
-        made.append(tag)
-        return tag
-
-    try:
-        yield make
-    finally:
-        for tag in made:
-            client.images.remove(tag, force=True)
-        client.close()
 
 
 @pytest.mark.container

@@ -1,8 +1,5 @@
 """Is what a container of one image left recovered by another image, on the same volume?"""
 
-import io
-import os
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -25,28 +22,6 @@ LOSES = '#!/bin/sh\\nrm $PGDATA/global/pg_filenode.map\\nexec docker-entrypoint.
 BREAKS = f"""RUN printf '{LOSES}' >/breaks && chmod 755 /breaks
 ENTRYPOINT ["/breaks"]
 CMD ["postgres"]"""
-
-
-@pytest.fixture
-def image_with() -> Iterator[Callable[[str], str]]:
-    """Makes images of IMAGE with more in their description; removed afterwards."""
-    import docker
-
-    client = docker.from_env()
-    made: list[str] = []
-
-    def make(lines: str) -> str:
-        tag = f"crashlab-test-recovers-{os.getpid()}:{len(made)}"
-        client.images.build(fileobj=io.BytesIO(f"FROM {IMAGE}\n{lines}\n".encode()), tag=tag, rm=True)
-        made.append(tag)
-        return tag
-
-    try:
-        yield make
-    finally:
-        for tag in made:
-            client.images.remove(tag, force=True)
-        client.close()
 
 
 def all_things() -> set[str]:
