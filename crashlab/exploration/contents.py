@@ -5,6 +5,7 @@ A file is rewritten in place. Its bytes come from the base image, from the log o
 
 import os
 from collections.abc import Iterable
+from functools import lru_cache
 
 from crashlab.disk.content import BASE, ZERO, FileImage, Piece
 from crashlab.errors import RecordingError
@@ -22,6 +23,9 @@ _MARGIN_BYTES = 1 << 18
 """Zeros that are written behind a long file's data: who reads the WAL up to its end would meet a hole, and the kernel
 fill megabytes of it ahead."""
 _ZEROS = bytes(_WRITE_BYTES)
+_SMALL_BYTES = 1 << 13
+_SMALL_KEPT, _BLOCKS_KEPT = 4096, 512
+"""So many pieces are kept in memory, 32 MB of each sort at most: one state after the other is made of the same ones."""
 
 
 class Contents:
@@ -34,6 +38,8 @@ class Contents:
         self._base_paths = {entry.file: entry.path for entry in base.files if entry.kind == "file"}
         self._base_data_ends: dict[int, int] = {}
         self._open_base: tuple[int, int] | None = None  # file, descriptor
+        self._small = lru_cache(_SMALL_KEPT)(self._read)
+        self._block = lru_cache(_BLOCKS_KEPT)(self._read)
 
     def write(self, path: str, status: os.stat_result, image: FileImage, held: FileImage | None) -> None:
         """Write what differs of a file.
@@ -118,6 +124,13 @@ class Contents:
     def _bytes(self, number: int, source: int, offset: int, length: int) -> bytes:
         if source == ZERO:
             return _ZEROS[:length]
+        if length <= _SMALL_BYTES:
+            return self._small(number, source, offset, length)
+        if length == _COMPARE_BYTES:
+            return self._block(number, source, offset, length)
+        return self._read(number, source, offset, length)
+
+    def _read(self, number: int, source: int, offset: int, length: int) -> bytes:
         if source == BASE:
             return self.base_bytes(number, offset, length)
         return self._log.read(source, offset, length)

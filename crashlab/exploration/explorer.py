@@ -48,7 +48,7 @@ from crashlab.trial.clock import Clock
 from crashlab.trial.judged import result_of
 from crashlab.trial.limit import TrialLimit
 from crashlab.trial.setup import connect_plain, reading_of
-from crashlab.trial.written import trial_record, write_trial
+from crashlab.trial.written import trial_record, write_evidence
 
 if TYPE_CHECKING:
     import psycopg
@@ -163,12 +163,10 @@ class Explorer:
         record = self._record(receipt, trial, folder, clock.seconds(), timed_out)
         log = self._worker.server.log_since(self._log_position)
         place = self._worker.images.data_directory
-        verdict = write_trial(
-            folder, record, observation, server_log=log, place=place, state=state, history=history, told=self._told
-        )
+        write_evidence(folder, record, observation, server_log=log, place=place, state=state, told=self._told)
         if self._keep == "all":  # a replay makes any other state again
             self._worker.keep_data(folder / evidence.DATA)
-        return result_of(folder, verdict=verdict)
+        return result_of(folder, history=history)
 
     def _lives_on(self, state: CrashState) -> bool:
         """Whether this state is one that gets an afterlife: the same whoever tries it, and however often."""

@@ -40,6 +40,8 @@ SMALL_SETTINGS = {
     "max_parallel_workers_per_gather": "0",
     # In the data directory, so that nothing is left outside of it: a segment that no process maps cannot be found.
     "dynamic_shared_memory_type": "mmap",
+    "min_dynamic_shared_memory": "2MB",  # from 15 on each server needs 1 MB, which would be written to a file there
+    "max_files_per_process": "128",  # the postmaster tries out at each start how many it may open
     "huge_pages": "off",
     "jit": "off",
     "logging_collector": "off",

@@ -35,10 +35,11 @@ from crashlab.recovery import Reading, observe, recover
 from crashlab.seeds import stream
 from crashlab.server import Server
 from crashlab.trial.intest import ServerInTest
+from crashlab.trial.judged import judge_trial
 from crashlab.trial.live import wal_of
 from crashlab.trial.outsiders import Outsiders
 from crashlab.trial.setup import invariants_before
-from crashlab.trial.written import trial_record, write_trial
+from crashlab.trial.written import trial_record, write_evidence
 from crashlab.workload.commit import decide
 from crashlab.workload.relations import MARKER_TABLE, TEXT_SETTINGS
 from crashlab.workload.session import WAL_POSITIONS
@@ -240,7 +241,8 @@ class ApplicationTrial(ServerInTest):
             seconds={},
             reproduce=self.reproduce,
         )
-        return write_trial(self.folder, record, observation, server_log=self.server.log_since(0))
+        write_evidence(self.folder, record, observation, server_log=self.server.log_since(0))
+        return judge_trial(self.folder)
 
     def close(self) -> None:
         """End the ledger, and the session beside the application's; closing twice is harmless."""

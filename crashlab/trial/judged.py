@@ -58,27 +58,22 @@ def recording_of(folder: Path, record: evidence.TrialRecord) -> Path:
     return target
 
 
-def judge_trial(folder: Path, *, history: History | None = None) -> Verdict:
+def judge_trial(folder: Path) -> Verdict:
     """Judge one trial's evidence and store the verdict beside it.
-
-    Args:
-        history: what its ledger says, if it has been read already.
 
     Raises:
         EvidenceError, LedgerError: the evidence is missing or damaged; the message names the file. Or the verdict
             cannot be written.
     """
-    verdict = verdict_of(folder, history=history)
+    verdict = verdict_of(folder)
     evidence.save(folder, evidence.VERDICT, verdict)
     return verdict
 
 
-def verdict_of(folder: Path, *, history: History | None = None) -> Verdict:
-    """Judge one trial's evidence and write nothing; arguments and errors as of `judge_trial`."""
+def verdict_of(folder: Path) -> Verdict:
+    """Judge one trial's evidence and write nothing; raises as `judge_trial`."""
     record = evidence.load_trial(folder)
-    if history is None:
-        history = read_history(folder, record)
-    return judgement_of(folder, record, history, read_observation(folder, record)).verdict
+    return judgement_of(folder, record, read_history(folder, record), read_observation(folder, record)).verdict
 
 
 def judgement_of(folder: Path, record: evidence.TrialRecord, history: History, observation: Observation) -> Judgement:
@@ -178,18 +173,28 @@ def not_followed(path: Path) -> Iterator[Path]:
                 yield link
 
 
-def result_of(folder: Path, *, verdict: Verdict | None = None) -> TrialResult:
+def result_of(folder: Path, *, verdict: Verdict | None = None, history: History | None = None) -> TrialResult:
     """Return a trial's result from its evidence alone, so that a stored one reads like a fresh one.
 
     Args:
-        verdict: the judgement, if it has just been made; otherwise the evidence is judged.
+        verdict: the judgement, if it has been made; otherwise the evidence is judged, and the verdict stored.
+        history: what its ledger says, if it has been read already.
     """
     record = evidence.load_trial(folder)
+    if verdict is None:
+        observation = read_observation(folder, record)
+        history = read_history(folder, record) if history is None else history
+        verdict = judgement_of(folder, record, history, observation).verdict
+        evidence.save(folder, evidence.VERDICT, verdict)
+        redo = _redo_of(folder, record, observation)
+    else:
+        seen = evidence.load(folder / evidence.OBSERVATION, _Replayed, digest=record.digests.get(evidence.OBSERVATION))
+        redo = _redo_of(folder, record, seen)
     data = folder / evidence.DATA
     return TrialResult(
         trial=record.trial,
         seed=record.seed,
-        verdict=verdict or judge_trial(folder),
+        verdict=verdict,
         injections=record.injections,
         seconds=record.seconds,
         folder=folder,
@@ -198,7 +203,7 @@ def result_of(folder: Path, *, verdict: Verdict | None = None) -> TrialResult:
         server=record.server,
         state=_state_of(folder, record),
         contract=contract_of(record),
-        redo=_redo_of(folder, record),
+        redo=redo,
         drawn=record.drawn,
         held=record.held,
     )
@@ -226,8 +231,7 @@ class _Written(msgspec.Struct):
     written: list[str] = []
 
 
-def _redo_of(folder: Path, record: evidence.TrialRecord) -> Redo | None:
-    seen = evidence.load(folder / evidence.OBSERVATION, _Replayed, digest=record.digests.get(evidence.OBSERVATION))
+def _redo_of(folder: Path, record: evidence.TrialRecord, seen: Observation | _Replayed) -> Redo | None:
     replayed = seen.replayed if seen.wal is None else seen.wal.kinds
     if replayed is None or not (seen.recovery.ran and seen.recovery.started):
         return None

@@ -47,7 +47,7 @@ from crashlab.server.base import DATABASE
 from crashlab.trial.clock import Clock
 from crashlab.trial.firststart import kill_first_start, start_again
 from crashlab.trial.jitter import Jitter, live_jitter
-from crashlab.trial.judged import result_of
+from crashlab.trial.judged import judge_trial, result_of
 from crashlab.trial.limit import TrialLimit
 from crashlab.trial.setup import (
     TrialPlan,
@@ -61,7 +61,7 @@ from crashlab.trial.setup import (
 )
 from crashlab.trial.startkills import kill_in_start
 from crashlab.trial.vary import drawn
-from crashlab.trial.written import trial_record, write_trial
+from crashlab.trial.written import trial_record, write_evidence
 from crashlab.workload.run import Workload
 
 FAULT_TIMEOUT_S = 60.0
@@ -363,7 +363,8 @@ class _Live:
             held=self._jitter.held() if self._jitter is not None else [],
         )
         place = self.server.data_directory
-        return write_trial(self.folder, record, self.observation, server_log=self.server.log_since(0), place=place)
+        write_evidence(self.folder, record, self.observation, server_log=self.server.log_since(0), place=place)
+        return judge_trial(self.folder)
 
     def met_full_disk(self) -> bool:
         """Whether what ended the trial may be that: then it ends inconclusive, and not with an error."""

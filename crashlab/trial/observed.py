@@ -31,9 +31,10 @@ from crashlab.seeds import stream
 from crashlab.server import Server
 from crashlab.trial.conversed import Written, write_ledger
 from crashlab.trial.intest import ServerInTest
+from crashlab.trial.judged import judge_trial
 from crashlab.trial.live import wal_of
 from crashlab.trial.setup import invariants_before
-from crashlab.trial.written import trial_record, write_trial
+from crashlab.trial.written import trial_record, write_evidence
 
 OTHER_DATABASES = (
     "SELECT EXISTS (SELECT FROM pg_database WHERE datallowconn AND datname NOT IN ('postgres', 'template1'))"
@@ -244,7 +245,8 @@ class ObservedServer(ServerInTest):
             seconds=crash.seconds,
             reproduce=reproduce,
         )
-        return write_trial(crash.folder, record, crash.observation, server_log=self.server.log_since(0), told=told)
+        write_evidence(crash.folder, record, crash.observation, server_log=self.server.log_since(0), told=told)
+        return judge_trial(crash.folder)
 
 
 def _records(conversation: Conversation) -> list[int]:

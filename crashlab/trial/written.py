@@ -16,11 +16,10 @@ import msgspec
 import crashlab
 from crashlab import evidence
 from crashlab.disk.contract import DiskContract
-from crashlab.history import History
-from crashlab.model import Held, Injection, Observation, Told, Verdict
+from crashlab.model import Held, Injection, Observation, Told
 from crashlab.profile import Profile
 from crashlab.recovery.fulldisk import full_disk
-from crashlab.trial.judged import judge_trial, ledger_of
+from crashlab.trial.judged import ledger_of
 
 
 def trial_record(
@@ -78,7 +77,7 @@ def trial_record(
     )
 
 
-def write_trial(
+def write_evidence(
     folder: Path,
     record: evidence.TrialRecord,
     observation: Observation,
@@ -86,16 +85,14 @@ def write_trial(
     server_log: str,
     place: Path | None = None,
     state: Any = None,
-    history: History | None = None,
     told: Told | None = None,
-) -> Verdict:
-    """Write everything that a trial leaves but its ledger, which is there already; judge it, and return the verdict.
+) -> None:
+    """Write everything that a trial leaves but its ledger, which is there already.
 
     Args:
         server_log: what the server said, from before the fault on.
         place: where the server's files are; None: not on this machine.
         state: a recorded trial's crash state.
-        history: what the ledger says, if it has been read already.
         told: of a test of an unchanged application.
 
     Raises:
@@ -111,4 +108,3 @@ def write_trial(
         digests[evidence.TOLD] = evidence.save(folder, evidence.TOLD, told)
     digests[evidence.LEDGER] = evidence.digest_of(ledger_of(folder, record))
     evidence.save(folder, evidence.TRIAL, msgspec.structs.replace(record, digests=digests))
-    return judge_trial(folder, history=history)

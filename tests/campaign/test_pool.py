@@ -26,8 +26,9 @@ from crashlab.model import Observation, Recovery
 from crashlab.profile import load_profile
 from crashlab.results import TrialResult
 from crashlab.server import ServerChoice
+from crashlab.trial.judged import judge_trial
 from crashlab.trial.setup import TrialPlan
-from crashlab.trial.written import trial_record, write_trial
+from crashlab.trial.written import trial_record, write_evidence
 from tests.campaign.command import Command, left_behind
 from tests.campaign.hard_tasks import Astray, Deadly, Slow, Stopped
 
@@ -209,7 +210,8 @@ def test_a_trial_that_was_written_whole_is_not_run_again(tmp_path):
         plan.profile, "live", trial=0, seed=7, run_seed=1, server=facts, injections=[], seconds={}, timed_out="here"
     )
     LedgerWriter(folder / evidence.LEDGER, seed=7).close()
-    write_trial(folder, record, Observation(recovery=Recovery(started=False, ran=False, seconds=0.0)), server_log="")
+    write_evidence(folder, record, Observation(recovery=Recovery(started=False, ran=False, seconds=0.0)), server_log="")
+    judge_trial(folder)
     before = (folder / evidence.TRIAL).read_bytes()
     with PoolExecutor(1) as executor:
         executor.start([job(tmp_path)])

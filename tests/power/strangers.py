@@ -35,7 +35,8 @@ from crashlab.exploration.recording import BASE, LOG, RECORDING, RecordingRecord
 from crashlab.profile import find_profile, load_profile
 from crashlab.results import trial_name
 from crashlab.server import ServerChoice
-from crashlab.trial.written import write_trial
+from crashlab.trial.judged import judge_trial
+from crashlab.trial.written import write_evidence
 from tests.campaign.test_replay_stored import ARCHIVE as RECORDED
 from tests.oracle.test_stored import ARCHIVE as LIVE
 
@@ -142,7 +143,8 @@ def lay_out_anew(ledger: Path) -> None:
 
 
 def _seal(trial: Path, record: evidence.TrialRecord, state: Any = None) -> None:
-    write_trial(trial, record, evidence.load_observation(trial), server_log="", state=state)
+    write_evidence(trial, record, evidence.load_observation(trial), server_log="", state=state)
+    judge_trial(trial)
 
 
 def _save_run(run: Path) -> None:
