@@ -112,6 +112,7 @@ def _power_loss(power_loss: PowerLoss) -> list[str]:
         "any": "any operation",
         "checkpoint": "operations of checkpoints",
         "wal switch": "switches of the WAL file",
+        "redo": "few points behind which recovery replays most",
     }
     lines = [
         f"one recorded run of {power_loss.acks} acknowledged writes, then a {power_loss.end}",

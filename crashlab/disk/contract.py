@@ -23,7 +23,7 @@ from crashlab.disk.fileclass import FileClass
 from crashlab.errors import UsageProblem
 
 DiskName = Literal["linux", "strict", "lying", "process"]
-CutAt = Literal["any", "checkpoint", "flush", "wal switch", "end"]
+CutAt = Literal["any", "checkpoint", "flush", "wal switch", "redo", "end"]
 """At which operations of a recording the power may be cut."""
 TearBytes = Literal[512, 4096, 8192]
 """Below 512 bytes a tear could go through pg_control's record, which PostgreSQL takes to be atomic."""

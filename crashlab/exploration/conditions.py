@@ -12,6 +12,7 @@ from crashlab.errors import RecordingError
 from crashlab.exploration import points
 from crashlab.exploration.nearby import points_near
 from crashlab.exploration.recording import Recording
+from crashlab.exploration.redopoints import points_of_redo
 from crashlab.profile import PowerLoss
 from crashlab.recording.decoder import Decoder
 from crashlab.seeds import stream
@@ -75,7 +76,11 @@ def _points(
     Raises:
         RecordingError: it names crash points that the recording does not have, or nothing of what it names happened.
     """
-    candidates = points.candidates(survey, power_loss.points, left_out)
+    candidates: Sequence[int]
+    if power_loss.points == "redo":
+        candidates = _of_redo(recording, power_loss, survey, left_out)
+    else:
+        candidates = points.candidates(survey, power_loss.points, left_out)
     if power_loss.at:
         beyond = [point for point in power_loss.at if not 0 <= point <= survey.end]
         if beyond:
@@ -92,3 +97,12 @@ def _points(
             detail="Nothing of that happened in it, at least not where the power may be cut.",
         )
     return near
+
+
+def _of_redo(
+    recording: Recording, power_loss: PowerLoss, survey: points.Survey, left_out: points.Flush | None
+) -> list[int]:
+    """Return the points behind which most is replayed, as many as one recording's states are taken of."""
+    limit = power_loss.states_per_recording
+    most = None if limit is None else -(-limit // power_loss.states_per_point)
+    return points_of_redo(recording, survey, points.candidates(survey, "any", left_out), most=most)

@@ -1,7 +1,8 @@
 """At which positions of a recording may the power be cut?
 
 Choices: points lie after the set-up and up to the end. An aim narrows them: to the time between a checkpoint's first
-    flush and its control file, to the moments around flushes, or around switches of the WAL segment.
+    flush and its control file, to the moments around flushes, or around switches of the WAL segment. Where recovery
+    replays most (`redopoints`) the WAL says, which is not read here.
     If one flush is left out, the power is cut before another flush of that file makes up for it.
 
 Source: design.md "Crash points".
@@ -18,6 +19,7 @@ from crashlab.disk.operations import Kind
 from crashlab.recording.decoder import Decoder
 
 Aim = Literal["any", "checkpoint", "flush", "wal switch", "end"]
+"""Of `disk.contract.CutAt` all but "redo"."""
 
 
 class Survey(msgspec.Struct):
