@@ -62,6 +62,7 @@ class Injection(msgspec.Struct, frozen=True, kw_only=True):
     ledger_position: int  # ledger line count when the fault was sent
     at_ns: int  # monotonic clock of the client host, just before the fault was sent
     disk: str | None = None  # the disk contract of a cut through a recording; None: a live fault
+    nothing_due: bool = False  # the server had shut down, and no write was lost: there was nothing to recover
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True):

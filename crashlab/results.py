@@ -16,7 +16,7 @@ import msgspec
 from crashlab.chronicle import Chronicle
 from crashlab.errors import CrashlabError, EvidenceError
 from crashlab.evidence import ServerFacts
-from crashlab.model import Contract, CrashClass, Held, Injection, RecordCount, Verdict
+from crashlab.model import Contract, CrashClass, Held, Injection, PromiseStatus, RecordCount, Verdict
 from crashlab.profile import Profile
 
 Keep = Literal["failed", "all", "none"]
@@ -114,6 +114,12 @@ class TrialResult:
     drawn: dict[str, str] = field(default_factory=dict)  # settings that the profile left open
     held: list[Held] = field(default_factory=list)  # where processes were held, if the profile has jitter
     error: str | None = None  # the trial could not be run to its end; the verdict is inconclusive
+    nothing_due: bool = False  # the server had shut down before it could crash, so there was nothing to recover
+
+    @property
+    def proves_nothing(self) -> bool:
+        """Whether a promise was kept, but by a server that had shut down: no crash put it to the test."""
+        return self.nothing_due and self.verdict.promise is PromiseStatus.KEPT
 
     @property
     def reproduce(self) -> str:

@@ -1,5 +1,6 @@
 """Results made by hand, for tests of what is told about them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from crashlab.contract import contract_for
@@ -97,6 +98,11 @@ def trial(
 def intact(number: int = 0) -> TrialResult:
     """Everything is there."""
     return trial(number, Outcome.INTACT, PromiseStatus.KEPT)
+
+
+def shut_down(made: TrialResult) -> TrialResult:
+    """The trial as one whose server had shut down before it was killed."""
+    return replace(made, nothing_due=True)
 
 
 def permitted_loss(number: int = 0, *, oldest_ms: float = 187.6, bound_ms: float | None = 600.0) -> TrialResult:

@@ -20,7 +20,9 @@ class Stop(Enum):
     BROKEN = "first broken promise"
     FOUND = "what was looked for"
     DECIDED = "the rule {until}"
-    UNDECIDABLE = "the rule {until}, which needs trials for which something was promised and that can be judged"
+    UNDECIDABLE = (
+        "the rule {until}, which needs trials that crash, for which something was promised and that can be judged"
+    )
     EXHAUSTED = "a recording with only {done} such crash states"
     INTERRUPT = "interrupt"
     ERROR = "an error: {why}"
@@ -65,7 +67,7 @@ class Account:
         self.done += 1
         promise, until = trial.verdict.promise, self._budget.until
         self._broken += promise is PromiseStatus.BROKEN
-        self._promised += promise in (PromiseStatus.KEPT, PromiseStatus.BROKEN)
+        self._promised += promise in (PromiseStatus.KEPT, PromiseStatus.BROKEN) and not trial.proves_nothing
         if self._budget.looked_for is not None and self._budget.looked_for(trial):
             self.end(Stop.FOUND)
         elif self._budget.fail_fast and promise is PromiseStatus.BROKEN:

@@ -19,7 +19,7 @@ import msgspec
 from crashlab import evidence
 from crashlab.disk.contract import DiskContract, disk_contract
 from crashlab.disk.model import CrashState, DiskModel
-from crashlab.disk.states import losses, nothing_extra
+from crashlab.disk.states import everything, losses, nothing_extra
 from crashlab.disk.tornpages import torn_pages
 from crashlab.errors import RecordingError, UsageProblem
 from crashlab.exploration.addresses import Address, PointStates, laps
@@ -143,6 +143,7 @@ class Explorer:
             history = self._ledger.history(self.ledger_io())
         with clock.phase("wal"):
             clean = stopped_cleanly(directory(self._worker.images.data_directory))
+            whole = clean and state.fingerprint == everything(model).fingerprint
             wal, wal_at_cut = self._wal.look(model, state, history)
         self._told = told_until(self.recording, self.ledger_io())
         observation, timed_out = self._look_in_time(history, clock, lives_on=self._lives_on(state))
@@ -159,7 +160,7 @@ class Explorer:
             broken_before=self.recording.record.broken_before,
             first_survivors=self.recording.record.first_survivors,
         )
-        receipt = self._receipt(state, history, clean)
+        receipt = self._receipt(state, history, clean=clean, whole=whole)
         record = self._record(receipt, trial, folder, clock.seconds(), timed_out)
         log = self._worker.server.log_since(self._log_position)
         place = self._worker.images.data_directory
@@ -277,7 +278,7 @@ class Explorer:
                 detail="; ".join(problems[:3]) or observation.died or observation.recovery.tool_fault,
             )
 
-    def _receipt(self, state: CrashState, history: History, clean: bool) -> Injection:
+    def _receipt(self, state: CrashState, history: History, *, clean: bool, whole: bool) -> Injection:
         record, disk = self.recording.record, self.power_loss.disk
         return Injection(
             kind="power cut" if disk != "process" else "kill",
@@ -298,6 +299,8 @@ class Explorer:
             ledger_position=history.lines,
             at_ns=max(history.end_ns),
             disk=disk,
+            # A power cut that took something asks whether the stop had flushed it, and one in a recovery was a crash
+            nothing_due=whole and not self._in_recovery,
         )
 
     def _record(

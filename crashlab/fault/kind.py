@@ -22,6 +22,7 @@ class Effect:
     confirmed: bool
     proof: list[str] = field(default_factory=list)
     crashed: bool | None = None  # whether the server has to recover, where only the effect shows it
+    nothing_due: bool = False  # the server had shut down before it could crash
     at_ns: int | None = None  # when it came, by the monotonic clock, where that was long after it began
 
 

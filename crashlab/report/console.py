@@ -24,6 +24,7 @@ from crashlab.report.statistics import statistics_line
 from crashlab.report.story import Length, follow_up, printable, story
 from crashlab.report.summary import (
     EVERY_PROMISE_KEPT,
+    NOTHING_DUE,
     DistinctFinding,
     closing,
     counted,
@@ -53,6 +54,8 @@ def trial_line(trial: TrialResult) -> str:
     """Say what one trial showed, in one line."""
     verdict = trial.verdict
     said = f"{verdict.outcome}, promise {verdict.promise}" if verdict.promise else str(verdict.outcome)
+    if trial.proves_nothing:
+        said = f"{verdict.outcome}, {NOTHING_DUE}"
     counts = f"{verdict.counts.acked} acked, {verdict.counts.lost} lost"
     drawn = "".join(f", {name}={value}" for name, value in trial.drawn.items())
     return f"{said} ({counts}, {trial.seconds.get('total', 0.0):.1f} s{drawn}{_jitter(trial)})"

@@ -18,7 +18,17 @@ from crashlab.report.page import render
 from crashlab.report.panels import MANUAL, PANELS, anchor_of
 from crashlab.report.statistics import statistics_line
 from crashlab.report.story import follow_up, story
-from crashlab.report.summary import closing, counted, distinct_findings, how_to_go_on, promise, sentence, tally, verdict
+from crashlab.report.summary import (
+    NOTHING_DUE,
+    closing,
+    counted,
+    distinct_findings,
+    how_to_go_on,
+    promise,
+    sentence,
+    tally,
+    verdict,
+)
 from crashlab.results import ProfileResult, RunResult, Told
 
 ROWS_MAX = 120
@@ -86,6 +96,7 @@ def report_bytes(run: RunResult, code: int) -> bytes:
         trials_open_max=TRIALS_OPEN_MAX,
         place=place,
         lines_max=LINES_MAX,
+        nothing_due=NOTHING_DUE,
     )
 
 

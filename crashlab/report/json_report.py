@@ -85,6 +85,7 @@ def _trial(trial: TrialResult) -> dict[str, Any]:
         "seed": trial.seed,
         "outcome": verdict.outcome,
         "promise": verdict.promise,
+        "nothing_due": trial.nothing_due,
         "acked": verdict.counts.acked,
         "lost": verdict.counts.lost,
         "indeterminate": verdict.counts.indeterminate,

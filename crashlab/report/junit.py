@@ -14,7 +14,7 @@ from crashlab.errors import CrashlabError
 from crashlab.model import Finding, Outcome, PromiseStatus
 from crashlab.report.statistics import statistics_line
 from crashlab.report.story import follow_up, printable, story
-from crashlab.report.summary import tally
+from crashlab.report.summary import NOTHING_DUE, tally
 from crashlab.results import ProfileResult, RunResult, TrialResult
 
 
@@ -78,7 +78,8 @@ def _case(profile: str, trial: TrialResult) -> ElementTree.Element:
         message = printable(trial.error or lines[0])
         ElementTree.SubElement(case, "error", type="inconclusive", message=message).text = said
     else:
-        ElementTree.SubElement(case, "system-out").text = f"outcome: {verdict.outcome}\n\n{said}"
+        note = f"; {NOTHING_DUE}" if trial.proves_nothing else ""
+        ElementTree.SubElement(case, "system-out").text = f"outcome: {verdict.outcome}{note}\n\n{said}"
     return case
 
 

@@ -2,7 +2,8 @@
 
 Choices:
     Only trials count that were judged and for which something was promised: of a promise that nobody made or held
-    against anything, no share can be broken.
+    against anything, no share can be broken. Nor does one count whose server had shut down before it could crash,
+    unless its promise was broken all the same.
     Two bounds of 95 % each, one below and one above; see `confidence` for what they mean and what they do not.
     The rate counts everything: recording, set-up, and the profiles that ran at the same time.
 """
@@ -18,7 +19,8 @@ from crashlab.results import ProfileResult
 class Statistics:
     """The numbers behind the sentence."""
 
-    judged: int  # trials with a promise that was kept or broken
+    judged: int  # trials with a promise that was kept or broken, but for `nothing_due`
+    nothing_due: int  # trials that kept it, but had shut down before they could crash
     broken: int
     confidence: float
     share_at_least: float
@@ -32,11 +34,13 @@ def statistics(result: ProfileResult) -> Statistics:
     """Return a profile's numbers; they depend on nothing but what its evidence and campaign.json hold."""
     promises = [trial.verdict.promise for trial in result.trials]
     broken = promises.count(PromiseStatus.BROKEN)
-    judged = broken + promises.count(PromiseStatus.KEPT)
+    nothing_due = sum(trial.proves_nothing for trial in result.trials)
+    judged = broken + promises.count(PromiseStatus.KEPT) - nothing_due
     images = [trial.state.fingerprint for trial in result.trials if trial.state is not None]
     known = bool(result.trials) and result.seconds > 0
     return Statistics(
         judged=judged,
+        nothing_due=nothing_due,
         broken=broken,
         confidence=USUAL,
         share_at_least=round(lower_bound(broken, judged), 6),

@@ -15,6 +15,7 @@ from crashlab.oracle.codes import CODES
 from crashlab.results import ProfileResult, RunResult, TrialResult
 
 EVERY_PROMISE_KEPT = "every promise kept"
+NOTHING_DUE = "the server had shut down before it could crash: nothing was to be recovered"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +83,7 @@ def sentence(result: ProfileResult) -> str:
     """Say in one line what a profile's trials show."""
     counts = tally(result)
     of_trials = f"of {counted(counts.trials)}"
+    untested = sum(trial.proves_nothing for trial in result.trials)
     if not counts.trials:
         parts = ["nothing ran"]
     elif counts.broken:
@@ -92,8 +94,12 @@ def sentence(result: ProfileResult) -> str:
         parts = [f"nothing was promised in {counts.void} {of_trials}"]
     elif counts.inconclusive:
         parts = [f"promise kept in {counts.trials - counts.inconclusive} {of_trials}"]
+    elif untested == counts.trials:
+        parts = ["no promise was put to the test"]
     else:
         parts = [EVERY_PROMISE_KEPT]
+    if untested:
+        parts.append(f"in {untested} {of_trials} {NOTHING_DUE}")
     if 0 < counts.inconclusive < counts.trials:
         parts.append(f"{counts.inconclusive} {of_trials} inconclusive")
     if seen := unexpected(result):

@@ -16,7 +16,7 @@ from crashlab import evidence, files
 from crashlab.contract import contract_for
 from crashlab.errors import EvidenceError, LedgerError
 from crashlab.history import History, read_ledger
-from crashlab.model import Contract, Observation, RecordCount, Told, Verdict
+from crashlab.model import Contract, Injection, Observation, RecordCount, Told, Verdict
 from crashlab.oracle import Judgement, judge_closely
 from crashlab.results import CrashPoint, Redo, TrialResult, trial_order
 
@@ -186,10 +186,9 @@ def result_of(folder: Path, *, verdict: Verdict | None = None, history: History 
         history = read_history(folder, record) if history is None else history
         verdict = judgement_of(folder, record, history, observation).verdict
         evidence.save(folder, evidence.VERDICT, verdict)
-        redo = _redo_of(folder, record, observation)
+        seen: Observation | _Replayed = observation
     else:
         seen = evidence.load(folder / evidence.OBSERVATION, _Replayed, digest=record.digests.get(evidence.OBSERVATION))
-        redo = _redo_of(folder, record, seen)
     data = folder / evidence.DATA
     return TrialResult(
         trial=record.trial,
@@ -203,10 +202,15 @@ def result_of(folder: Path, *, verdict: Verdict | None = None, history: History 
         server=record.server,
         state=_state_of(folder, record),
         contract=contract_of(record),
-        redo=redo,
+        redo=_redo_of(folder, record, seen),
         drawn=record.drawn,
         held=record.held,
+        nothing_due=_nothing_due(record.injections) and not seen.recovery.ran,
     )
+
+
+def _nothing_due(injections: list[Injection]) -> bool:
+    return any(one.nothing_due for one in injections) and not any(one.crashes_server for one in injections)
 
 
 class _Recovered(msgspec.Struct):

@@ -38,7 +38,7 @@ from crashlab.profile import load_profile
 from crashlab.results import ProfileResult, RunResult, TrialResult
 from crashlab.server import ServerChoice
 from crashlab.trial.setup import TrialPlan
-from tests.made_results import broken, inconclusive, intact
+from tests.made_results import broken, inconclusive, intact, shut_down
 
 Answer = Callable[[Task], Outcome | BaseException | None]
 
@@ -273,6 +273,21 @@ def test_a_rule_ends_a_profile_once_it_is_sure(tmp_path):
     assert result.stopped_by is not None
     assert result.stopped_by.startswith("the rule 95%<10%, which needs trials")
     assert result.complete  # going on would end at once, for the same reason
+
+
+def test_a_server_that_had_shut_down_makes_no_rule_sure(tmp_path):
+    """Every second trial was no crash: 29 others are needed; and a broken promise counts in any."""
+
+    def answer(task: Task) -> Outcome:
+        assert isinstance(task, LiveTask)
+        return answered(task, shut_down(intact()) if task.trial % 2 else intact())
+
+    rule = Budget(until=Until.parse("95%<10%"))
+    (result,) = run_with(ByHand(answer, 1), order(tmp_path, "docker-stop", None), budget=rule).profiles
+    assert sum(not trial.proves_nothing for trial in result.trials) == 29
+    guilty = ByHand(lambda task: answered(task, shut_down(broken())), 1)
+    (result,) = run_with(guilty, order(tmp_path, "docker-stop", None), budget=rule).profiles
+    assert len(result.trials) == 2  # at least 22 % are broken
 
 
 def test_the_time_is_shared_and_each_profile_has_its_part(tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ from crashlab.results import TrialResult, make_trial_folder
 from crashlab.seeds import stream
 from crashlab.server import Server, ServerChoice, ServerSpec, create_server
 from crashlab.server.engine import signal_of
+from crashlab.trial.judged import result_of
 from crashlab.trial.live import run_trial
 from crashlab.trial.setup import TrialPlan
 from tests.power.test_known_bugs import build
@@ -68,6 +69,7 @@ def test_the_grace_ends_inside_the_checkpoint_of_the_shutdown(tmp_path: Path, re
                     "postmaster killed by signal 9 (SIGKILL)",
                 ]
                 assert receipt.crashes_server
+                assert not receipt.nothing_due
                 assert recovery.ran
                 assert rows(server) == 1000
                 return
@@ -81,6 +83,7 @@ def test_a_shutdown_that_ends_in_time_is_no_crash(tmp_path: Path) -> None:
         receipt = terminate(server, tmp_path, grace=LONG)
         assert receipt.confirmed
         assert not receipt.crashes_server
+        assert receipt.nothing_due
         assert receipt.proof == [
             "SIGINT to the postmaster, no SIGKILL: it ended in time",
             "how far the shutdown had come: it had shut down",
@@ -122,6 +125,7 @@ def test_what_waits_for_a_walwriter_that_stands_still_is_lost(tmp_path: Path) ->
     assert result.verdict.outcome is Outcome.LOSS, result.verdict.findings
     assert result.verdict.promise is PromiseStatus.KEPT
     assert result.verdict.counts.lost
+    assert not result.proves_nothing
     assert "ending the sessions" in result.injections[-1].proof[1]
 
 
@@ -131,6 +135,8 @@ def test_a_shutdown_that_ends_in_time_keeps_asynchronous_commits(tmp_path: Path)
     assert result.verdict.outcome is Outcome.INTACT, result.verdict.findings
     assert result.verdict.counts.lost == 0
     assert result.verdict.counts.acked_async
+    assert result.proves_nothing
+    assert result_of(result.folder, verdict=result.verdict).proves_nothing
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import html
 import io
 import json
 import re
@@ -16,13 +17,13 @@ from rich.console import Console
 
 from crashlab.errors import ServerError
 from crashlab.model import Family, Outcome
-from crashlab.report import html_report, json_report, junit
-from crashlab.report.console import print_closing, print_results
+from crashlab.report import html_report, json_report, junit, markdown_report
+from crashlab.report.console import print_closing, print_results, trial_line
 from crashlab.report.github import annotations
 from crashlab.report.story import Length, printable, story
-from crashlab.report.summary import distinct_findings
+from crashlab.report.summary import NOTHING_DUE, distinct_findings
 from crashlab.results import RunResult
-from tests.made_results import HOLE, broken, inconclusive, intact, permitted_loss, result, run, trial
+from tests.made_results import HOLE, broken, inconclusive, intact, permitted_loss, result, run, shut_down, trial
 
 RUN = run(
     result("async-commit", permitted_loss(), permitted_loss(1, oldest_ms=12.0), intact(2)),
@@ -75,6 +76,16 @@ def in_json(told: RunResult) -> str:
     reports = json.loads(json_report.report_bytes(told))
     findings = [one for report in reports for trial in report["trials"] for one in trial["findings"]]
     return printable(" ".join(" ".join([one["summary"], one["explanation"], *one["timeline"]]) for one in findings))
+
+
+def in_json_whole(told: RunResult) -> str:
+    """The JSON report as it is."""
+    return json_report.report_bytes(told).decode()
+
+
+def in_markdown(told: RunResult) -> str:
+    """What a pull request shows."""
+    return html.unescape(markdown_report.report_bytes(told, 0).decode())
 
 
 def in_junit(told: RunResult) -> str:
@@ -158,6 +169,26 @@ def test_the_page_holds_what_was_run_and_promised():
         assert expected in text, expected
     assert [attributes for tag, attributes in page.tags if tag == "svg" and "async-commit" in str(attributes)]
     assert "could not start" in on_the_page(run(result("kill9-all"), error=ServerError("could not start")))
+
+
+@pytest.mark.parametrize("tell", [on_the_console, in_markdown, in_json_whole, on_the_page])
+def test_a_server_that_had_shut_down_is_told_in_every_report(tell: Callable[[RunResult], str]) -> None:
+    """How many trials were no crash; and nothing of the kind where all were, or where a promise was broken."""
+    some = run(result("docker-stop", intact(), shut_down(intact(1)), intact(2)))
+    assert f"every promise kept; in 1 of 3 trials {NOTHING_DUE}" in plain(tell(some))
+    every = run(result("docker-stop", shut_down(intact()), shut_down(intact(1))))
+    assert f"no promise was put to the test; in 2 of 2 trials {NOTHING_DUE}" in plain(tell(every))
+    for innocent in (intact(1), shut_down(broken(1)), shut_down(inconclusive(1))):
+        assert NOTHING_DUE not in plain(tell(run(result("docker-stop", intact(), innocent))))
+
+
+def test_the_line_of_a_trial_says_that_its_server_had_shut_down():
+    """And not that a promise was kept; in JUnit beside its outcome."""
+    assert trial_line(shut_down(intact())).startswith(f"intact, {NOTHING_DUE} (812 acked")
+    assert trial_line(intact()).startswith("intact, promise kept (")
+    assert trial_line(shut_down(broken())).startswith("corruption, promise broken (")
+    assert f"outcome: intact; {NOTHING_DUE}" in in_junit(run(result("docker-stop", shut_down(intact()))))
+    assert NOTHING_DUE not in in_junit(run(result("docker-stop", intact())))
 
 
 def test_github_is_told_once_what_fails_a_run():

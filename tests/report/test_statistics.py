@@ -7,7 +7,7 @@ import pytest
 
 from crashlab.report.statistics import statistics, statistics_line
 from crashlab.results import CrashPoint, ProfileResult, RunResult, TrialResult
-from tests.made_results import broken, inconclusive, intact, permitted_loss, result, run, void
+from tests.made_results import broken, inconclusive, intact, permitted_loss, result, run, shut_down, void
 from tests.report.test_same_words import in_junit, on_the_console, on_the_page, plain
 
 
@@ -31,6 +31,12 @@ def took(made: ProfileResult, seconds: float) -> ProfileResult:
             "1 broken in 10: at least 0.512 % and at most 39.4 %, each at 95 %",
         ),
         (result("kill9-all", intact(), inconclusive(1), void(2)), "0 broken in 1: at most 95 % at 95 %"),
+        (result("docker-stop", intact(), shut_down(intact(1)), intact(2)), "0 broken in 2: at most 77.6 % at 95 %"),
+        (
+            result("docker-stop", intact(), shut_down(broken(1)), shut_down(intact(2))),
+            "1 broken in 2: at least 2.53 % and at most 97.5 %, each at 95 %",
+        ),
+        (result("docker-stop", shut_down(intact()), shut_down(intact(1))), None),
         (result("kill9-all", inconclusive(), void(1)), None),
         (result("kill9-all"), None),
         (
@@ -44,7 +50,10 @@ def took(made: ProfileResult, seconds: float) -> ProfileResult:
     ],
 )
 def test_one_line_says_what_is_known_and_no_more(made, expected):
-    """Void and inconclusive trials prove no promise; equal images are one state; unknown time gives no rate."""
+    """Void and inconclusive trials prove no promise; equal images are one state; unknown time gives no rate.
+
+    A server that had shut down before it was killed proves none either, unless it broke one all the same.
+    """
     assert statistics_line(made) == expected
 
 

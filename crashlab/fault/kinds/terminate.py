@@ -4,8 +4,9 @@ The signal is the image's STOPSIGNAL, which of the official image is SIGINT, a f
 SIGTERM, a smart one, which waits for the clients until SIGKILL comes. A local server gets SIGINT, as by `pg_ctl stop`.
 
 Choices: whether the server has to recover, its control file says. One that had shut down in time did not crash: a
-    receipt all the same, unless the kill was aimed at the checkpoint, which it then has missed. A backend that is late
-    may be answered and not flushed for as long as the grace lasts, so the bound on asynchronous commits does not hold.
+    receipt all the same, unless the kill was aimed at the checkpoint, which it then has missed; but it proves nothing
+    about crashes, and is not counted as if it did (`nothing_due`). A backend that is late may be answered and not
+    flushed for as long as the grace lasts, so the bound on asynchronous commits does not hold.
 
 Sources: postgres-contract.md 1.1 (class S), 3; Dockerfile reference, STOPSIGNAL.
 """
@@ -64,6 +65,7 @@ class Terminate(FaultKind):
         killed = server.kill_all()
         killed_after = f"SIGKILL {(killed_ns - begun_ns) / 1e6:.1f} ms later"
         reached = how_far(OF_A_STOP, server.log_since(position))
+        shut_down = _is_shut_down(server)
         return Effect(
             pid=postmaster,
             pids=[process.pid for process in processes],
@@ -73,7 +75,8 @@ class Terminate(FaultKind):
                 f"how far the shutdown had come: {reached}",
                 f"postmaster {server.postmaster_exit()}",
             ],
-            crashed=not _is_shut_down(server),
+            crashed=not shut_down,
+            nothing_due=shut_down,
             at_ns=killed_ns,
         )
 
