@@ -2,11 +2,14 @@
 
 What is prepared also holds a lock on a whole table, and locks on rows that it did not change. With the profile's
 `two_phase_held` it stays so for long, so that checkpoints move its state into a file.
+
+Source: sql-prepare-transaction.html, whose locks are held "as though" by a session; view-pg-locks.html.
 """
 
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from crashlab.workload.relations import InvariantQuery
 from crashlab.workload.slots import Slots
 
 if TYPE_CHECKING:
@@ -45,6 +48,19 @@ class Held(Slots):
         else:
             self.run(cursor, "UPDATE {table} SET v = md5(v) WHERE slot = %s", (slot,))
         return what, False
+
+    def invariants(self) -> list[InvariantQuery]:
+        """Whatever wrote a row has a lock on its table until it is decided, by no process of the server."""
+        return [
+            *super().invariants(),
+            InvariantQuery(
+                "prepared transactions that hold no lock on a table",
+                "SELECT count(*)::text FROM pg_prepared_xacts p WHERE NOT EXISTS (SELECT FROM pg_locks o"
+                " JOIN pg_locks l USING (virtualtransaction) WHERE o.transactionid = p.transaction"
+                " AND o.pid IS NULL AND l.pid IS NULL AND l.locktype = 'relation')",
+                "0",
+            ),
+        ]
 
 
 KINDS = (Held,)
