@@ -5,10 +5,11 @@ a lesson was run on this machine, what was observed stands beside what is expect
 """
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
@@ -58,20 +59,13 @@ def _write(path: Path, page: str) -> Path:
 
 
 def _page(told: list[Lesson], course: list[Lesson], language: Language, *, linked: bool) -> str:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     markdown = MarkdownIt("commonmark", {"html": False})
 
     def text(said: Text, *, blanks: bool = False) -> Markup:
         words = said.in_(language)
         return Markup(markdown.render(words.format_map(_Blanks()) if blanks else words))
 
-    return environment.get_template(TEMPLATE).render(
+    return _template().render(
         language=language,
         say=Phrases(language),
         text=text,
@@ -86,6 +80,18 @@ def _page(told: list[Lesson], course: list[Lesson], language: Language, *, linke
         blanks=_Blanks(),
         version=crashlab.__version__,
     )
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(TEMPLATE)
 
 
 def _seen(lesson: Lesson) -> dict[str, Any]:

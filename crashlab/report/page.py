@@ -9,6 +9,7 @@ Choices:
 import base64
 import hashlib
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,20 @@ def render(template: str, *, scripts: tuple[str, ...] = ("page.js",), **view: An
     Args:
         scripts: files beside the templates.
     """
+    sources = [(TEMPLATES / name).read_text(encoding="utf-8") for name in scripts]
+    page = _environment().get_template(template).render(
+        version=crashlab.__version__,
+        style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
+        scripts=[Markup(source) for source in sources],
+        digests=" ".join(f"'sha256-{_digest(source)}'" for source in sources),
+        **view,
+    )
+    return page.encode()
+
+
+@cache
+def _environment() -> Environment:
+    """Return where templates are compiled: each once in a process."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -37,15 +52,7 @@ def render(template: str, *, scripts: tuple[str, ...] = ("page.js",), **view: An
         finalize=_printable,
     )
     environment.filters |= {"sizes": sizes, "thousands": thousands, "plural": plural, "duration": duration}
-    sources = [(TEMPLATES / name).read_text(encoding="utf-8") for name in scripts]
-    page = environment.get_template(template).render(
-        version=crashlab.__version__,
-        style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
-        scripts=[Markup(source) for source in sources],
-        digests=" ".join(f"'sha256-{_digest(source)}'" for source in sources),
-        **view,
-    )
-    return page.encode()
+    return environment
 
 
 def data_block(value: Any) -> Markup:
