@@ -2,10 +2,12 @@
 
 The workers run in mount namespaces of their own, in which the client's folders are empty, and have temporary folders
 of their own. That needs root: without, these tests are skipped, unless CRASHLAB_REQUIRE names "unshare".
+dask is imported by who uses it: that takes half a second, which nobody needs to wait who only collects tests.
 """
 
 import contextlib
 import functools
+import importlib.util
 import os
 import signal
 import subprocess
@@ -27,8 +29,10 @@ from tests.campaign.command import TRIALS, Command, Told, left_behind, temporary
 from tests.campaign.test_pool import JOB, job
 from tests.conftest import required
 
-distributed = pytest.importorskip("distributed", reason="dask is not installed")
-pytestmark = pytest.mark.server
+pytestmark = [
+    pytest.mark.server,
+    pytest.mark.skipif(importlib.util.find_spec("distributed") is None, reason="dask is not installed"),
+]
 
 PATIENCE_S = 60.0
 
@@ -61,6 +65,8 @@ class Cluster:
     @contextlib.contextmanager
     def client(self) -> Iterator[Any]:
         """A client to look at the cluster with."""
+        import distributed
+
         with distributed.Client(self.address, set_as_default=False, timeout=30) as client:
             yield client
 
@@ -111,6 +117,8 @@ def begin(made: Cluster, hidden: Path) -> None:
     while not file.exists() or not file.read_text():
         assert time.monotonic() < deadline, (made.home / "log").read_text()
         time.sleep(0.05)
+    import distributed
+
     with distributed.Client(scheduler_file=str(file), set_as_default=False, timeout=30) as client:
         client.wait_for_workers(2, timeout=PATIENCE_S)
         made.address = client.scheduler.address
@@ -202,6 +210,8 @@ def test_a_client_that_is_killed_can_go_on_with_another_kind_of_worker(cluster, 
 
 def test_a_local_cluster_comes_to_the_same(recordings: list[str], whole: Told, tmp_path: Path) -> None:
     """Two worker processes of this machine."""
+    import distributed
+
     out = tmp_path / "run"
     options = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
     with distributed.LocalCluster(**options) as local:
@@ -213,6 +223,8 @@ def test_a_local_cluster_comes_to_the_same(recordings: list[str], whole: Told, t
 
 def test_a_scheduler_that_ends_is_an_error_and_the_run_can_go_on(recordings, whole, tmp_path, home):
     """No wait is without end; what came back is kept."""
+    import distributed
+
     out = tmp_path / "run"
     with distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as local:
         args = ["explore", *recordings, "--trials", str(TRIALS), "--scheduler", local.scheduler_address]
@@ -230,6 +242,8 @@ def test_a_scheduler_that_ends_is_an_error_and_the_run_can_go_on(recordings, who
 
 def test_where_there_is_no_scheduler_or_no_worker_the_run_says_so(tmp_path, monkeypatch, capfd):
     """After a bounded wait, as an error of the environment."""
+    import distributed
+
     monkeypatch.setattr(dask_executor, "CONNECT_TIMEOUT_S", 2)
     args = ["run", "kill9-all", "--trials", "1", "--out", str(tmp_path / "run")]
     for address in ("foo", "", "http://127.0.0.1:9", "tcp://127.0.0.1", "tcp://127.0.0.1:abc"):

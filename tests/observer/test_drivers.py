@@ -7,7 +7,6 @@ from pathlib import Path
 import asyncpg
 import psycopg
 import pytest
-import sqlalchemy
 
 from crashlab.observer import Conversation, Observer, read_conversation
 from crashlab.server import Server
@@ -108,6 +107,8 @@ def test_asyncpg(server: Server, observer: Observer, tmp_path: Path):
 @pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
 def test_sqlalchemy(server: Server, observer: Observer, tmp_path: Path, driver: str):
     """An engine's transactions and savepoints, with either driver below it."""
+    import sqlalchemy  # takes a quarter of a second, which whoever only collects tests need not wait
+
     table = sqlalchemy.table("t", sqlalchemy.column("v"))
     url = url_of(server, observer).replace("postgresql:", f"postgresql+{driver}:")
 
