@@ -8,6 +8,7 @@ import click
 from crashlab.cli.options import ProfileName, out_option, seed_option, set_option, workers_option
 from crashlab.cli.out_folder import claimed
 from crashlab.cli.signals import signals_interrupt
+from crashlab.server import ServerChoice
 
 if TYPE_CHECKING:
     from crashlab.campaign.bisect import Release, Tried
@@ -60,6 +61,7 @@ def bisect(
     from crashlab.profile import load_profile
     from crashlab.seeds import new_seed
     from crashlab.server.leftovers import sweep
+    from crashlab.trial.beforehand import refuse_settings
 
     if code is not None and code not in CODES:
         raise click.UsageError(f"--code: there is no finding {code}; crashlab explain lists them")
@@ -67,6 +69,8 @@ def bisect(
     if wanted.tour:
         raise click.UsageError(f"{profile} is a tour: choose one of its profiles")
     releases = releases_between(builds, versions)
+    for release in releases:
+        refuse_settings([wanted], ServerChoice(kind="local", pg_bindir=release.bindir))
     root = new_seed() if seed is None else seed
     click.echo(f"{wanted.name}, seed {root}: {', '.join(release.version.text for release in releases)}")
     with claimed(out) as folder, signals_interrupt():

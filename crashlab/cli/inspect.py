@@ -1,7 +1,7 @@
 """What do the commands say that start no server: profiles, validate, explain, doctor?"""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -101,11 +101,12 @@ def _settings(profiles: "Sequence[Profile]", build: "Build | None") -> tuple[lis
     """Return what a build says about the settings of profiles, and what no server takes."""
     from crashlab.server.asksettings import refusal
     from crashlab.server.settingstable import meant, wrong_with
+    from crashlab.trial.beforehand import given_settings
     from crashlab.trial.vary import SEGMENT
 
     notes: list[str] = []
     mistakes: list[str] = []
-    for place, name, value in dict.fromkeys(item for profile in profiles for item in _given(profile)):
+    for place, name, value in dict.fromkeys(item for profile in profiles for item in given_settings(profile)):
         said = wrong_with(name, value)
         if said is not None:
             mistakes.append(f"{place}.{name}: {said}")
@@ -114,15 +115,6 @@ def _settings(profiles: "Sequence[Profile]", build: "Build | None") -> tuple[lis
             text = f"{place}.{name}: PostgreSQL {build.version.text} in {build.bindir} says: {said}"
             (mistakes if near else notes).append(f"{text}. {near}" if near else text)
     return notes, mistakes
-
-
-def _given(profile: "Profile") -> Iterator[tuple[str, str, str]]:
-    """Yield the table, the name and the value of each setting; one that is left open has several values."""
-    for name, value in profile.server.settings.items():
-        yield "server.settings", name, value
-    for name, values in profile.vary.items():
-        for value in values:
-            yield "vary", name, value
 
 
 @click.command()

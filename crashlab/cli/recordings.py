@@ -63,6 +63,7 @@ def record(
     from crashlab.profile import load_profile
     from crashlab.seeds import new_seed
     from crashlab.server.leftovers import sweep
+    from crashlab.trial.beforehand import refuse_settings
     from crashlab.trial.setup import TrialPlan
 
     wanted = load_profile(profile, overrides)
@@ -75,6 +76,7 @@ def record(
         run_seed=new_seed() if seed is None else seed,
         server=choice,
     )
+    refuse_settings([wanted], choice)
     with claimed(out) as folder, signals_interrupt():
         sweep()
         made = make(plan, recording_folder(folder / wanted.name, 0))

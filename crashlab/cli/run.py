@@ -140,6 +140,8 @@ def run(
         print_plan(plan)
         return 0
     reports = Reports(telling)
+    if scheduler is None:  # else its workers' machines have the servers
+        _refuse_beforehand(wanted, plan)
     plan = replace(plan, again=_run_again(profiles, overrides, plan))
     with claimed(out) as folder, signals_interrupt():
         return run_plan(plan, folder, reports, hands, latest=out is None)
@@ -206,6 +208,14 @@ def _require_runnable(wanted: "list[Profile]", choice: ServerChoice, *, observe:
                 f'profile "{profile.name}" cannot run on a {choice.kind} server',
                 hint=f"It needs --server {' or '.join(profile.server.kinds)}.",
             )
+
+
+def _refuse_beforehand(wanted: "list[Profile]", plan: "Plan") -> None:
+    from crashlab.trial.beforehand import refuse_recoverer, refuse_settings
+
+    refuse_settings(wanted, plan.server)
+    if plan.recover_with is not None:
+        refuse_recoverer(wanted, plan.server, plan.recover_with)
 
 
 def run_plan(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from crashlab.errors import ServerError, UsageProblem
 from crashlab.server.base import Server, ServerChoice, ServerSpec, Version
-from crashlab.server.kinds import AUTO, SERVER_KINDS, ServerKind
+from crashlab.server.kinds import AUTO, SERVER_KINDS, Foreseen, ServerKind
 from crashlab.server.spares import SpareDirectories
 
 _VERSION = re.compile(r"\d+(\.\d+)?((beta|rc|devel)\d*)?")
@@ -38,6 +38,15 @@ def create_server(spec: ServerSpec, *, work: Path | None = None, spares: SpareDi
         if server is not None:
             return server
     raise first.missing(" ".join(why))
+
+
+def foresee(choice: ServerChoice) -> Foreseen | None:
+    """Say which server `create_server` would choose, and make none; None: this machine has none of them.
+
+    Raises:
+        UsageProblem, ServerError: as `create_server`.
+    """
+    return next((found for kind in candidates(choice) if (found := kind.foresee(choice)) is not None), None)
 
 
 def candidates(choice: ServerChoice) -> list[ServerKind]:
@@ -80,11 +89,16 @@ def folder_or_image(text: str) -> ServerChoice:
     """Return the server that one word means: a build in a folder that there is, else an image.
 
     Raises:
-        UsageProblem: it is a bare version, which is neither.
+        UsageProblem: it is neither: a path that leads to no folder, or a bare version.
     """
     folder = Path(text)
     if folder.is_dir():
         return ServerChoice(kind="local", pg_bindir=folder.resolve())
+    if text.startswith(("/", ".", "~")):  # no image's name does
+        raise UsageProblem(
+            f'cannot recover with "{text}": {"it is no folder" if folder.exists() else "there is no such folder"}',
+            hint="Give the folder that holds postgres and initdb, such as /usr/lib/postgresql/17/bin, or an image.",
+        )
     if _VERSION.fullmatch(text):
         major = re.split(r"\D", text)[0]
         raise UsageProblem(

@@ -250,26 +250,22 @@ class ContainerServer(Server):
 
     def recover_with(self, choice: ServerChoice) -> None:
         """See Server.recover_with: another container gets the volumes of the one that crashed."""
-        if choice.image is None:
-            raise UsageProblem(
-                f'cannot recover a container with "{choice.described}": give an image',
-                hint="What a container wrote is recovered by another image of the same major version.",
-            )
+        image = image_to_recover(choice)
         if self._shared is None and not self._is_in_volume():
             raise UsageProblem(
                 f'cannot recover what "{self.source}" left with another image: its data directory is in no volume',
                 hint=f"Give its Dockerfile VOLUME {self._pgdata}, as the official image has it; or record it.",
             )
-        crashed, other = self.version, EngineContainer(choice.image)
+        crashed, other = self.version, EngineContainer(image)
         try:
             version = _version_of(other)
-            require_same_major(crashed, version, choice.image)
+            require_same_major(crashed, version, image)
         except BaseException:
             other.close()
             raise
         self._note_logs()
         self._earlier.append(self.container)
-        self.container, self.source, self.machine = other, choice.image, other.machine
+        self.container, self.source, self.machine = other, image, other.machine
         self._version, self._image = version, other.command
 
     def _is_in_volume(self) -> bool:
@@ -420,6 +416,26 @@ class ContainerServer(Server):
             return self._log_before, self._collected_before
         collected = self.container.read_file(f"{LOG_FOLDER}/{LOG_FILE}") if collects_log(self._all_in_force) else b""
         return self._log_before + self.container.log(), self._collected_before + collected
+
+
+def image_to_recover(choice: ServerChoice) -> str:
+    """Return the image that is to recover what a container left. Raises UsageProblem: a folder is to."""
+    if choice.image is None:
+        raise UsageProblem(
+            f'cannot recover a container with "{choice.described}": give an image',
+            hint="What a container wrote is recovered by another image of the same major version.",
+        )
+    return choice.image
+
+
+def version_of_image(image: str) -> Version:
+    """Return an image's version, and make nothing that stays.
+
+    Raises:
+        ServerError: no Docker engine, or no such image, or it starts no PostgreSQL.
+    """
+    with contextlib.closing(EngineContainer(image)) as container:
+        return _version_of(container)
 
 
 def _version_of(container: EngineContainer, ask: Callable[[], str] | None = None) -> Version:

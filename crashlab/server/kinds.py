@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crashlab.errors import CrashlabError, ServerError
+from crashlab.server.asksettings import refusal
 from crashlab.server.base import Server, ServerChoice, ServerSpec, Version
-from crashlab.server.builds import find_build, find_builds
-from crashlab.server.container import ContainerServer
+from crashlab.server.builds import Build, find_build, find_builds
+from crashlab.server.container import ContainerServer, image_to_recover, version_of_image
 from crashlab.server.engine import look_at_engine
-from crashlab.server.local import LocalServer
+from crashlab.server.local import LocalServer, build_to_recover
+from crashlab.server.settingstable import has, nearest, wrong_with
 from crashlab.server.spares import SpareDirectories
 
 AUTO = "auto"
@@ -34,6 +36,30 @@ class Check:
     says: str
     hint: str | None = None
     runs_servers: bool = False
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """What is known of a server that is still to be made."""
+
+    kind: "ServerKind"
+    version: Version
+    source: str  # folder or image
+    build: Build | None = None  # that can be asked; None: it is in an image
+
+    def wrong_with(self, name: str, value: str) -> str | None:
+        """Say why the server will not take a setting, or None: it will, or nothing is known.
+
+        Raises:
+            ServerError: its build could not be asked.
+        """
+        major = self.version.major
+        if has(name, major) is not False:
+            return wrong_with(name, value, major)
+        if self.build is not None and refusal(self.build, name, value) is None:
+            return None  # it was built with settings of its own
+        near = nearest(name, major)
+        return f"PostgreSQL {self.version.text} has no such setting{f'. {near}' if near else ''}"
 
 
 class ServerKind(ABC):
@@ -58,6 +84,19 @@ class ServerKind(ABC):
 
         Raises:
             ServerError: it could, but not this one.
+        """
+
+    @abstractmethod
+    def foresee(self, choice: ServerChoice) -> Foreseen | None:
+        """Say what `create` would make, and make nothing; None: this machine cannot run this kind. Raises as that."""
+
+    @abstractmethod
+    def recoverer(self, choice: ServerChoice) -> Foreseen:
+        """Say which server recovers what one of this kind left.
+
+        Raises:
+            UsageProblem: the choice is of another kind, whose servers cannot.
+            ServerError: there is no such server.
         """
 
     @abstractmethod
@@ -101,6 +140,16 @@ class LocalKind(ServerKind):
             return None
         build.version.refuse_if_too_old(str(build.bindir))
         return LocalServer(spec, build, work=work, spares=spares)
+
+    def foresee(self, choice: ServerChoice) -> Foreseen | None:
+        """See ServerKind.foresee."""
+        build = find_build(choice.pg_bindir)
+        return None if build is None else Foreseen(self, build.version, str(build.bindir), build)
+
+    def recoverer(self, choice: ServerChoice) -> Foreseen:
+        """See ServerKind.recoverer."""
+        build = build_to_recover(choice)
+        return Foreseen(self, build.version, str(build.bindir), build)
 
     def missing(self, more: str = "") -> ServerError:
         """See ServerKind.missing."""
@@ -165,6 +214,15 @@ class ContainerKind(ServerKind):
             server.dispose()
             raise
         return server
+
+    def foresee(self, choice: ServerChoice) -> Foreseen:
+        """See ServerKind.foresee; an image that is not there is fetched."""
+        image = choice.image or DEFAULT_IMAGE
+        return Foreseen(self, version_of_image(image), image)
+
+    def recoverer(self, choice: ServerChoice) -> Foreseen:
+        """See ServerKind.recoverer."""
+        return self.foresee(ServerChoice(image=image_to_recover(choice)))
 
     def missing(self, more: str = "") -> ServerError:
         """See ServerKind.missing."""

@@ -128,12 +128,7 @@ class LocalServer(Server):
 
     def recover_with(self, choice: ServerChoice) -> None:
         """See Server.recover_with."""
-        build = None if choice.image else find_build(choice.pg_bindir)
-        if build is None:
-            raise UsageProblem(
-                f'cannot recover a local server with "{choice.described}": give a folder of programs',
-                hint="There is no such folder, so the word was taken for an image; those recover containers (--image).",
-            )
+        build = build_to_recover(choice)
         require_same_major(self.build.version, build.version, str(build.bindir))
         self.build = build
         self.source = str(build.bindir)
@@ -384,3 +379,19 @@ def _keep(data_directory: Path, target: Path) -> None:
             shutil.rmtree(data_directory)
     except OSError as error:
         raise ServerError(f'could not keep the data directory as "{target}": {error.strerror}') from error
+
+
+def build_to_recover(choice: ServerChoice) -> Build:
+    """Return the build that is to recover what a local server left.
+
+    Raises:
+        UsageProblem: an image is to.
+        ServerError: the folder holds no build.
+    """
+    build = None if choice.image else find_build(choice.pg_bindir)
+    if build is None:
+        raise UsageProblem(
+            f'cannot recover a local server with "{choice.described}": give a folder of programs',
+            hint="There is no such folder, so the word was taken for an image; those recover containers (--image).",
+        )
+    return build

@@ -21,6 +21,8 @@ from crashlab.server.settings import FALSE_WORDS, TRUE_WORDS, in_unit
 
 NEARLY = 0.85
 """How alike a misspelt name is to the right one; those of two settings are hardly ever so."""
+HARDLY = 0.6
+"""... where it is certain that the name is wrong: five letters, of which two are."""
 TABLE = Path(__file__).with_suffix(".json")
 _BOOLEAN = [*TRUE_WORDS, *FALSE_WORDS]
 _HIDDEN = {"debug1": ["debug"], "on": _BOOLEAN, "pglz": _BOOLEAN}
@@ -56,6 +58,19 @@ def wrong_with(name: str, value: str, major: int | None = None) -> str | None:
     rows = [row for row in rows if major in row.majors] or rows
     wrong = [_wrong(row, name, value) for row in rows]
     return None if None in wrong or not wrong else wrong[-1]
+
+
+def has(name: str, major: int) -> bool | None:
+    """Say whether a version has a setting; None: it is an extension's, or the version is not in the table."""
+    if "." in name or not any(major in row.majors for rows in table().values() for row in rows):
+        return None
+    return any(major in row.majors for row in table().get(name.lower(), []))
+
+
+def nearest(name: str, major: int) -> str:
+    """Return 'Did you mean "fsync"?' for a name that a version is known not to have, or ""."""
+    known = [one for one, rows in table().items() if any(major in row.majors for row in rows)]
+    return did_you_mean(name.lower(), known, HARDLY)
 
 
 def meant(name: str) -> str:
