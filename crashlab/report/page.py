@@ -30,12 +30,16 @@ def render(template: str, *, scripts: tuple[str, ...] = ("page.js",), **view: An
         scripts: files beside the templates.
     """
     sources = [(TEMPLATES / name).read_text(encoding="utf-8") for name in scripts]
-    page = _environment().get_template(template).render(
-        version=crashlab.__version__,
-        style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
-        scripts=[Markup(source) for source in sources],
-        digests=" ".join(f"'sha256-{_digest(source)}'" for source in sources),
-        **view,
+    page = (
+        _environment()
+        .get_template(template)
+        .render(
+            version=crashlab.__version__,
+            style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
+            scripts=[Markup(source) for source in sources],
+            digests=" ".join(f"'sha256-{_digest(source)}'" for source in sources),
+            **view,
+        )
     )
     return page.encode()
 
