@@ -7,6 +7,7 @@ opens with its title, and with one line that says what it answers.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from crashlab.errors import UsageProblem, did_you_mean
@@ -83,11 +84,14 @@ def passages(word: str) -> Iterator[Passage]:
                 yield Passage(page.name, heading, "\n".join(lines))
 
 
-def _blocks(text: str) -> Iterator[tuple[str, list[str]]]:
-    """Yield each heading, paragraph, line of a table and block of code: its kind and its lines."""
+@cache
+def _blocks(text: str) -> list[tuple[str, list[str]]]:
+    """Return each heading, paragraph, line of a table and block of code: its kind and its lines."""
     from markdown_it import MarkdownIt
 
     lines = text.splitlines()
-    for token in MarkdownIt().enable("table").parse(text):
-        if token.map is not None and token.type in ("heading_open", *_BLOCKS):
-            yield token.type, lines[slice(*token.map)]
+    return [
+        (token.type, lines[slice(*token.map)])
+        for token in MarkdownIt().enable("table").parse(text)
+        if token.map is not None and token.type in ("heading_open", *_BLOCKS)
+    ]

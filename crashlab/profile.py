@@ -14,6 +14,7 @@ Source: design.md "Profiles", "Bad input".
 
 import copy
 import errno
+import os
 import re
 import tomllib
 from collections.abc import Sequence
@@ -194,15 +195,15 @@ def _find(name_or_path: str, beside: Path | None) -> Path:
         if not path.is_file():
             raise ProfileError(f'could not find profile file "{path}"')
         return path
-    known = list_profiles()
-    if name_or_path not in known:
-        near = did_you_mean(name_or_path, known)
-        raise ProfileError(
-            f'unknown profile "{name_or_path}"',
-            detail=f"Looked for {name_or_path}.toml in ./fault_profiles and among the shipped profiles.",
-            hint=f"{near + ' ' if near else ''}See crashlab profiles.",
-        )
-    return known[name_or_path]
+    for folder in _folders():
+        if os.path.lexists(path := folder / f"{name_or_path}.toml"):
+            return path
+    near = did_you_mean(name_or_path, list_profiles())
+    raise ProfileError(
+        f'unknown profile "{name_or_path}"',
+        detail=f"Looked for {name_or_path}.toml in ./fault_profiles and among the shipped profiles.",
+        hint=f"{near + ' ' if near else ''}See crashlab profiles.",
+    )
 
 
 def _read(name_or_path: str, chain: tuple[Path, ...]) -> Layers:
