@@ -50,7 +50,7 @@ def all_done(executor: Executor, tasks: Sequence[Task]) -> dict[Task, BaseExcept
         assert time.monotonic() < deadline, f"only {sorted(map(str, ended))} of {len(tasks)}"
         while waiting and executor.has_room():
             executor.submit(waiting.pop(0))
-        for done in executor.wait(0.5):
+        for done in executor.wait(0.05):
             assert isinstance(done, Done)
             assert done.task not in ended
             assert isinstance(done.outcome, BaseException)
@@ -79,6 +79,12 @@ def written(note: Path) -> int:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     return int(note.read_text())
+
+
+@pytest.fixture
+def looks_often(monkeypatch):
+    """Whether a worker is stuck is looked at ten times a second."""
+    monkeypatch.setattr(pool, "LOOK_EVERY_S", 0.1)
 
 
 def test_a_killed_worker_costs_its_own_task_which_is_done_again(tmp_path):
@@ -164,13 +170,13 @@ def test_workers_do_not_outlive_their_parent(number, tmp_path):
         parent.wait()
 
 
-def test_a_stopped_worker_is_killed_and_its_task_done_again(tmp_path, monkeypatch, capfd):
+def test_a_stopped_worker_is_killed_and_its_task_done_again(looks_often, tmp_path, monkeypatch, capfd):
     """Once it is over the limit and stays stopped; one that is only slow, for longer than that, is left alone."""
-    monkeypatch.setattr(stuck, "STOPPED_GRACE_S", 0.4)
+    monkeypatch.setattr(stuck, "STOPPED_GRACE_S", 0.2)
     stopped = Stopped(JOB, 0, tmp_path / "stopped")
-    slow = Slow(JOB, 1, tmp_path / "slow", 2.5)
+    slow = Slow(JOB, 1, tmp_path / "slow", 1.2)
     with PoolExecutor(2) as executor:
-        executor.start([job(tmp_path, timeout_s=0.4)])
+        executor.start([job(tmp_path, timeout_s=0.2)])
         begun = time.monotonic()
         ended = all_done(executor, [stopped, slow, LiveTask(JOB, 2)])
         assert int((tmp_path / "slow").read_text()) in [worker.process.pid for worker in executor._workers]
@@ -184,7 +190,7 @@ def test_a_stopped_worker_is_killed_and_its_task_done_again(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("how", ["stopped for", "not done after"])
-def test_a_task_whose_workers_get_stuck_is_an_error(how, tmp_path, monkeypatch):
+def test_a_task_whose_workers_get_stuck_is_an_error(how, looks_often, tmp_path, monkeypatch):
     """It is not tried for ever, and it says why: also for a worker that is not stopped, once all limits are over."""
     stopped = how == "stopped for"
     monkeypatch.setattr(stuck, "STOPPED_GRACE_S" if stopped else "SILENT_GRACE_S", 0.4)
@@ -238,7 +244,7 @@ def test_a_parent_that_was_stopped_itself_blames_nobody():
 
 def test_leaving_a_pool_ends_a_stopped_worker(tmp_path, monkeypatch, capfd):
     """It is killed, what it had made goes, and whoever waits is told why."""
-    monkeypatch.setattr(pool, "END_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(pool, "END_TIMEOUT_S", 0.4)
     monkeypatch.setattr(pool, "QUIET_S", 0.2)
     task = Stopped(JOB, 0, tmp_path / "stopped")
     with PoolExecutor(1) as executor:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from crashlab.server import standstill
 from crashlab.server.standstill import Glance, judged, what_hangs
 
 SLEEPS = Glance("S", "postgres: startup recovering 000000010000000000000003", 1.0, 1000, "ep_poll")
@@ -22,8 +23,9 @@ def running(code: str) -> Iterator[int]:
         process.kill()
 
 
-def test_a_process_that_sleeps_and_one_in_a_circle_hang():
+def test_a_process_that_sleeps_and_one_in_a_circle_hang(monkeypatch):
     """With what it calls itself, and where it waits."""
+    monkeypatch.setattr(standstill, "EVERY_S", 0.25)
     with running("import time; time.sleep(60)") as pid:
         said = what_hangs(pid)
     assert said is not None
