@@ -37,7 +37,7 @@ SMALL = ("power_loss.acks=200",)
 def request(name: str, out: Path, trials: int) -> RunRequest:
     """A run of a shipped profile in a container, made short."""
     profile = load_profile(name, SMALL)
-    return RunRequest(profile=profile, seed=1, trials=trials, time_limit_s=None, server=CHOICE, out=out, keep="all")
+    return RunRequest(profile=profile, seed=1, trials=trials, time_limit_s=None, server=CHOICE, out=out)
 
 
 def mounted_from(folder: Path) -> list[str]:
@@ -99,10 +99,16 @@ def test_self_check_passes(recording: Recording) -> None:
 
 @pytest.mark.container
 @pytest.mark.parametrize(("name", "trials"), [("power-loss", 20), ("fsync-off-power-loss", 10)])
-def test_states_recover_in_the_same_image(name: str, trials: int, temporary: Path, tmp_path: Path) -> None:
-    """Power loss harms nothing with fsync on and nearly everything without; nothing is left behind."""
+def test_states_recover_in_the_same_image(
+    name: str, trials: int, recording: Recording, temporary: Path, tmp_path: Path
+) -> None:
+    """Power loss harms nothing with fsync on and nearly everything without; nothing is left behind.
+
+    Without fsync it is also recorded here, in one go.
+    """
     volumes = unused_volumes()
-    result = run_profile(request(name, tmp_path, trials))
+    given = recording.folder if name == "power-loss" else None
+    result = run_profile(request(name, tmp_path, trials), recording=given)
     outcomes = [trial.verdict.outcome for trial in result.trials]
     promises = {trial.verdict.promise for trial in result.trials}
     assert len(outcomes) == trials
@@ -120,8 +126,11 @@ def test_states_recover_in_the_same_image(name: str, trials: int, temporary: Pat
 
 
 @pytest.mark.container
-def test_one_container_for_many_starts(recording: Recording, temporary: Path) -> None:
-    """A server in the container stops, ends by itself, is killed with all it has, and each time starts again."""
+def test_one_container_for_many_starts(recording: Recording, temporary: Path, tmp_path: Path) -> None:
+    """A server in the container stops, ends by itself, is killed with all it has, and each time starts again.
+
+    Its data can be kept.
+    """
     record = recording.record
     log = LogBytes(recording.log)
     spec = ServerSpec(kind="container", image=IMAGE, settings=dict(record.server.requested))
@@ -155,6 +164,9 @@ def test_one_container_for_many_starts(recording: Recording, temporary: Path) ->
         assert server.kill_all() == []
         server.start(overrides=overrides)
         assert server.running()
+        worker.kill()
+        worker.keep_data(tmp_path / "kept")
+        assert (tmp_path / "kept" / "PG_VERSION").read_text() == "17\n"
     assert not (temporary / "worker").exists()
     assert mounted_from(temporary) == []
 
