@@ -90,6 +90,9 @@ if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
     # Hundreds of Pythons are started: half of what most of them do would be to compile crashlab once more
     os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = str(Path(tempfile.gettempdir()) / "bytecode")
     sys.dont_write_bytecode = False  # and this one, which would compile all tests
+for _command in ("RUN", "EXPLORE", "MATRIX", "BISECT", "TRADEOFF"):
+    # The tests themselves keep all processors at work. Whatever needs several processes of crashlab says -j 2
+    os.environ.setdefault(f"CRASHLAB_{_command}_WORKERS", "1")
 gc.disable()  # until all is collected: what is imported stays
 
 

@@ -15,7 +15,8 @@ import pytest
 
 from crashlab import evidence
 from crashlab.campaign import pool, stuck
-from crashlab.campaign.executor import Done, Executor, WorkerFailed
+from crashlab.campaign.executor import Done, Executor, InlineExecutor, WorkerFailed
+from crashlab.campaign.plan import executor_for
 from crashlab.campaign.pool import PoolExecutor
 from crashlab.campaign.source import Source
 from crashlab.campaign.task import Job, LiveTask, Task
@@ -229,6 +230,17 @@ def test_a_trial_that_was_written_whole_is_not_run_again(tmp_path):
     assert isinstance(done[0].outcome, TrialResult)
     assert [finding.code for finding in done[0].outcome.verdict.findings] == ["INCONCLUSIVE-TRIAL-TIMEOUT"]
     assert (folder / evidence.TRIAL).read_bytes() == before
+
+
+def test_unless_somebody_says_how_many_there_is_one_process_a_processor(monkeypatch):
+    """And none beside this one where there is one processor, or one is asked for."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 2, 5})
+    executor = executor_for(None)
+    assert isinstance(executor, PoolExecutor)
+    assert executor._size == 3
+    assert isinstance(executor_for(1), InlineExecutor)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {4})
+    assert isinstance(executor_for(None), InlineExecutor)
 
 
 def test_a_parent_that_was_stopped_itself_blames_nobody():
