@@ -36,11 +36,14 @@ class Wanted:
 class Anew:
     """Runs profiles, each in a folder of its own below one, and keeps the last one that found the same."""
 
-    def __init__(self, wanted: Wanted, folder: Path, *, left_s: Callable[[], float | None]) -> None:
+    def __init__(
+        self, wanted: Wanted, folder: Path, *, left_s: Callable[[], float | None], interrupted: Callable[[], bool]
+    ) -> None:
         """Run nothing yet."""
         self._wanted = wanted
         self._folder = folder
         self._left_s = left_s
+        self._interrupted = interrupted
         self._number = 0
         self.best: Path | None = None  # the trial that found it
 
@@ -82,7 +85,7 @@ class Anew:
         )
         budget = Budget(
             time_limit_s=self._left_s(),
-            looked_for=(lambda trial: wanted.same.found_in(trial.verdict)) if until_found else None,
+            looked_for=lambda trial: (until_found and wanted.same.found_in(trial.verdict)) or self._interrupted(),
         )
         run = run_campaign(Campaign(orders=[order], budget=budget), InlineExecutor())
         if isinstance(run.error, RecordingError):  # such as one in which nothing happened that it is to be cut at

@@ -30,7 +30,18 @@ from crashlab import evidence, files
 from crashlab.campaign.anew import Anew, Wanted, looking_for
 from crashlab.campaign.same import Same, same_as
 from crashlab.campaign.shorter import Shorter, Tried
-from crashlab.campaign.shrunk import PROFILE, README, SHORTER, Run, Shrunk, ShrunkRun, readme, readme_of_run
+from crashlab.campaign.shrunk import (
+    INTERRUPTED,
+    PROFILE,
+    README,
+    SHORTER,
+    TIME_UP,
+    Run,
+    Shrunk,
+    ShrunkRun,
+    readme,
+    readme_of_run,
+)
 from crashlab.disk.lost import lost_changes, lost_writes
 from crashlab.disk.model import CrashState
 from crashlab.disk.states import losses
@@ -75,20 +86,26 @@ class Best:
 
 
 class Clock:
-    """How much of the time is left."""
+    """How much of the time is left, and whether somebody asked for an end."""
 
-    def __init__(self, limit_s: float | None) -> None:
+    def __init__(self, limit_s: float | None, interrupted: Callable[[], bool]) -> None:
         self._limit_s = limit_s
         self._begun = time.monotonic()
+        self.interrupted = interrupted
 
     def left_s(self, share: float = 1.0) -> float | None:
         """Return what is left of a share of the time; None: there is no limit."""
         return None if self._limit_s is None else self._limit_s * share - (time.monotonic() - self._begun)
 
     def goes_on(self, share: float = 1.0) -> bool:
-        """Whether a share of the time is not up."""
+        """Whether a share of the time is not up, and nobody asked for an end."""
         left = self.left_s(share)
-        return left is None or left > 0
+        return (left is None or left > 0) and not self.interrupted()
+
+    @property
+    def ended_by(self) -> str:
+        """Why it does not go on."""
+        return INTERRUPTED if self.interrupted() else TIME_UP
 
 
 def shrink(
@@ -101,14 +118,17 @@ def shrink(
     time_limit_s: float | None = None,
     trials: int = TRIALS,
     told: Teller = lambda step: None,
+    interrupted: Callable[[], bool] = lambda: False,
 ) -> Shrunk | ShrunkRun:
     """Shrink a stored trial, into the folder `out`, which is there and empty.
 
     Args:
         code: the finding that has to stay; None: the worst one.
         trials: so many states, or live trials, of each shorter run; 0: no shorter run is tried.
+        interrupted: asked before each step: whether to come to an end with the best so far.
 
     Raises:
+        KeyboardInterrupt: it was to come to an end before it had anything.
         UsageProblem: it is a trial of a test, or found nothing, or not that; or it does not find it again.
         CrashlabError: the evidence is missing or damaged, or the environment does not allow it.
     """
@@ -122,7 +142,7 @@ def shrink(
         recovers = choice_again(server, facts.kind, other.source, Version.parse(other.version), trust=trust)
     server = choice_again(server, facts.kind, facts.source, Version.parse(facts.version), trust=trust)
     wanted = Wanted(same=same, run_seed=record.run_seed, server=server, recover_with=recovers, trials=trials)
-    clock = Clock(time_limit_s)
+    clock = Clock(time_limit_s, interrupted)
     search = _Search(wanted, out, clock, told)
     if record.recording is None:
         if not trials:
@@ -167,7 +187,7 @@ class _Search:
         self._out = out
         self._clock = clock
         self._told = told
-        self._anew = Anew(wanted, out / SHORTER, left_s=clock.left_s)
+        self._anew = Anew(wanted, out / SHORTER, left_s=clock.left_s, interrupted=clock.interrupted)
         self.begun = 0  # transactions of the shortest run
 
     # --- a state of a recording
@@ -261,7 +281,7 @@ class _Search:
         )
         best = search.run()
         self.begun = search.transactions
-        return Run.of(profile, best, tried=search.tried, complete=search.complete)
+        return Run.of(profile, best, tried=search.tried, complete=search.complete, ended_by=self._clock.ended_by)
 
     def _of_shortest(self, exits: contextlib.ExitStack) -> tuple[Explorer, Best] | None:
         """Make the state of the shortest run smaller; None: no shorter run showed it."""
@@ -283,6 +303,8 @@ class _Search:
         best = parse_profile(tomllib.loads(run.profile))
         after = self._anew.rate(best) if run.taken else before
         if not run.taken and not before[0]:
+            if self._clock.interrupted():
+                raise KeyboardInterrupt
             raise UsageProblem(
                 f"cannot shrink the trial: {self._same} is not found again in {before[1]} trials",
                 hint="Ask for more of them with --trials.",
@@ -328,6 +350,7 @@ class _Search:
             passed_over=best.passed_over,
             run=run,
             lines=lines,
+            ended_by=self._clock.ended_by,
         )
         files.write_whole(out / README, readme(shrunk, out).encode())
         return shrunk

@@ -15,6 +15,8 @@ from crashlab.results import TrialResult
 README = "README.md"
 PROFILE = "profile.toml"
 SHORTER = "shorter"
+TIME_UP = "the time was up"
+INTERRUPTED = "it was interrupted"
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,11 +26,12 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     size: str
     profile: str  # as TOML
     tried: int  # runs
-    complete: bool  # False: the time was up
+    complete: bool  # False: it was ended
     taken: bool  # the result is of this run
+    ended_by: str = TIME_UP
 
     @classmethod
-    def of(cls, before: Profile, best: Profile, *, tried: int, complete: bool) -> Self:
+    def of(cls, before: Profile, best: Profile, *, tried: int, complete: bool, ended_by: str) -> Self:
         """Tell of two profiles."""
         return cls(
             size_before=size_of(before),
@@ -37,6 +40,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
             tried=tried,
             complete=complete,
             taken=best is not before,
+            ended_by=ended_by,
         )
 
 
@@ -53,10 +57,11 @@ class Shrunk:
     begun_before: int  # transactions
     begun: int
     tried: int
-    complete: bool  # False: the time was up before nothing smaller was found
+    complete: bool  # False: it was ended before nothing smaller was found
     passed_over: int  # states that had the code for another cause
     run: Run | None  # None: no shorter run was tried
     lines: list[str]
+    ended_by: str = TIME_UP
 
     @property
     def code(self) -> str:
@@ -77,7 +82,7 @@ class Shrunk:
         elif self.run is not None and self.run.tried:
             told.append(f"{self.run.tried} shorter runs were tried; none was better.")
         if not self.complete or (self.run is not None and not self.run.complete):
-            told.append("The time was up: there may be a smaller one (--time-limit).")
+            told.append(_there_may_be("smaller", self.ended_by))
         return told
 
 
@@ -107,13 +112,19 @@ class ShrunkRun:
             f"  {self.begun} of {self.begun_before} transactions had begun; {self.run.tried} other runs tried",
         ]
         if not self.run.complete:
-            told.append("The time was up: there may be a shorter one (--time-limit).")
+            told.append(_there_may_be("shorter", self.run.ended_by))
         return told
+
+
+def _there_may_be(better: str, ended_by: str) -> str:
+    how = " (--time-limit)" if ended_by == TIME_UP else ""
+    return f"{ended_by.capitalize()}: this is the best so far, and there may be a {better} one{how}."
 
 
 def readme_of_run(shrunk: ShrunkRun, out: Path) -> str:
     """Tell the shortest run on a page."""
     run = shrunk.run
+    ended = run.ended_by.capitalize()
     lines = [
         f"# {shrunk.code}, in as short a run as was found",
         "",
@@ -124,7 +135,7 @@ def readme_of_run(shrunk: ShrunkRun, out: Path) -> str:
         f"| transactions that had begun | {shrunk.begun_before} | {shrunk.begun} |",
         f"| found in | {of(shrunk.rate_before)} trials | {of(shrunk.rate)} trials |",
         "",
-        f"{run.tried} other runs were tried." + ("" if run.complete else " The time was up before the search ended."),
+        f"{run.tried} other runs were tried." + ("" if run.complete else f" {ended} before the search ended."),
         "A live trial is another one each time it runs: what was not found may be there.",
         "",
         "## Again",
@@ -194,7 +205,7 @@ def _how_far(shrunk: Shrunk) -> list[str]:
     if shrunk.complete:
         told = [f"{tried}; of its neighbours none is smaller. That nothing smaller exists is not proven."]
     else:
-        told = [f"{tried}; the time was up before the search ended, so that there may be a smaller one."]
+        told = [f"{tried}; {shrunk.ended_by} before the search ended, so that there may be a smaller one."]
     if shrunk.same.cause:
         told.append(f"The same meant: {shrunk.same}.")
     if shrunk.passed_over:
@@ -205,11 +216,15 @@ def _how_far(shrunk: Shrunk) -> list[str]:
 def _of_run(run: Run | None) -> list[str]:
     if run is None:
         return []
+    ended = run.ended_by.capitalize()
     if run.taken:
         told = f"It is a state of another recording, of a shorter run: {run.size} (before: {run.size_before})."
         told += f" `{PROFILE}` says what ran; it may end otherwise each time."
     elif run.tried:
         told = f"Of {run.tried} shorter runs none showed it in fewer lost writes, or in as few and fewer transactions."
     else:
-        return ["The time was up before a shorter run could be tried."]
-    return [told, *([] if run.complete else ["The time was up before the search for a shorter run ended."])]
+        return [f"{ended} before a shorter run could be tried."]
+    return [
+        told,
+        *([] if run.complete else [f"{ended} before the search for a shorter run ended."]),
+    ]

@@ -16,12 +16,14 @@ from crashlab.cli.options import (
 )
 from crashlab.cli.out_folder import BASE, claimed
 from crashlab.cli.reports import Reports, show_warning
-from crashlab.cli.signals import signals_interrupt
+from crashlab.cli.signals import first_one_asks, signals_interrupt
 from crashlab.errors import CrashlabError, EvidenceError, UsageProblem
 from crashlab.server import ServerChoice
 
 if TYPE_CHECKING:
     from crashlab.results import Keep
+
+ENDING = "crashlab: interrupted: the best so far is written down; another Ctrl-C keeps nothing"
 
 
 @click.command()
@@ -136,7 +138,7 @@ def shrink(
         click.echo(text, err=True)
 
     stored = trial_folder(trial)
-    with claimed(out) as folder, signals_interrupt():
+    with claimed(out) as folder, signals_interrupt(), first_one_asks(ENDING) as interrupted:
         sweep()
         done = shrink_trial(
             stored,
@@ -147,11 +149,12 @@ def shrink(
             time_limit_s=time_limit,
             trials=trials,
             told=told,
+            interrupted=interrupted,
         )
         for line in done.told():
             click.echo(line)
         click.echo(f"Read {folder / README}")
-        return 0
+        return 130 if interrupted() else 0
 
 
 def trial_folder(trial: str) -> Path:

@@ -87,6 +87,14 @@ class Command:
             assert time.monotonic() < deadline, self.text()
             time.sleep(0.005)
 
+    def wait_for_text(self, words: str) -> None:
+        """Wait until it has said something."""
+        deadline = time.monotonic() + PATIENCE_S
+        while words not in self.text():
+            assert self.process.poll() is None, self.text()
+            assert time.monotonic() < deadline, self.text()
+            time.sleep(0.02)
+
     def workers(self) -> list[int]:
         """The process ids of its pool."""
         found = []

@@ -16,6 +16,7 @@ from crashlab.errors import UsageProblem
 from crashlab.model import Outcome
 from crashlab.profile import load_profile
 from crashlab.server import ServerChoice
+from tests.campaign.command import Command, left_behind, temporary_home
 from tests.campaign.test_replay_stored import trials, unpacked
 from tests.overrides import kill_after
 
@@ -53,6 +54,65 @@ def test_a_trial_shrinks_to_few_lost_writes_with_the_same_finding(stored, tmp_pa
     assert invoke(["replay", str(out), "--out", "again"]) == 0
     (again,) = trials(tmp_path / "again")
     assert done.code in [one.code for one in evidence.load_verdict(again).findings]
+
+
+def test_an_interrupt_keeps_the_best_so_far(stored, tmp_path):
+    """Ctrl-C, as it reaches a command on a terminal: what is smaller by then is written down, and told as that."""
+    with temporary_home() as home:
+        trial = str(trial_with(stored, Outcome.CORRUPTION))
+        command = Command("shrink", trial, "--trials", "0", "--out", "small", cwd=tmp_path, home=home)
+        try:
+            command.wait_for_text(" lost, at operation")
+            command.interrupt()
+            assert command.ended() == 130, command.text()
+        finally:
+            command.end()
+        assert left_behind(home) == []
+    said = command.text()
+    assert "interrupted: the best so far is written down" in said
+    assert "It was interrupted: this is the best so far, and there may be a smaller one." in said
+    out = tmp_path / "small"
+    assert "it was interrupted before the search ended" in (out / README).read_text()
+    assert (out / IMAGE / "PG_VERSION").is_file()
+    assert invoke(["judge", str(out)]) == 0  # on a disk that lies nothing was promised
+
+
+def test_one_that_ends_by_itself_says_nothing_of_an_interrupt(stored, tmp_path):
+    """Nor one whose time was up."""
+    trial, told = trial_with(stored, Outcome.CORRUPTION), {}
+    for limit_s in (0.001, 120):
+        out = tmp_path / str(limit_s)
+        out.mkdir()
+        done = shrink(trial, out=out, server=ServerChoice(), trials=0, time_limit_s=limit_s)
+        told[limit_s] = " ".join(done.told()) + (out / README).read_text()
+    assert all("interrupted" not in text for text in told.values())
+    assert "The time was up: this is the best so far, and there may be a smaller one (--time-limit)." in told[0.001]
+    assert "time was up" not in told[120]
+
+
+def test_an_interrupt_ends_the_search_for_a_shorter_run(tmp_path):
+    """The run that was recorded stays the best; without any finding yet there is nothing to keep."""
+    sets = settings("clients=2", "acked_min=2", kill_after(12))
+    assert invoke(["run", "async-commit", "--trials", "12", "-q", "--out", str(tmp_path / "live"), *sets]) == 0
+    asked = []
+
+    def interrupted() -> bool:
+        asked.append(1)
+        return True
+
+    out = tmp_path / "small"
+    out.mkdir()
+    live = trial_with(tmp_path / "live", Outcome.LOSS)
+    try:
+        done = shrink(live, out=out, server=ServerChoice(), trials=20, interrupted=interrupted)
+    except KeyboardInterrupt:
+        assert not (out / README).exists()
+    else:
+        assert isinstance(done, ShrunkRun)
+        assert done.rate_before == (1, 1)
+        assert done.run.tried == 0
+        assert "It was interrupted before the search ended." in (out / README).read_text()
+    assert asked
 
 
 def test_a_shorter_run_that_shows_the_same_is_taken(tmp_path, monkeypatch):
