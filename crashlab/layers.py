@@ -19,6 +19,7 @@ class Layers:
     def __init__(self, values: dict[str, Any] | None = None) -> None:
         self.values: dict[str, Any] = copy.deepcopy(values) if values else {}
         self._origins: dict[KeyPath, str] = {}
+        self._put: set[KeyPath] = set()  # those that an option put there
         self._last_file = ""
 
     def merge(self, table: dict[str, Any], text: str, file: str) -> None:
@@ -39,13 +40,25 @@ class Layers:
         holder[path[-1]] = value
         self._forget(path)
         self._origins[path] = origin
+        self._put.add(path)
 
     def where(self, path: KeyPath) -> str:
-        """Return "file:line" of a key, of the nearest table around it, or the last file."""
+        """Return "file:line" of a key, of the nearest table around it, or the last file.
+
+        What is wrong with a table as a whole may be so by an option: each that put something into it is named beside
+        the file, and alone where no file has that table.
+        """
         for length in range(len(path), 0, -1):
-            if origin := self._origins.get(path[:length]):
+            origin, options = self._origins.get(path[:length]), self._options_below(path[:length])
+            if origin and length < len(path):
                 return origin
-        return self._last_file
+            if origin or options:
+                return " with ".join(part for part in (origin, options) if part)
+        return " with ".join(part for part in (self._last_file, self._options_below(())) if part)
+
+    def _options_below(self, path: KeyPath) -> str:
+        found = [self._origins[one] for one in self._origins if one in self._put and one[: len(path)] == path != one]
+        return ", ".join(dict.fromkeys(found))
 
     def _merge(self, under: dict[str, Any], over: dict[str, Any], path: KeyPath) -> None:
         for key, value in over.items():
@@ -59,6 +72,7 @@ class Layers:
     def _forget(self, path: KeyPath) -> None:
         for known in [known for known in self._origins if known[: len(path)] == path]:
             del self._origins[known]
+            self._put.discard(known)
 
 
 def _has(holder: Any, part: str | int) -> bool:

@@ -303,6 +303,7 @@ class Afterlife(msgspec.Struct, frozen=True, kw_only=True):
     changes: list[LifeChange] = []
     indexes: list[IndexRead] = []  # after the second crash, those that do not agree with their tables
     restart: Recovery | None = None  # the start after a clean stop; None: it did not come to that
+    killed: bool = False  # that stop took too long, and the server was killed instead
     second: Recovery | None = None  # the recovery after the second crash
     died: str | None = None  # the server went away in the middle of a step: which, and its last words
 

@@ -17,9 +17,10 @@ import errno
 import os
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
@@ -39,6 +40,9 @@ from crashlab.profile_schema import (
     Workload,
 )
 from crashlab.toml_text import KeyPath, write_toml
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 __all__ = [
     "Expect",
@@ -78,10 +82,15 @@ _SECTIONS: dict[tuple[str, ...], type[BaseModel]] = {
 }
 
 
-def load_profile(name_or_path: str, overrides: Sequence[str] = ()) -> Profile:
+def load_profile(
+    name_or_path: str, overrides: Sequence[str] = (), *, spelt: Mapping[str, str] = MappingProxyType({})
+) -> Profile:
     """Load one profile, or one tour, with `--set` overrides of the form "key=value".
 
     A name is looked for in ./fault_profiles, then among the shipped ones; anything with a "/" or ".toml" is a path.
+
+    Args:
+        spelt: of overrides that nobody wrote with `--set`, how they were written.
 
     Raises:
         ProfileError: not found, not TOML, or any mistake in it; the detail has one "file:line: key: message" a line.
@@ -89,7 +98,7 @@ def load_profile(name_or_path: str, overrides: Sequence[str] = ()) -> Profile:
     layers = _read(name_or_path, ())
     for override in overrides:
         path, value = _override(override)
-        layers.put(path, value, f"--set {override}")
+        layers.put(path, value, spelt.get(override, f"--set {override}"))
     _read_setup(layers.values, Path(SET), replaces=True)
     return _validate(layers)
 
@@ -317,21 +326,30 @@ def _validate(layers: Layers) -> Profile:
 
 
 def _profile_error(layers: Layers, error: ValidationError) -> ProfileError:
-    lines = [_mistake(layers, item["loc"], item["type"], item["msg"], item["input"]) for item in error.errors()]
+    lines = [_mistake(layers, item) for item in error.errors()]
     name = layers.values.get("name", "?")
     return _unusable(name, "\n".join(dict.fromkeys(lines)))
 
 
-def _mistake(layers: Layers, loc: KeyPath, kind: str, message: str, given: Any) -> str:
-    loc = tuple(part for part in loc if part != "[key]")
+def _mistake(layers: Layers, error: "ErrorDetails") -> str:
+    loc: KeyPath = tuple(part for part in error["loc"] if part != "[key]")
+    kind, message, given, bounds = error["type"], error["msg"], error["input"], error.get("ctx", {})
     if kind == "extra_forbidden":
         section = _SECTIONS.get(tuple(str(part) for part in loc[:-1] if not isinstance(part, int)))
         near = did_you_mean(str(loc[-1]), _keys(section)) if section else ""
         message = f"unknown key; {near[:1].lower()}{near[1:]}" if near else "unknown key"
+        if len(loc) == 1 and isinstance(given, dict) and layers.where(loc).startswith(SET):
+            message += f"; a PostgreSQL setting is written {SET} server.settings.{loc[0]}.{next(iter(given), '')}=..."
     elif kind == "missing":
         message = "this key is needed"
     elif kind == "value_error":
         message = message.removeprefix("Value error, ")
+    elif kind in ("too_short", "too_long"):
+        bound = bounds["min_length" if kind == "too_short" else "max_length"]
+        values = f"{bound} value{'s' if bound != 1 else ''}"
+        message = f"must have at {'least' if kind == 'too_short' else 'most'} {values}, not {given!r}"
+    elif kind == "list_type":
+        message = f"must be a list, written [..., ...], not {given!r}"
     else:
         message = f"{message[:1].lower()}{message[1:]}, not {given!r}"
     where = layers.where(loc)

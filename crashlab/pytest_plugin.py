@@ -325,8 +325,10 @@ class CrashLedger:
         Args:
             allow: the codes of findings that the test accepts, such as ["LOSS-ASYNC-WINDOW"].
         """
-        from crashlab.trial.acceptance import objection
+        from crashlab.trial.acceptance import objection, require_codes
 
+        with _in_words():
+            require_codes(allow)
         verdict = self.verdict()
         if text := objection(verdict, self.trial.folder, allow):
             pytest.fail(text, pytrace=False)

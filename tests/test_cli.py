@@ -80,6 +80,10 @@ def told(monkeypatch):
         (["shrink", "kill9-all"], 2, 'unknown trial "kill9-all": there is no such folder'),
         (["waits", "kill9-all"], 2, "PROFILE:TRIAL of the latest run, such as"),
         (["explain", "LOSS-ASYNK"], 2, "unknown finding code"),
+        (["shrink", "x", "--code", "LOSS-ASYNC-WINDOWS"], 2, 'Did you mean "LOSS-ASYNC-WINDOW"?'),
+        (["bisect", "x", "--versions", "1..2", "--builds", "x", "--code", "NO"], 2, "crashlab explain lists all codes"),
+        (["report", "x", "--json", "-", "--markdown", "-"], 2, "--json - and --markdown - exclude each other"),
+        (["run", "kill9-all", "--json", "-", "--markdown", "-"], 2, "--json - and --markdown - exclude each other"),
     ],
 )
 def test_bad_input_is_named_with_the_right_exit_code(args, code, expected, capfd):

@@ -361,3 +361,42 @@ def test_the_tours_hold_what_they_say():
     assert all(profile.power_loss for profile in expand("quick-power-loss"))
     changed = expand("quick", ["clients=2", "trials=1"])
     assert {(profile.workload.clients, profile.trials) for profile in changed} == {(2, 1)}
+
+
+@pytest.mark.parametrize(
+    ("profile", "override", "says"),
+    [
+        ("kill9-all", "jitter.share=0.5", "--set jitter.share=0.5: jitter.hold: this key is needed"),
+        ("kill9-all", "workload.sql.tables=['t']", "--set workload.sql.tables=['t']: workload.sql.transactions: this"),
+        (
+            "reach-jitter",
+            "jitter.between=['9ms', '1ms']",
+            ".toml:22 with --set jitter.between=['9ms', '1ms']: jitter: between must name the shorter time first",
+        ),
+        ("kill9-all", "power_loss.acks=5", "kill9-all.toml with --set power_loss.acks=5: a recorded run is cut off"),
+        ("reach-jitter", "jitter.between=['1ms']", ": jitter.between: must have at least 2 values, not ['1ms']"),
+        ("reach-jitter", "jitter.hold=[]", ": jitter.hold: must have at least 1 value, not []"),
+        ("reach-jitter", "jitter.hold=before flush", ": jitter.hold: must be a list, written [..., ...], not 'before"),
+        (
+            "kill9-all",
+            "pg_stat_statements.max=100",
+            "unknown key; a PostgreSQL setting is written --set server.settings.pg_stat_statements.max=...",
+        ),
+    ],
+)
+def test_what_an_option_made_wrong_is_not_said_of_the_file_alone(profile, override, says):
+    """Where no file has the table the option alone is named; where both have a part in it, both."""
+    with pytest.raises(ProfileError) as caught:
+        load_profile(profile, [override])
+    (line,) = str(caught.value.detail).splitlines()
+    assert says in line
+    assert line.startswith("--set ") == (" with " not in line)
+
+
+def test_what_a_file_has_wrong_is_said_of_the_file(tmp_path):
+    """Although an option has put something somewhere else."""
+    file = tmp_path / "own.toml"
+    file.write_text('extends = "kill9-all"\n[jitter]\nshare = 0.5\n')
+    with pytest.raises(ProfileError) as caught:
+        load_profile(str(file), ["workload.clients=2"])
+    assert str(caught.value.detail) == f"{file}:2: jitter.hold: this key is needed"

@@ -382,3 +382,50 @@ def test_orders(crash_server, crash_ledger):
     if told == "failed":
         result.stdout.fnmatch_lines(["*INCONCLUSIVE-BROKEN-BEFORE*", "*orders_scaled*"])
     assert "CORRUPT" not in result.stdout.str()
+
+
+def test_a_code_that_does_not_exist_is_told_before_anything_is_judged(pytester: pytest.Pytester) -> None:
+    """In words, with what may be meant, and without a page of source; by both fixtures."""
+    pytester.makepyfile(
+        APPLICATION
+        + """
+def test_ledger(crash_server, crash_ledger):
+    fill(crash_server, crash_ledger)
+    crash_ledger.verdict = None  # nobody judges
+    crash_ledger.check(allow=["LOSS-ASYNC-WINDOWS"])
+
+def test_crash(crash):
+    crash.check(allow=["LOSS-ASYNC-WINDOWS"])
+"""
+    )
+    result = pytester.runpytest_subprocess("--crashlab-seed=5", "-p", "no:cacheprovider")
+    result.assert_outcomes(failed=2)
+    said = result.stdout.str()
+    assert said.count('cannot allow "LOSS-ASYNC-WINDOWS": there is no such finding') >= 2
+    assert said.count('Did you mean "LOSS-ASYNC-WINDOW"? crashlab explain lists all codes.') >= 2
+    assert "acceptance.py" not in said
+    assert "__tracebackhide__" not in said
+
+
+def test_a_marker_cannot_set_what_sessions_set(pytester: pytest.Pytester) -> None:
+    """And the hint says what a test does instead, which passes."""
+    pytester.makepyfile(
+        """
+import psycopg, pytest
+
+@pytest.mark.crashlab(settings={"synchronous_commit": "off"})
+def test_marker(crash):
+    pass
+
+def test_session(crash):
+    with psycopg.connect(crash.url + "?options=-csynchronous_commit%3Doff", autocommit=True) as connection:
+        assert connection.execute("SHOW synchronous_commit").fetchone() == ("off",)
+        connection.execute("CREATE TABLE t (n integer)")
+        with crash:
+            connection.execute("INSERT INTO t VALUES (1)")
+    crash.check(allow=["LOSS-ASYNC-WINDOW"])
+"""
+    )
+    result = pytester.runpytest_subprocess("--crashlab-seed=5", "-p", "no:cacheprovider")
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*cannot set synchronous_commit for the server of a test*", "Hint: *crash.url + *"])

@@ -7,7 +7,7 @@ from crashlab.campaign.loop import Campaign, run
 from crashlab.campaign.plan import Asked, Plan, executor_for
 from crashlab.campaign.rejudge import add_missed, done_so_far, judge_folder, judge_run, stored_results, stored_run
 from crashlab.campaign.replay import replay
-from crashlab.campaign.runrecord import begun_now, load_plan, save_plan, save_run, unfinished
+from crashlab.campaign.runrecord import begun_now, forget_plan, load_plan, save_plan, save_run, unfinished
 from crashlab.campaign.sameserver import require_same_server
 from crashlab.campaign.store import Store, reindex
 from crashlab.errors import CrashlabError
@@ -22,6 +22,7 @@ __all__ = [
     "chronicles_of",
     "done_so_far",
     "executor_for",
+    "forget_plan",
     "judge_folder",
     "judge_run",
     "load_plan",

@@ -13,7 +13,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
@@ -22,7 +22,7 @@ from crashlab import evidence
 from crashlab.campaign.machine import this_machine
 from crashlab.campaign.plan import Asked, Plan
 from crashlab.confidence import Until
-from crashlab.errors import CrashlabError, EvidenceError
+from crashlab.errors import CrashlabError, EvidenceError, UsageProblem
 from crashlab.model import CrashClass, PromiseStatus
 from crashlab.profile import stored_profile
 from crashlab.results import Keep, ProfileFacts, ProfileResult, RunResult, Unfinished
@@ -80,6 +80,18 @@ class ErrorRecord(msgspec.Struct, frozen=True, kw_only=True):
     primary: str
     detail: str | None
     hint: str | None
+    exit_code: int = CrashlabError.exit_code
+
+    @classmethod
+    def of(cls, error: CrashlabError) -> Self:
+        """Note an error."""
+        return cls(primary=error.primary, detail=error.detail, hint=error.hint, exit_code=error.exit_code)
+
+    def error(self) -> CrashlabError:
+        """Return it."""
+        error = CrashlabError(self.primary, detail=self.detail, hint=self.hint)
+        error.exit_code = self.exit_code
+        return error
 
 
 class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,6 +112,11 @@ def save_plan(folder: Path, plan: Plan) -> None:
     save_run(folder, begun_now(RunResult(profiles=[], command=plan.again)), plan)
 
 
+def forget_plan(folder: Path) -> None:
+    """Take back what is asked for: nothing of it was run, and nobody could go on with it."""
+    (folder / CAMPAIGN).unlink(missing_ok=True)
+
+
 def begun_now(run: RunResult) -> RunResult:
     """Note in a run that it begins, and where."""
     run.begun, run.machine = datetime.now(UTC).isoformat(timespec="seconds"), this_machine()
@@ -118,7 +135,7 @@ def save_run(folder: Path, run: RunResult, plan: Plan | None = None) -> None:
         crashlab=crashlab.__version__,
         command=run.command,
         profiles=[_profile_record(result) for result in run.profiles],
-        error=None if error is None else ErrorRecord(primary=error.primary, detail=error.detail, hint=error.hint),
+        error=None if error is None else ErrorRecord.of(error),
         plan=None if plan is None else _plan_record(plan),
         begun=run.begun,
         machine=run.machine,
@@ -153,7 +170,7 @@ def load_run(folder: Path) -> RunResult | None:
     return RunResult(
         profiles=[_profile_result(one) for one in record.profiles],
         command=record.command,
-        error=None if error is None else CrashlabError(error.primary, detail=error.detail, hint=error.hint),
+        error=None if error is None else error.error(),
         begun=record.begun,
         machine=record.machine,
     )
@@ -164,7 +181,7 @@ def unfinished(folder: Path, run: RunResult, plan: Plan | None = None) -> Unfini
 
     This alone decides it, for the run itself and for each later judgement of it. A rule that was decided, or never can
     be, and a recording without more states leave nothing to do (`ProfileResult.complete`), nor does a first broken
-    promise that was to end the run.
+    promise that was to end the run. What was asked for and makes no sense makes none the second time either.
 
     Args:
         plan: what was asked for; None: what the folder says.
@@ -178,6 +195,8 @@ def unfinished(folder: Path, run: RunResult, plan: Plan | None = None) -> Unfini
     else:
         asked = _plan_record(plan)
     promises = [trial.verdict.promise for result in run.profiles for trial in result.trials]
+    if run.error is not None and run.error.exit_code == UsageProblem.exit_code:
+        return None
     if asked is None or (asked.fail_fast and PromiseStatus.BROKEN in promises):
         return None
     done = {result.profile.name: result for result in run.profiles}

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from crashlab.cli.options import ProfileName, out_option, seed_option, set_option, workers_option
+from crashlab.cli.options import FindingCode, ProfileName, out_option, seed_option, set_option, workers_option
 from crashlab.cli.out_folder import claimed
 from crashlab.cli.signals import signals_interrupt
 from crashlab.server import ServerChoice
@@ -26,7 +26,12 @@ DEFAULT_TRIALS = 100
     metavar="DIR",
     help="Holds the releases, each with its programs in VERSION/bin.",
 )
-@click.option("--code", metavar="CODE", help="The finding that makes a release guilty. [default: any broken promise]")
+@click.option(
+    "--code",
+    type=FindingCode(),
+    metavar="CODE",
+    help="The finding that makes a release guilty. [default: any broken promise]",
+)
 @click.option(
     "--trials",
     type=click.IntRange(min=1),
@@ -57,14 +62,11 @@ def bisect(
     """
     from crashlab.campaign.bisect import bisect as search
     from crashlab.campaign.bisect import releases_between, trial_of
-    from crashlab.oracle.codes import CODES
     from crashlab.profile import load_profile
     from crashlab.seeds import new_seed
     from crashlab.server.leftovers import sweep
     from crashlab.trial.beforehand import refuse_settings
 
-    if code is not None and code not in CODES:
-        raise click.UsageError(f"--code: there is no finding {code}; crashlab explain lists them")
     wanted = load_profile(profile, overrides)
     if wanted.tour:
         raise click.UsageError(f"{profile} is a tour: choose one of its profiles")

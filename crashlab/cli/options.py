@@ -65,6 +65,29 @@ class UntilRule(click.ParamType["Until"]):
             self.fail(str(error), param, ctx)
 
 
+class FindingCode(click.ParamType[str]):
+    """The code of a finding, in any case."""
+
+    name = "code"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Look it up."""
+        from crashlab.errors import did_you_mean
+        from crashlab.oracle.codes import CODES
+
+        code = str(value).upper()
+        if code not in CODES:
+            near = f" {near}" if (near := did_you_mean(code, CODES)) else ""
+            self.fail(f'there is no finding "{value}".{near} crashlab explain lists all codes', param, ctx)
+        return code
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Offer all of them."""
+        from crashlab.oracle.codes import CODES
+
+        return [CompletionItem(code) for code in CODES if code.startswith(incomplete.upper())]
+
+
 class Workers(click.ParamType[int]):
     """A number of worker processes; "auto" is None: one a processor."""
 
@@ -174,6 +197,13 @@ class Telling:
     targets: Mapping[Format, str] = field(default_factory=dict)  # files; or STDOUT, instead of the console's report
     quiet: bool = False
     verbose: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise click.UsageError: two reports are to be on stdout."""
+        wanted = [form for form, target in self.targets.items() if form.to_stdout and target == STDOUT]
+        if len(wanted) > 1:
+            both = " and ".join(f"{form.option} {STDOUT}" for form in wanted)
+            raise click.UsageError(f"{both} exclude each other: stdout takes one report")
 
     @property
     def on_stdout(self) -> Format | None:

@@ -64,13 +64,15 @@ class Reports:
         Raises:
             EvidenceError: a report could not be written.
         """
-        from crashlab.campaign import save_run, unfinished
+        from crashlab.campaign import forget_plan, save_run, unfinished
         from crashlab.report import json_report
         from crashlab.report.summary import exit_code
 
         evidence = any(result.trials for result in run.profiles)
         if plan is not None and (evidence or not own):
             run.unfinished = unfinished(folder, run, plan)
+            if run.unfinished is None and not evidence:
+                forget_plan(folder)
         if evidence:
             try:
                 save_run(folder, run, plan)

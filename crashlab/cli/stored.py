@@ -1,12 +1,15 @@
 """How is stored evidence judged again, how is a stored trial run again, and how does it become smaller?"""
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from crashlab import evidence
 from crashlab.cli.options import (
     Duration,
+    FindingCode,
     Telling,
     keep_option,
     out_option,
@@ -18,6 +21,7 @@ from crashlab.cli.out_folder import BASE, claimed
 from crashlab.cli.reports import Reports, show_warning
 from crashlab.cli.signals import first_one_asks, signals_interrupt
 from crashlab.errors import CrashlabError, EvidenceError, UsageProblem
+from crashlab.model import Outcome, PromiseStatus
 from crashlab.server import ServerChoice
 
 if TYPE_CHECKING:
@@ -99,7 +103,9 @@ def replay(
 
 @click.command()
 @click.argument("trial", metavar="DIR-or-ID")
-@click.option("--code", metavar="CODE", help="The finding that has to stay. [default: the trial's worst one]")
+@click.option(
+    "--code", type=FindingCode(), metavar="CODE", help="The finding that has to stay. [default: the trial's worst one]"
+)
 @click.option(
     "--time-limit", type=Duration(), default=600.0, show_default="10m", help="Stop the search after this time."
 )
@@ -181,7 +187,20 @@ def trial_folder(trial: str) -> Path:
             )
     found = trial_folders(folder.resolve())
     if len(found) > 1:
-        raise UsageProblem(
-            f'"{trial}" holds {len(found)} trials', hint=f'Choose one, such as "{found[0]}"; or judge them all again.'
-        )
+        raise UsageProblem(f'"{trial}" holds {len(found)} trials', hint=_which_one(found))
     return found[0]
+
+
+def _which_one(folders: list[Path]) -> str:
+    """Name the trial that shows most, by the verdicts that are there."""
+    verdicts = []
+    for folder in folders:
+        with contextlib.suppress(EvidenceError):  # judge says what is damaged
+            verdicts.append((folder, evidence.load_verdict(folder)))
+    broken = [folder for folder, one in verdicts if one.promise is PromiseStatus.BROKEN]
+    wrong = [folder for folder, one in verdicts if one.outcome not in (Outcome.INTACT, Outcome.INCONCLUSIVE)]
+    if broken:
+        return f'Choose one; the first with a broken promise is "{broken[0]}".'
+    if wrong:
+        return f'Choose one. None has a broken promise; the first that is not intact is "{wrong[0]}".'
+    return f'Choose one, such as "{folders[0]}". None of them has a broken promise, or lost anything.'

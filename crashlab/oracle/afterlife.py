@@ -34,6 +34,7 @@ _WHEN = {
     "restart": "after a clean restart",
     "crash": "after another crash",
 }
+_KILLED = "a kill in place of a stop that took too long"
 
 
 def check_afterlife(findings: Findings, observation: Observation) -> None:
@@ -46,7 +47,7 @@ def check_afterlife(findings: Findings, observation: Observation) -> None:
         findings.add(
             "CORRUPT-AFTERLIFE-ERROR",
             one.object,
-            f"Nothing was found while the recovered server was read; {_WHEN.get(one.check, one.check)}, of"
+            f"Nothing was found while the recovered server was read; {_when(life, one.check)}, of"
             f" {one.object}, it said: {said} (SQLSTATE {one.sqlstate}).",
             files=[one.file, *files_in(one.message)],
             step=one.check,
@@ -55,7 +56,7 @@ def check_afterlife(findings: Findings, observation: Observation) -> None:
         )
     for change in life.changes:
         what = "prepared transaction " if change.kind in ("prepared", "lock") else ""
-        says = f"{_WHEN.get(change.step, change.step)}, of {what}{change.object}: {change.says}."
+        says = f"{_when(life, change.step)}, of {what}{change.object}: {change.says}."
         findings.add(
             _CODES[change.kind],
             change.object,
@@ -79,8 +80,15 @@ def check_afterlife(findings: Findings, observation: Observation) -> None:
     _check_starts(findings, life)
 
 
+def _when(life: Afterlife, step: str) -> str:
+    if step == "restart" and life.killed:
+        return f"after {_KILLED}"
+    return _WHEN.get(step, step)
+
+
 def _check_starts(findings: Findings, life: Afterlife) -> None:
-    for recovery, when in ((life.restart, "a clean stop"), (life.second, "another crash")):
+    stop = _KILLED if life.killed else "a clean stop"
+    for recovery, when in ((life.restart, stop), (life.second, "another crash")):
         if recovery is not None and not recovery.started:
             _tell_no_start(findings, recovery, when)
     if life.died is not None:

@@ -107,7 +107,7 @@ _TABLE = (
         family=Family.NO_START,
         rank=NO_START_RANK,
         title="the recovered server does not start once more",
-        explanation="Recovery ended and connections were accepted; after a clean stop, or after another crash, the "
+        explanation="Recovery ended and connections were accepted; after a stop, or after another crash, the "
         "server does not start any more. The FATAL or PANIC lines of that start are in the evidence.",
         manual=RELIABILITY,
         remedy=f"{EXCLUDED_BY} Keep a copy of the data directory before you try anything: pg_resetwal destroys "

@@ -189,6 +189,7 @@ class _Life:
             changes=self._changes,
             indexes=self._indexes,
             restart=self._restart,
+            killed=self._killed,
             second=self._second,
             died=self.died,
         )

@@ -34,7 +34,7 @@ from crashlab.testing.powercut import State, StateName, state_words
 from crashlab.testing.process import Kill, Process
 from crashlab.testing.told import POLL_S, as_keys
 from crashlab.testing.watch import Outcome, Watch
-from crashlab.trial.acceptance import objection
+from crashlab.trial.acceptance import objection, require_codes
 from crashlab.trial.observed import ObservedCrash
 from crashlab.trial.toldquery import first_column
 
@@ -269,9 +269,11 @@ class Crash(Life):
 
         Raises:
             CrashFailure: with findings, timeline and the command that runs it again.
-            UsageProblem: there was no crash yet, keys were told and there is no query, or the query cannot be run.
+            UsageProblem: a code is unknown, there was no crash yet, keys were told and there is no query, or it cannot
+                be run.
         """
         __tracebackhide__ = True
+        allow = require_codes(allow)
         if not self.observed.crashes:
             raise UsageProblem("cannot check: the server has not been crashed", hint="Put the work into `with crash:`.")
         self._told.look()

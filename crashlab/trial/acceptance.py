@@ -18,6 +18,10 @@ from crashlab.model import CrashClass, Family, Finding, Verdict
 from crashlab.oracle.codes import CODES
 from crashlab.profile import Fault, Profile, When, load_profile
 
+OWN_COMMITS = (
+    "Have the application do it as it does in production, by SET synchronous_commit = off or ALTER ROLE ... SET; "
+    'or let it connect to crash.url + "?options=-csynchronous_commit%3Doff".'
+)
 CALL = "crash_ledger.check(allow=[{}])"
 """How a test says what it accepts."""
 _WITH_TIMELINE = ("TOLD-", "APPLICATION-DONE-TWICE")
@@ -34,8 +38,14 @@ def changed_for_a_test(name_or_path: str, disk: str | None, settings: Mapping[st
         raise UsageProblem(f"cannot use {name_or_path!r} as a profile", hint='Name one, such as "kill9-all".')
     if not isinstance(settings, Mapping):
         raise UsageProblem(f"cannot use the settings {settings!r}", hint='They are written {"fsync": False}.')
+    if any(str(key).lower() == "synchronous_commit" for key in settings):
+        raise UsageProblem(
+            "cannot set synchronous_commit for the server of a test: it is for each session to set", hint=OWN_COMMITS
+        )
     shown = {key: "on" if value is True else "off" if value is False else value for key, value in settings.items()}
-    changes = [f"server.settings.{key}={value}" for key, value in shown.items()]
+    spelt = {
+        f"server.settings.{key}={value}": f"settings={{{key!r}: {settings[key]!r}}}" for key, value in shown.items()
+    }
     if disk is not None:
         plain = load_profile(name_or_path)
         if plain.power_loss is None:
@@ -43,8 +53,8 @@ def changed_for_a_test(name_or_path: str, disk: str | None, settings: Mapping[st
                 f'cannot use the disk "{disk}" with profile "{plain.name}": it cuts no power',
                 hint='Choose a recorded one, such as "power-loss".',
             )
-        changes.append(f"power_loss.disk={disk}")
-    return load_profile(name_or_path, changes)
+        spelt[f"power_loss.disk={disk}"] = f"disk={disk!r}"
+    return load_profile(name_or_path, list(spelt), spelt=spelt)
 
 
 def for_a_test(profile: Profile, *, recorded: bool = False) -> Profile:
@@ -85,6 +95,20 @@ def live_half(profile: Profile) -> Profile:
     return profile.model_copy(update={"power_loss": None, "crash_class": CrashClass.PROCESS_CRASH, "faults": [kill]})
 
 
+def require_codes(allow: Collection[str]) -> Collection[str]:
+    """Return the codes that a test accepts. Raises UsageProblem: there is no such finding."""
+    __tracebackhide__ = True
+    codes = [allow] if isinstance(allow, str) else list(allow)
+    for code in codes:
+        if code not in CODES:
+            near = did_you_mean(str(code), CODES)
+            raise UsageProblem(
+                f'cannot allow "{code}": there is no such finding',
+                hint=f"{near + ' ' if near else ''}crashlab explain lists all codes.",
+            )
+    return codes
+
+
 def objection(verdict: Verdict, folder: Path, allow: Collection[str] = (), *, call: str = CALL) -> str:
     """Say why a test must fail, with the findings; empty if it accepts all of them.
 
@@ -94,12 +118,10 @@ def objection(verdict: Verdict, folder: Path, allow: Collection[str] = (), *, ca
         call: how the test says so.
 
     Raises:
-        UsageProblem: a code is unknown.
+        UsageProblem: as `require_codes`.
     """
-    allow = [allow] if isinstance(allow, str) else allow
-    for code in allow:
-        if code not in CODES:
-            raise UsageProblem(f'cannot allow "{code}": no such finding', hint=did_you_mean(code, CODES) or None)
+    __tracebackhide__ = True
+    allow = require_codes(allow)
     unaccepted = [one for one in verdict.findings if one.family is not Family.NOTE and one.code not in allow]
     if not unaccepted:
         return ""

@@ -8,7 +8,7 @@ import pytest
 from crashlab.errors import ProfileError, UsageProblem
 from crashlab.model import CrashClass, PromiseStatus, Verdict
 from crashlab.profile import load_profile
-from crashlab.trial.acceptance import for_a_test, objection
+from crashlab.trial.acceptance import changed_for_a_test, for_a_test, objection
 from tests.oracle.story import KILL_LOGGER, Story
 
 FOLDER = Path("somewhere")
@@ -73,9 +73,31 @@ def test_a_test_names_what_it_accepts(verdict: Verdict, allow: Collection[str], 
 
 def test_a_code_that_does_not_exist_is_a_mistake() -> None:
     """Else a slip of the pen would accept nothing, and be found at the first loss."""
-    with pytest.raises(UsageProblem, match='"LOSS-ASYNC-WINDOWS": no such finding') as raised:
+    with pytest.raises(UsageProblem, match='"LOSS-ASYNC-WINDOWS": there is no such finding') as raised:
         objection(permitted(), FOLDER, ["LOSS-ASYNC-WINDOWS"])
-    assert raised.value.hint == 'Did you mean "LOSS-ASYNC-WINDOW"?'
+    assert raised.value.hint == 'Did you mean "LOSS-ASYNC-WINDOW"? crashlab explain lists all codes.'
+
+
+@pytest.mark.parametrize("name", ["synchronous_commit", "Synchronous_Commit"])
+def test_what_each_session_sets_for_itself_is_no_setting_of_a_tests_server(name: str) -> None:
+    """The hint is one for a test, and names no key of a run's profile; other settings are taken."""
+    with pytest.raises(UsageProblem, match="it is for each session to set") as raised:
+        changed_for_a_test("kill9-all", None, {name: "off"})
+    assert "SET synchronous_commit = off" in str(raised.value.hint)
+    assert "workload" not in str(raised.value)
+    assert changed_for_a_test("kill9-all", None, {"fsync": False}).server.settings["fsync"] == "off"
+
+
+def test_a_mistake_in_a_marker_is_told_as_it_was_written() -> None:
+    """Nobody wrote --set."""
+    for disk, settings, says in (
+        (None, {"port": 5}, "settings={'port': 5}: server.settings.port: crashlab sets this one itself"),
+        ("slow", {}, "disk='slow': power_loss.disk: input should be"),
+    ):
+        with pytest.raises(ProfileError) as raised:
+            changed_for_a_test("power-loss", disk, settings)
+        assert says in str(raised.value.detail)
+        assert "--set" not in str(raised.value)
 
 
 def test_only_live_faults_are_for_tests() -> None:
