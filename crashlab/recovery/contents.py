@@ -139,20 +139,26 @@ def invariants(connection: psycopg.Connection[Any], reading: Reading, facts: Fac
     """Look at what must hold after every transaction."""
     # The text settings as before the crash, where the server's own were in force
     before = [SEQUENTIAL_SCANS, *(f"RESET {name}" for name in TEXT_SETTINGS)]
-    asked = [question(invariant) for invariant in reading.invariants]
-    names = [invariant.name for invariant in reading.invariants]
+    wanted = [one for one in reading.invariants if one.needs is None or _is_there(connection, one.needs)]
+    asked = [question(invariant) for invariant in wanted]
+    names = [invariant.name for invariant in wanted]
     answers = at_once(connection, lambda: results(connection, [*before, *asked]), names)
     if answers is not None and len(answers) == len(asked):
-        for invariant, rows in zip(reading.invariants, answers, strict=True):
+        for invariant, rows in zip(wanted, answers, strict=True):
             facts.invariants.append(_looked_at(connection, invariant, seen(invariant, rows)))
-        return len(reading.invariants)
+        return len(wanted)
     connection.execute("; ".join(before))
     read = partial(read_named, "invariants", connection, facts.complaints)
-    for invariant in reading.invariants:
+    for invariant in wanted:
         observed = read(invariant.name, partial(look, connection, invariant))
         if observed is not None:
             facts.invariants.append(_looked_at(connection, invariant, observed))
-    return len(reading.invariants)
+    return len(wanted)
+
+
+def _is_there(connection: psycopg.Connection[Any], function: str) -> bool:
+    row = connection.execute("SELECT to_regprocedure(%s) IS NOT NULL", (function,)).fetchone()
+    return bool(row and row[0])
 
 
 def _looked_at(connection: psycopg.Connection[Any], query: InvariantQuery, observed: str) -> Invariant:
