@@ -26,6 +26,7 @@ from crashlab.report.summary import (
     EVERY_PROMISE_KEPT,
     NOTHING_DUE,
     DistinctFinding,
+    circumstances,
     closing,
     counted,
     distinct_findings,
@@ -57,16 +58,8 @@ def trial_line(trial: TrialResult) -> str:
     if trial.proves_nothing:
         said = f"{verdict.outcome}, {NOTHING_DUE}"
     counts = f"{verdict.counts.acked} acked, {verdict.counts.lost} lost"
-    drawn = "".join(f", {name}={value}" for name, value in trial.drawn.items())
-    return f"{said} ({counts}, {trial.seconds.get('total', 0.0):.1f} s{drawn}{_jitter(trial)})"
-
-
-def _jitter(trial: TrialResult) -> str:
-    """Say how often processes were held, if they might be."""
-    if not trial.held:
-        return ""
-    times = sum(one.held for one in trial.held)
-    return f", held {times} times for {sum(one.milliseconds for one in trial.held):.0f} ms"
+    around = "".join(f", {one}" for one in circumstances(trial))
+    return f"{said} ({counts}, {trial.seconds.get('total', 0.0):.1f} s{around})"
 
 
 def print_results(target: Console, run: RunResult, length: Length) -> None:

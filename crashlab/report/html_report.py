@@ -20,6 +20,7 @@ from crashlab.report.statistics import statistics_line
 from crashlab.report.story import follow_up, story
 from crashlab.report.summary import (
     NOTHING_DUE,
+    circumstances,
     closing,
     counted,
     distinct_findings,
@@ -95,6 +96,7 @@ def report_bytes(run: RunResult, code: int) -> bytes:
         profiles=[_profile(result, number) for number, result in enumerate(run.profiles)],
         trials_open_max=TRIALS_OPEN_MAX,
         place=place,
+        circumstances=circumstances,
         lines_max=LINES_MAX,
         nothing_due=NOTHING_DUE,
     )

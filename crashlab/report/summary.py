@@ -186,3 +186,12 @@ def how_to_go_on(run: RunResult) -> str | None:
         return None
     there = counted(missing.there) if missing.asked is None else f"{missing.there} of {counted(missing.asked)}"
     return f"Not finished, {there} so far. Go on: {missing.resume}"
+
+
+def circumstances(trial: TrialResult) -> list[str]:
+    """Say what of a trial was drawn for it: its settings, and how long processes were held, if they might be."""
+    said = [f"{name}={value}" for name, value in trial.drawn.items()]
+    if trial.held:
+        times = sum(one.held for one in trial.held)
+        said.append(f"held {times} times for {sum(one.milliseconds for one in trial.held):.0f} ms")
+    return said

@@ -1,6 +1,7 @@
 """Is the same said everywhere: on the console, in JSON, in JUnit XML, on the page?"""
 
 import base64
+import dataclasses
 import hashlib
 import html
 import io
@@ -16,7 +17,7 @@ from msgspec.structs import replace
 from rich.console import Console
 
 from crashlab.errors import ServerError
-from crashlab.model import Family, Outcome
+from crashlab.model import Family, Held, Outcome
 from crashlab.report import html_report, json_report, junit, markdown_report
 from crashlab.report.console import print_closing, print_results, trial_line
 from crashlab.report.github import annotations
@@ -189,6 +190,16 @@ def test_the_line_of_a_trial_says_that_its_server_had_shut_down():
     assert trial_line(shut_down(broken())).startswith("corruption, promise broken (")
     assert f"outcome: intact; {NOTHING_DUE}" in in_junit(run(result("docker-stop", shut_down(intact()))))
     assert NOTHING_DUE not in in_junit(run(result("docker-stop", intact())))
+
+
+def test_what_was_drawn_for_a_trial_is_told_with_it():
+    """Its settings, and how long processes were held; nothing of the kind where nothing was drawn."""
+    held = Held(place="before unlink", met=9, held=2, cut_off=0, milliseconds=30.4)
+    one = dataclasses.replace(intact(), drawn={"wal_buffers": "32kB"}, held=[held])
+    around = "wal_buffers=32kB, held 2 times for 30 ms"
+    assert trial_line(one).endswith(f" s, {around})")
+    assert around in plain(on_the_page(run(result("reach", one))))
+    assert "held" not in trial_line(intact()) + on_the_page(run(result("kill9-all", intact())))
 
 
 def test_github_is_told_once_what_fails_a_run():
