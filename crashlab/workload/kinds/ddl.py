@@ -154,10 +154,22 @@ class Ddl:
         ]
 
     def _fill(self, cursor: "Cursor[Any]", rng: Random, tx: int, table: str) -> None:
+        """Fill a table that this transaction made or emptied, so that its rows may come frozen."""
+        rows = rng.randint(1, 400)
+        if rng.random() < 0.3 and _may_freeze(cursor):
+            with cursor.copy(f"COPY {self.schema}.{table} (n, tx) FROM STDIN (FREEZE)") as copy:
+                for n in range(1, rows + 1):
+                    copy.write_row((n, tx))
+            return
         cursor.execute(
-            f"INSERT INTO {self.schema}.{table} (n, tx) SELECT n, %s FROM generate_series(1, %s) n",
-            (tx, rng.randint(1, 400)),
+            f"INSERT INTO {self.schema}.{table} (n, tx) SELECT n, %s FROM generate_series(1, %s) n", (tx, rows)
         )
+
+
+def _may_freeze(cursor: "Cursor[Any]") -> bool:
+    """Whether no snapshot of the transaction is older than a COPY, which would refuse to freeze."""
+    row = cursor.execute("SELECT current_setting('transaction_isolation') = 'read committed'").fetchone()
+    return bool(row and row[0])
 
 
 class UnloggedDdl(Ddl):

@@ -71,6 +71,10 @@ ALLOWED = "ALTER DATABASE template0 ALLOW_CONNECTIONS true"
 """Otherwise nothing but time moves its horizon, and with it that of all."""
 
 
+OLD_SNAPSHOT = "SELECT pg_sleep(0.2)"
+"""Meanwhile nothing may be frozen or forgotten that this statement could still see."""
+
+
 def _freezing(start: int) -> tuple[Chore, ...]:
     """Begin at a transaction id, near a page's end or behind a file's; then freeze everything everywhere.
 
@@ -79,7 +83,10 @@ def _freezing(start: int) -> tuple[Chore, ...]:
     vac_truncate_clog).
     """
     burn = tuple(one.format(start=start) for one in BURN_UNTIL)
-    return (Chore(("VACUUM FREEZE",), 40, before=burn, first=(ALLOWED, "CHECKPOINT"), everywhere=True),)
+    return (
+        Chore(("VACUUM FREEZE",), 40, before=burn, first=(ALLOWED, "CHECKPOINT"), everywhere=True),
+        Chore((OLD_SNAPSHOT,), 300),
+    )
 
 
 class Xids(Slots):
