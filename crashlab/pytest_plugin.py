@@ -49,6 +49,10 @@ if TYPE_CHECKING:
     from crashlab.trial.application import ApplicationTrial
 
 DEFAULT_PROFILE = "kill9-all"
+SHUT_DOWN = (
+    "crashlab: the server had shut down before it was killed: nothing was to be recovered, "
+    "so nothing is known of a crash"
+)
 SERVER_OPTIONS = {"--crashlab-server": "kind", "--crashlab-image": "image", "--crashlab-pg-bindir": "pg_bindir"}
 """Each option that chooses the server, and the field of ServerChoice that it fills."""
 SEED = pytest.StashKey[int]()
@@ -144,13 +148,16 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
-    """End the report of a failed test with the command that runs it again; say that a moment did not come."""
+    """End the report of a failed test with the command that runs it again; say what never came: a moment, a crash."""
     report = yield
     if report.when == "call":
         item.stash[PASSED] = report.passed
         crash = getattr(item, "funcargs", {}).get("crash")
         if report.passed and crash is not None:
             sweep.tell_missed(item, crash, report)
+        ledger = getattr(item, "funcargs", {}).get("crash_ledger")
+        if report.passed and ((crash and crash.proves_nothing) or (ledger and ledger.trial.nothing_due)):
+            sweep.tell_skipped(item, report, SHUT_DOWN)
         again = item.stash.get(REPRODUCE, None) if crash is None else crash.reproduce
         if report.failed and again and again not in str(report.longrepr):
             report.sections.append(("crashlab", f"reproduce with: {again}"))

@@ -32,7 +32,7 @@ def test_of_many_trials_one_is_named_that_shows_something(command, recorded_fold
     for place, outcomes, says in (
         ("one", {1: loss, 2: broken}, 'Choose one; the first with a broken promise is "{}/lying-small/trial-0002".'),
         ("two", {1: loss}, 'None has a broken promise; the first that is not intact is "{}/lying-small/trial-0001".'),
-        ("three", {}, '"{}/lying-small/trial-0000". None of them has a broken promise, or lost anything.'),
+        ("three", {}, '"{}/lying-small/trial-0000". None that was judged has a broken promise, or lost anything.'),
     ):
         run = given(recorded_folder, tmp_path / place, outcomes)
         assert invoke([command, str(run)]) == 2

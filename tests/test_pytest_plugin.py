@@ -429,3 +429,52 @@ def test_session(crash):
     result = pytester.runpytest_subprocess("--crashlab-seed=5", "-p", "no:cacheprovider")
     result.assert_outcomes(passed=1, errors=1)
     result.stdout.fnmatch_lines(["*cannot set synchronous_commit for the server of a test*", "Hint: *crash.url + *"])
+
+
+STOPPED = """
+extends = "docker-stop"
+description = "the grace is long"
+[[faults]]
+kind = "terminate"
+grace = ["60s", "60s"]
+when = { acks = 0 }
+"""
+
+
+def test_a_server_that_had_shut_down_has_tested_nothing(pytester: pytest.Pytester) -> None:
+    """Such a test is skipped, by both fixtures; one whose server is killed is not, and a failure stays one."""
+    pytester.makefile(".toml", long=STOPPED)
+    pytester.makepyfile(
+        APPLICATION
+        + """
+import psycopg
+
+def go(crash):
+    with psycopg.connect(crash.url, autocommit=True) as connection:
+        connection.execute("CREATE TABLE t (n integer)")
+        with crash:
+            connection.execute("INSERT INTO t VALUES (1)")
+    crash.check()
+
+@pytest.mark.crashlab("long.toml")
+def test_crash(crash):
+    go(crash)
+
+@pytest.mark.crashlab("long.toml")
+def test_ledger(crash_server, crash_ledger):
+    fill(crash_server, crash_ledger)
+    crash_ledger.crash()
+    crash_ledger.check()
+
+def test_innocent(crash):
+    go(crash)
+
+@pytest.mark.crashlab("long.toml")
+def test_failing(crash):
+    go(crash)
+    assert False, "of its own"
+"""
+    )
+    result = pytester.runpytest_subprocess("--crashlab-seed=5", "-p", "no:cacheprovider", "-rs")
+    result.assert_outcomes(passed=1, skipped=2, failed=1)
+    assert result.stdout.str().count("the server had shut down before it was killed: nothing was to be recovered") == 2

@@ -7,7 +7,7 @@ import click
 
 from crashlab.cli.options import FindingCode, ProfileName, out_option, seed_option, set_option, workers_option
 from crashlab.cli.out_folder import claimed
-from crashlab.cli.signals import signals_interrupt
+from crashlab.cli.signals import answer_interrupts, signals_interrupt
 from crashlab.server import ServerChoice
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ def bisect(
     if wanted.tour:
         raise click.UsageError(f"{profile} is a tour: choose one of its profiles")
     releases = releases_between(builds, versions)
+    answer_interrupts()
     for release in releases:
         refuse_settings([wanted], ServerChoice(kind="local", pg_bindir=release.bindir))
     root = new_seed() if seed is None else seed

@@ -29,7 +29,7 @@ from crashlab.cli.options import (
 from crashlab.cli.out_folder import claimed
 from crashlab.cli.reports import Reports, write_file
 from crashlab.cli.run import Hands, limits_of, run_plan
-from crashlab.cli.signals import signals_interrupt
+from crashlab.cli.signals import answer_interrupts, signals_interrupt
 from crashlab.disk.contract import CONTRACT_NAMES, CUTS, TEAR_SIZES
 from crashlab.errors import UsageProblem
 from crashlab.server import ServerChoice
@@ -76,6 +76,7 @@ def record(
         run_seed=new_seed() if seed is None else seed,
         server=choice,
     )
+    answer_interrupts()  # an image may have to be fetched
     refuse_settings([wanted], choice)
     with claimed(out) as folder, signals_interrupt():
         sweep()

@@ -33,7 +33,7 @@ from crashlab.cli.options import (
 )
 from crashlab.cli.out_folder import claimed, claimed_again, point_latest
 from crashlab.cli.reports import Reports
-from crashlab.cli.signals import signals_interrupt
+from crashlab.cli.signals import answer_interrupts, signals_interrupt
 from crashlab.errors import EvidenceError, UsageProblem
 from crashlab.report.formats import FORMATS
 from crashlab.server import ServerChoice
@@ -213,6 +213,7 @@ def _require_runnable(wanted: "list[Profile]", choice: ServerChoice, *, observe:
 def _refuse_beforehand(wanted: "list[Profile]", plan: "Plan") -> None:
     from crashlab.trial.beforehand import refuse_recoverer, refuse_settings
 
+    answer_interrupts()  # an image may have to be fetched
     refuse_settings(wanted, plan.server)
     if plan.recover_with is not None:
         refuse_recoverer(wanted, plan.server, plan.recover_with)

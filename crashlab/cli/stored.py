@@ -203,4 +203,4 @@ def _which_one(folders: list[Path]) -> str:
         return f'Choose one; the first with a broken promise is "{broken[0]}".'
     if wrong:
         return f'Choose one. None has a broken promise; the first that is not intact is "{wrong[0]}".'
-    return f'Choose one, such as "{folders[0]}". None of them has a broken promise, or lost anything.'
+    return f'Choose one, such as "{folders[0]}". None that was judged has a broken promise, or lost anything.'

@@ -22,13 +22,13 @@ class Surprise:
 
 def opening(run: RunResult) -> str:
     """Say in one sentence what was run; what nobody noted is left out."""
-    trials = sum(len(result.trials) for result in run.profiles)
+    crashes = sum(not trial.nothing_due for result in run.profiles for trial in result.trials)
     seconds = sum(result.seconds for result in run.profiles)
     versions = dict.fromkeys(
         f"PostgreSQL {result.server.version} ({result.server.kind})" for result in run.profiles if result.server
     )
     seeds = dict.fromkeys(str(result.seed) for result in run.profiles)
-    parts = [f"{plural(trials, 'crash')} of {' and '.join(versions) or 'no server'}"]
+    parts = [f"{plural(crashes, 'crash')} of {' and '.join(versions) or 'no server'}"]
     if (begun := moment(run.begun)) is not None:
         parts.insert(0, f"On {begun}")
     if seconds > 0:

@@ -366,6 +366,11 @@ class Crash(Life):
         return [self.judged[crash.number] for crash in crashes]
 
     @property
+    def proves_nothing(self) -> bool:
+        """Whether the server had shut down each time before it could crash, so that nothing was to be recovered."""
+        return bool(self.observed.crashes) and all(crash.nothing_due for crash in self.observed.crashes)
+
+    @property
     def reproduce(self) -> str:
         """The command that runs this again; with the arguments that it needs, if it is nobody's fixture."""
         if not self._reproduce:

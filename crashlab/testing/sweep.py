@@ -146,10 +146,15 @@ def tell_missed(item: pytest.Item, crash: Crash, report: Any) -> None:
     words = f"crashlab: this run never came to the moment {crash.point} ({crash.point.told}); the server died "
     words += "at the end of the block instead, and nothing is known of that moment"
     if POINT in item.stash:
-        report.outcome = "skipped"
-        report.longrepr = (str(item.path), item.location[1] or 0, f"Skipped: {words}")
+        tell_skipped(item, report, words)
     else:
         report.outcome, report.longrepr = "failed", words
+
+
+def tell_skipped(item: pytest.Item, report: Any, words: str) -> None:
+    """Change the report of a test that passed into that of one that has tested nothing."""
+    report.outcome = "skipped"
+    report.longrepr = (str(item.path), item.location[1] or 0, f"Skipped: {words}")
 
 
 def _copy(item: pytest.Function, name: str, point: Point | None = None) -> pytest.Function:

@@ -35,7 +35,7 @@ from crashlab.recovery import Reading, observe, recover
 from crashlab.seeds import stream
 from crashlab.server import Server
 from crashlab.trial.intest import ServerInTest
-from crashlab.trial.judged import judge_trial
+from crashlab.trial.judged import judge_trial, nothing_due
 from crashlab.trial.live import wal_of
 from crashlab.trial.outsiders import Outsiders
 from crashlab.trial.setup import invariants_before
@@ -220,6 +220,11 @@ class ApplicationTrial(ServerInTest):
         return msgspec.structs.replace(
             observation, invariants_before=before, broken_before=self._broken or Broken(), outside=outside
         )
+
+    @property
+    def nothing_due(self) -> bool:
+        """Whether the server had shut down before it could crash."""
+        return self._observation is not None and nothing_due(self.injections, ran=self._observation.recovery.ran)
 
     def verdict(self) -> Verdict:
         """Save the evidence and judge it. Without a crash the verdict is inconclusive."""

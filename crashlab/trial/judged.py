@@ -6,7 +6,7 @@ Choices: a stored verdict is never read, only replaced, so that one with codes t
 
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -205,12 +205,18 @@ def result_of(folder: Path, *, verdict: Verdict | None = None, history: History 
         redo=_redo_of(folder, record, seen),
         drawn=record.drawn,
         held=record.held,
-        nothing_due=_nothing_due(record.injections) and not seen.recovery.ran,
+        nothing_due=nothing_due(record.injections, ran=seen.recovery.ran),
     )
 
 
-def _nothing_due(injections: list[Injection]) -> bool:
-    return any(one.nothing_due for one in injections) and not any(one.crashes_server for one in injections)
+def nothing_due(injections: Sequence[Injection], *, ran: bool) -> bool:
+    """Whether the server had shut down before it could crash, so that there was nothing to recover.
+
+    Args:
+        ran: whether its log tells of a recovery.
+    """
+    crashed = ran or any(one.crashes_server for one in injections)
+    return not crashed and any(one.nothing_due for one in injections)
 
 
 class _Recovered(msgspec.Struct):

@@ -31,7 +31,7 @@ from crashlab.seeds import stream
 from crashlab.server import Server
 from crashlab.trial.conversed import Written, write_ledger
 from crashlab.trial.intest import ServerInTest
-from crashlab.trial.judged import judge_trial
+from crashlab.trial.judged import judge_trial, nothing_due
 from crashlab.trial.live import wal_of
 from crashlab.trial.setup import invariants_before
 from crashlab.trial.written import trial_record, write_evidence
@@ -56,6 +56,11 @@ class ObservedCrash:
     moment: str = ""  # in words
     broken_since: list[Invariant] | None = None  # None: nobody has looked since the recovery
     seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def nothing_due(self) -> bool:
+        """Whether the server had shut down before it could crash."""
+        return nothing_due(self.injections, ran=self.observation.recovery.ran)
 
 
 class ObservedServer(ServerInTest):

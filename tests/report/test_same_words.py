@@ -21,6 +21,7 @@ from crashlab.model import Family, Held, Outcome
 from crashlab.report import html_report, json_report, junit, markdown_report
 from crashlab.report.console import print_closing, print_results, trial_line
 from crashlab.report.github import annotations
+from crashlab.report.opening import opening
 from crashlab.report.story import Length, printable, story
 from crashlab.report.summary import NOTHING_DUE, distinct_findings
 from crashlab.results import RunResult
@@ -179,6 +180,8 @@ def test_a_server_that_had_shut_down_is_told_in_every_report(tell: Callable[[Run
     assert f"every promise kept; in 1 of 3 trials {NOTHING_DUE}" in plain(tell(some))
     every = run(result("docker-stop", shut_down(intact()), shut_down(intact(1))))
     assert f"no promise was put to the test; in 2 of 2 trials {NOTHING_DUE}" in plain(tell(every))
+    assert opening(some).startswith("2 crashes of PostgreSQL")
+    assert opening(every).startswith("0 crashes of PostgreSQL")
     for innocent in (intact(1), shut_down(broken(1)), shut_down(inconclusive(1))):
         assert NOTHING_DUE not in plain(tell(run(result("docker-stop", intact(), innocent))))
 
