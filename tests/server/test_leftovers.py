@@ -111,9 +111,9 @@ def moment(seed: int, low_s: float, high_s: float) -> float:
 @pytest.mark.parametrize(
     ("words", "after_s"),
     [
-        *((LIVE, moment(seed, 0.8, 5.0)) for seed in range(4)),
-        *((RECORDED, moment(seed, 1.0, 9.0)) for seed in range(4)),
-        *((words, moment(seed, 1.0, 9.0)) for seed, words in enumerate((POOL, POOL_RECORDED))),
+        *((LIVE, moment(seed, 0.8, 3.5)) for seed in range(4)),
+        *((RECORDED, moment(seed, 1.0, 7.0)) for seed in range(4)),
+        *((words, moment(seed, 1.0, 7.0)) for seed, words in enumerate((POOL, POOL_RECORDED))),
         pytest.param(IN_CONTAINERS, moment(1, 1.5, 3.0), marks=pytest.mark.container),
         pytest.param(IN_CONTAINERS, moment(2, 3.0, 8.0), marks=pytest.mark.container),
         pytest.param(RECORDED_IN_CONTAINER, moment(1, 2.0, 14.0), marks=pytest.mark.container),
