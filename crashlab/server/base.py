@@ -453,10 +453,10 @@ def last_words(log: str, lines_max: int = 5) -> str:
 
 def _meant(log: str) -> str | None:
     """Return what a setting that the server does not know may have been meant to be."""
-    from crashlab.server.settingstable import meant  # its table is read only where something went wrong
+    from crashlab.server.settingstable import HARDLY, meant  # its table is read only where something went wrong
 
     unknown = UNKNOWN_SETTING.search(log)
-    return (meant(unknown[1]) if unknown else "") or None
+    return (meant(unknown[1], HARDLY) if unknown else "") or None
 
 
 def describe_exit(status: int) -> str:

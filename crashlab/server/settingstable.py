@@ -73,9 +73,9 @@ def nearest(name: str, major: int) -> str:
     return did_you_mean(name.lower(), known, HARDLY)
 
 
-def meant(name: str) -> str:
+def meant(name: str, alike: float = NEARLY) -> str:
     """Return 'Did you mean "fsync"?' for a name that no version has and that is nearly one that some have, or ""."""
-    return "" if name.lower() in table() or "." in name else did_you_mean(name.lower(), table(), NEARLY)
+    return "" if name.lower() in table() or "." in name else did_you_mean(name.lower(), table(), alike)
 
 
 def _wrong(row: Row, name: str, value: str) -> str | None:

@@ -13,7 +13,7 @@ import msgspec
 
 from crashlab.errors import UsageProblem, did_you_mean
 from crashlab.server.settings import MANAGED_SETTINGS
-from crashlab.server.settingstable import wrong_with
+from crashlab.server.settingstable import meant, wrong_with
 
 FOLDER = Path(__file__).parent / "plans"
 DEFAULT = "quick"
@@ -152,6 +152,7 @@ def checked(plan: TradeoffPlan) -> TradeoffPlan:
     for settings in (plan.settings, *(one.settings for one in plan.variation)):
         for name, value in settings.items():
             said = "crashlab chooses it" if name in MANAGED_SETTINGS else wrong_with(name, value)
+            said = said or (f"no release has such a setting. {near}" if (near := meant(name)) else None)
             wrong += [f"{name}: {said}"] if said else []
     if wrong:
         raise UsageProblem(f'cannot use plan "{plan.name}"', detail="\n".join(dict.fromkeys(wrong)))

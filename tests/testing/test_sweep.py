@@ -224,11 +224,12 @@ def test_a_marker_that_means_nothing_fails_its_test_alone(pytester, marker, comp
     result.stdout.no_fnmatch_line("*sweep.py*")
 
 
-def test_a_misspelt_setting_is_named(pytester):
+@pytest.mark.parametrize("name", ["fsyncc", "fsink"])
+def test_a_misspelt_setting_is_named(pytester, name):
     """By the server that does not know it, with the one that was meant."""
-    result = run(pytester, '@pytest.mark.crashlab(settings={"fsyncc": 1})\ndef test_it(crash):\n    pass\n')
+    result = run(pytester, f'@pytest.mark.crashlab(settings={{"{name}": 1}})\ndef test_it(crash):\n    pass\n')
     result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(['*unrecognized configuration parameter "fsyncc"*', 'Hint: Did you mean "fsync"?'])
+    result.stdout.fnmatch_lines([f'*unrecognized configuration parameter "{name}"*', 'Hint: Did you mean "fsync"?'])
     result.stdout.no_fnmatch_line("*base.py*")
 
 

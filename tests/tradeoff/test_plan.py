@@ -40,6 +40,7 @@ def test_the_default_compares_what_people_turn_off():
         ("[[variation]]\n[[variation]]", '"defaults" is there twice'),
         ('[[variation]]\nsettings = { fsync = "perhaps" }', "fsync: must be on or off"),
         ('[[variation]]\nsettings = { port = "1" }', "port: crashlab chooses it"),
+        ('[[variation]]\nsettings = { wal_sync_metod = "fsync" }', 'setting. Did you mean "wal_sync_method"?'),
         ('color = "red"\n[[variation]]', "unknown field `color`"),
         ("[[variation", "cannot use plan"),
     ],
