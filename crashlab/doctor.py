@@ -5,11 +5,11 @@ No image is pulled and no server started. What each kind of server needs is look
 
 import os
 import platform
-from pathlib import Path
 
 from crashlab.errors import CrashlabError
 from crashlab.recording.build import library
 from crashlab.server.kinds import SERVER_KINDS, Check
+from crashlab.server.leftovers import folder_bytes
 from crashlab.server.privileges import cache_root, server_user
 
 
@@ -45,14 +45,4 @@ def _cache() -> Check:
         root = cache_root()
     except CrashlabError as error:
         return Check("cache folder", False, error.primary, error.hint)
-    return Check("cache folder", True, f"{root}, {_size_bytes(root) / 1_000_000:.0f} MB")
-
-
-def _size_bytes(folder: Path) -> int:
-    total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.lstat().st_size
-        except OSError:  # another run may be cleaning up
-            continue
-    return total
+    return Check("cache folder", True, f"{root}, {folder_bytes(root) / 1_000_000:.0f} MB")
