@@ -63,8 +63,9 @@ SPARES: pytest.StashKey[SpareDirectories] = pytest.StashKey()
 OBSERVER: pytest.StashKey[Observer] = pytest.StashKey()
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
     """Add the options that choose a server."""
+    load_as_it_is(pluginmanager)
     group = parser.getgroup("crashlab", "crash-recovery testing with PostgreSQL")
     group.addoption(
         "--crashlab-server",
@@ -85,6 +86,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="the one crash state, of a recording that is there, at which the test looks, as a failed test named it",
     )
     group.addoption("--crashlab-seed", metavar="SEED", type=int, help="root seed (default: a new one, printed)")
+
+
+def load_as_it_is(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Keep pytest from rewriting the assertions of crashlab, none of which is a test's.
+
+    pytest does so with the whole package of each plugin, and has no other way to decline but a word in each module;
+    it took a fifth of the CPU time of a run of one test.
+    """
+    names = getattr(pluginmanager.rewrite_hook, "_must_rewrite", None)
+    if isinstance(names, set):
+        names.discard(__name__.partition(".")[0])
 
 
 def pytest_configure(config: pytest.Config) -> None:
