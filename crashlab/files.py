@@ -13,7 +13,7 @@ import errno
 import os
 import shutil
 import stat
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO
 
 WHOLE_BYTES_MAX = 1 << 30
@@ -53,7 +53,7 @@ def open_below(folder: Path, path: str) -> int:
     """
     if not leads_below(path):
         raise OSError(errno.EINVAL, "it leads out of its folder", path)
-    *way, name = PurePosixPath(path).parts
+    *way, name = path.split("/")
     fd = _open_folder(folder, None)
     try:
         for part in way:

@@ -58,8 +58,10 @@ GROUPS = {
     "tests/test_cli_recorded.py": "recorded",
     "tests/exploration/test_images.py": "images",
     "tests/report/test_in_browser.py": "browser",
+    "tests/power/test_strangers.py": "strangers",
+    "tests/test_layers.py": "layers",
 }
-"""File -> the group whose tests one worker runs, one after the other: they share a recording, or must be alone."""
+"""File -> the group whose tests one worker runs, one after the other: they share something, or must be alone."""
 MEMORY = Path("/dev/shm")
 MEMORY_MIN_BYTES = 4 << 30
 """Two workers had at most 0.8 GB in use at a time, measured over all tests with servers."""

@@ -184,7 +184,7 @@ def _repeat_line(content: bytes, rng: Random) -> bytes:
 
 
 def _huge_number(content: bytes, rng: Random) -> bytes:
-    digits = [at for at, byte in enumerate(content) if chr(byte).isdigit()]
+    digits = [found.start() for found in re.finditer(rb"\d", content)]
     at = rng.choice(digits) if digits else 0
     return content[:at] + HUGE.encode() + content[at:]
 
