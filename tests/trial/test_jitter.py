@@ -44,7 +44,7 @@ def by_place(held: list[Held]) -> dict[str, Held]:
         ("jitter.hold=['after write of wall']", 'did you mean "wal"?'),
         ("jitter.hold=['after write of ']", "is no class of files"),
         ("jitter.hold=['before unlink', 'before unlink']", "names one place twice"),
-        ("jitter.hold=[]", "at least 1 item"),
+        ("jitter.hold=[]", "at least 1 value, not []"),
         ("jitter.share=0.5", "jitter.hold: this key is needed"),
         ("jitter={ hold = ['before unlink'], share = 1.5 }", "less than or equal to 1"),
         ("jitter={ hold = ['before unlink'], between = ['5ms', '1ms'] }", "the shorter time first"),

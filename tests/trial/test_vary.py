@@ -54,7 +54,7 @@ def test_a_table_of_open_settings_survives_being_written() -> None:
     [
         ("vary.archive_command=['rm %p']", "needs superuser = true"),
         ("vary.port=[1]", "crashlab sets this one itself"),
-        ("vary.fsync=[]", "at least 1 item"),
+        ("vary.fsync=[]", "at least 1 value, not []"),
         ("vary.fsync=off", "list"),
     ],
 )
