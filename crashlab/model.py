@@ -345,6 +345,9 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     broken_since: list[Invariant] = []  # those that do not hold now, with life since the recovery
     repeats: dict[str, str] = {}  # transaction whose answer its client never had -> a later one that asked the same
     moment: str = ""  # where the server died, in words
+    unseen: int = (
+        0  # so many commits were answered whose transactions nobody knows, and no query looks for what they did
+    )
 
 
 class FirstStart(msgspec.Struct, frozen=True, kw_only=True):

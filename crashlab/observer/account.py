@@ -30,6 +30,7 @@ class Asked:
     xid: int | None = None
     sync: str = ""  # synchronous_commit; empty: was not asked
     lsn: str | None = None  # where the WAL ended before the commit
+    wrote: bool | None = None  # to what is logged; None: it is not known
     skipped: bool = False  # the server ignored it, because of an error before
     answered: int | None = None  # the answer's record
     answered_ns: int | None = None
@@ -82,6 +83,7 @@ class Transaction:
     sync: str = ""  # synchronous_commit at its end; empty: was not asked
     sync_set_by: Asked | None = None  # the statement of this connection that set it
     lsn: str | None = None
+    wrote: bool | None = None  # to what is logged; False: its commit is flushed by nobody; None: it is not known
     gid: str = ""  # it was prepared under this name
     aborted: bool = False  # a statement failed, and it was not rolled back to a savepoint
 

@@ -163,7 +163,8 @@ class Answers:
     def _note_facts(self, step: Step) -> None:
         if step.facts is not None:
             facts = step.facts
-            self.machine.event("probed", step=step.number, xid=facts.xid, sync=facts.sync, lsn=facts.lsn)
+            said = {"xid": facts.xid, "sync": facts.sync, "lsn": facts.lsn, "wrote": facts.wrote}
+            self.machine.event("probed", step=step.number, **said)
 
     def _fail(self, head: Step | None, body: bytes) -> bool:
         machine = self.machine

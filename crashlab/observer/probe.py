@@ -13,10 +13,20 @@ from crashlab.observer.messages import first_row, message
 NAME = b"crashlab observer"
 COLUMN = b"crashlab_observer"
 VERSION_MIN = 13  # pg_current_xact_id_if_assigned
+_WROTE = (
+    b"EXISTS (SELECT FROM pg_catalog.pg_lock_status() l"
+    b" JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) l.relation"
+    b" WHERE l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() AND c.relpersistence OPERATOR(pg_catalog.=) 'p'"
+    b" AND c.relkind OPERATOR(pg_catalog.<>) 'S'"
+    b" AND l.mode OPERATOR(pg_catalog.<>) ALL ('{AccessShareLock,RowShareLock}'))"
+)
+"""Whether it has locked a logged relation as whoever writes does. A commit that has an id and logged nothing is not
+flushed, whatever synchronous_commit says (postgres-contract.md 2.3)."""
 SQL = (
     b"SELECT pg_catalog.pg_current_xact_id_if_assigned() AS crashlab_observer,"
     b" pg_catalog.current_setting('synchronous_commit'), CASE WHEN pg_catalog.pg_is_in_recovery()"
-    b" THEN NULL ELSE pg_catalog.pg_current_wal_insert_lsn() END"
+    b" THEN NULL ELSE pg_catalog.pg_current_wal_insert_lsn() END,"
+    b" CASE WHEN pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL THEN " + _WROTE + b" END"
 )
 APPENDED = b"\n; " + SQL  # on a line of its own: the client's may end with a comment
 
@@ -39,12 +49,14 @@ class Facts:
     xid: int | None
     sync: str  # synchronous_commit
     lsn: str | None  # None: in recovery
+    wrote: bool | None = None  # to what is logged; None: there is no id, or nobody asked
 
     @classmethod
     def read(cls, row: bytes) -> "Facts":
         """Read the body of the DataRow that answers SQL."""
-        xid, sync, lsn = first_row(row)
-        return cls(int(xid) if xid else None, (sync or b"").decode(), lsn.decode() if lsn else None)
+        xid, sync, lsn, *more = first_row(row)
+        wrote = more[0] == b"t" if more and more[0] else None
+        return cls(int(xid) if xid else None, (sync or b"").decode(), lsn.decode() if lsn else None, wrote)
 
 
 @dataclass(slots=True)

@@ -75,6 +75,7 @@ class Accounts:
         facts = state.waiting.pop(step.step, None)
         if facts is not None:
             step.xid, step.sync, step.lsn = facts["xid"], facts["sync"], facts["lsn"]
+            step.wrote = facts.get("wrote")
 
     def _fold(self, state: _State, step: Asked, *, answered: bool) -> None:
         if step.message == "Sync":
@@ -191,6 +192,7 @@ class Accounts:
         own = [by for by, _ in state.sets]
         if step is not None:
             transaction.xid, transaction.sync, transaction.lsn = step.xid, step.sync, step.lsn
+            transaction.wrote = step.wrote
         if not transaction.sync:
             transaction.unknown = transaction.unknown or (step.unknown if step is not None else "") or NOT_ASKED
         elif step is not None and step.unknown:

@@ -24,10 +24,18 @@ from crashlab.oracle.findings import Findings
 from crashlab.oracle.survivors import Presence
 
 PLACE = "told keys"
+UNSEEN = "Note with crash.told() what such a commit promised, and give crash.check() a query that finds it."
 
 
 def check_told(findings: Findings, case: Case, told: Told, presence: Presence | None) -> None:
     """Report every key that was told and is not there."""
+    if told.unseen:
+        says = (
+            f"Of {told.unseen} commits that were answered nobody knows the transaction: CALL and DO commit as often as"
+            " they want, and a message that holds BEGIN and COMMIT leaves nobody time to ask. So nobody looked for what"
+            " they did."
+        )
+        findings.add("INCONCLUSIVE-CHECK-NOT-RUN", PLACE, says, remedy=UNSEEN, unseen=told.unseen)
     if told.found is None:
         return
     found = set(told.found)

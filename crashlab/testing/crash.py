@@ -356,7 +356,9 @@ class Crash(Life):
             last = crash is crashes[-1]
             if crash.number not in self.judged or last or crash.broken_since:
                 asked = (keys, query, found) if last else ([], None, None)
-                self.judged[crash.number] = self.observed.judge(crash, *asked, self.reproduce)
+                self.judged[crash.number] = self.observed.judge(
+                    crash, *asked, self.reproduce, looked_for=query is not None
+                )
         for crash in crashes:
             text = objection(self.judged[crash.number], crash.folder, allow, call=ALLOW)
             if text:

@@ -246,7 +246,8 @@ class PowerCuts:
             which = recording.load(self._only.folder)
             told = evidence.load(which.folder / evidence.TOLD, Told)
         if query is not None or self._only is None:
-            told = msgspec.structs.replace(told, query=query, database=database)
+            unseen = 0 if query is not None else block.crash.written.unseen_since(block.crash.block_ns)
+            told = msgspec.structs.replace(told, query=query, database=database, unseen=unseen)
             evidence.save(which.folder, evidence.TOLD, told)
         if self._explorer is None or self._explorer.recording.folder != which.folder:
             self._drop_explorer()

@@ -5,7 +5,8 @@ so all that the oracle knows of order, loss and time holds here, too.
 
 Choices: a transaction begins with its first statement that may write, so that one that only reads, and a session that
     is idle between two of them, is nobody. An answer that was kept from its client was not heard: indeterminate.
-    Of a transaction whose id is unknown nothing is promised; it stands there without one.
+    Of a transaction whose id is unknown nothing is promised, nor of one that wrote nothing that is logged: PostgreSQL
+    flushes its commit for nobody. Both stand there without an id.
 """
 
 import re
@@ -36,6 +37,7 @@ class Written:
     times: list[int] = field(default_factory=list)  # of its lines from the second on
     acked: list[int] = field(default_factory=list)  # when each answer arrived
     changes: list[int] = field(default_factory=list)  # ... of those that changed something, as far as that is known
+    unseen: list[int] = field(default_factory=list)  # ... and of those of whose transactions nobody learned the id
     refused: list[int] = field(default_factory=list)  # when each refusal did
     connections: dict[int, Connection] = field(default_factory=dict)
 
@@ -51,10 +53,16 @@ class Written:
     def changes_wanted(self, at_ns: int) -> int:
         """Return how many have to be there in all, so that a block that began then put something at stake.
 
-        One that was refused is something to look at, too.
+        One that was refused is something to look at, too, and so is one that only the test's own query can look for.
         """
+        if self.unseen_since(at_ns):
+            return 0
         tried = any(answered > at_ns for answered in self.refused)
         return 1 if tried else 1 + sum(answered <= at_ns for answered in self.changes)
+
+    def unseen_since(self, at_ns: int) -> int:
+        """Return of how many commits that were answered since a block began nobody knows the transaction."""
+        return sum(answered > at_ns for answered in self.unseen)
 
     def set_by(self) -> dict[str, str]:
         """Say of each transaction which statement had set synchronous_commit, or what its client connected with."""
@@ -113,7 +121,9 @@ def write_ledger(
         for event in _events(transaction)
         if event.number < until
     ]
+    unseen = [one.end for one in conversation.transactions if _is_unseen(one) and one.end is not None]
     written, numbers = Written(connections=conversation.connections), dict[int, int]()
+    written.unseen += [step.answered_ns or step.at_ns for step in unseen if since < (step.answered or 0) < until]
     ledger = LedgerWriter(path, seed=seed)
     for event in sorted(events, key=lambda one: one.number):
         one = event.transaction
@@ -126,7 +136,7 @@ def write_ledger(
         written.times.append(event.at_ns)
         if event.what == "ack":
             written.acked.append(event.at_ns)
-            written.changes += [event.at_ns] if one.xid and one.outcome == "committed" else []
+            written.changes += [event.at_ns] if _promised(one) and one.outcome == "committed" else []
         elif event.what == "refused":
             written.refused.append(event.at_ns)
     ledger.close()
@@ -164,12 +174,23 @@ def _record(ledger: LedgerWriter, event: _Event, tx: int, io: int) -> None:
                 at_ns=at_ns,
                 action=what,  # type: ignore[arg-type]
                 sync=one.sync or "on",
-                xid=one.xid or 0,
+                xid=(one.xid or 0) if what != "commit" or _promised(one) else 0,
                 gid=one.gid,
                 insert_lsn=_lsn(one.lsn),
                 io=io,
             )
         )
+
+
+def _is_unseen(one: Transaction) -> bool:
+    """Whether its commit was answered and may have changed something, and nobody knows its id."""
+    kinds = {statement.kind for step in one.steps for statement in step.statements}
+    return bool(one.unknown) and one.outcome == "committed" and not kinds.isdisjoint(("write", "call"))
+
+
+def _promised(one: Transaction) -> bool:
+    """Whether anything is promised for its commit. Source: postgres-contract.md 2.3."""
+    return bool(one.xid) and (one.wrote is not False or bool(one.gid))
 
 
 def _ended(transaction: Transaction) -> int:

@@ -216,13 +216,21 @@ class ObservedServer(ServerInTest):
         return msgspec.structs.replace(found, marker=None)  # nobody writes there
 
     def judge(
-        self, crash: ObservedCrash, keys: Sequence[ToldKey], query: str | None, found: list[str] | None, reproduce: str
+        self,
+        crash: ObservedCrash,
+        keys: Sequence[ToldKey],
+        query: str | None,
+        found: list[str] | None,
+        reproduce: str,
+        *,
+        looked_for: bool,
     ) -> Verdict:
         """Save the evidence of one crash, and judge it.
 
         Args:
             keys: what was told; their lines are found here.
             found: what the query found of them; None: nobody asks about this crash.
+            looked_for: a query of the test's looks for what was told, if only after a later crash.
         """
         written = crash.written
         if crash is self.crashes[-1]:
@@ -237,6 +245,7 @@ class ObservedServer(ServerInTest):
             broken_since=crash.broken_since or [],
             repeats=written.repeats(self._read_conversation()[0]) if crash.broken_since else {},
             moment=crash.moment,
+            unseen=0 if looked_for else written.unseen_since(crash.block_ns),
         )
         record = trial_record(
             self.profile,
