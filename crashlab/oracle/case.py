@@ -41,6 +41,11 @@ class Case:
         """When that fault was sent; 0: there was none."""
         return self._fault.at_ns if self._fault is not None else 0
 
+    def after_crash(self, at_ns: int) -> bool:
+        """Whether a key was told after the server had crashed; a recording that is cut has none of those."""
+        fault = self._fault
+        return fault is not None and fault.crashes_server and not self.recorded and 0 < fault.at_ns < at_ns
+
     def age_ms(self, at_ns: int, line: int = 0) -> float | None:
         """Return how long before the fault something was; None: unknown.
 

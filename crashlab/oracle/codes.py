@@ -197,7 +197,7 @@ _TABLE = (
         "TOLD-BEFORE-COMMIT",
         "the user was told before COMMIT was answered",
         "The application told its user before or while the transaction was open, or while its COMMIT had no answer. "
-        "The server had promised nothing then, and the crash took the transaction with it.",
+        "The server had promised nothing then, and the transaction is gone: with the crash, or rolled back.",
         "Tell the user after COMMIT has returned, and after nothing else.",
         manual="tutorial-transactions.html",
     ),

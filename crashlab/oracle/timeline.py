@@ -52,14 +52,16 @@ class Timeline:
             after = [*self._transaction_now(tx), *self._sequence(place)]
         else:
             before, after = [], self._complaint(place, witness)
+        faults = self._faults()
         if "told" in witness:
-            told = self._line(witness["told_line"], witness["told_ns"], f"key {witness['told']} was told")
-            before.append(f"after {told}")
+            after_fault, says = witness.get("told_after_fault", False), f"key {witness['told']} was told"
+            told = self._line(witness["told_line"], witness["told_ns"], says, after_fault=after_fault)
+            (faults if after_fault else before).append(f"after {told}")
             before.sort(key=_ledger_line)
         record = self._record(tx) if before and "key" not in witness else []
         if (at_cut := self._observation.wal_at_cut) is not None and not self._observation.recovery.started:
             record = [_at_cut(at_cut, self._observation.wal)]
-        lines = [*before, *record, *self._faults(), *self._recovery(), *after]
+        lines = [*before, *record, *faults, *self._recovery(), *after]
         return [line.replace("\n", " ") for line in lines]  # a message of the server may have several
 
     # --- before the fault
@@ -91,8 +93,8 @@ class Timeline:
             lines.append(_NEVER_ANSWERED)
         return lines
 
-    def _line(self, position: int, at_ns: int, what: str) -> str:
-        age_ms = self._case.age_ms(at_ns, position)
+    def _line(self, position: int, at_ns: int, what: str, *, after_fault: bool = False) -> str:
+        age_ms = self._case.age_ms(at_ns, 0 if after_fault else position)
         when = "" if age_ms is None else f", {_ms(age_ms)}"
         return f"ledger line {position}{when}: {what}"
 

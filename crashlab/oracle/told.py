@@ -1,10 +1,13 @@
 """What an application told its user is gone: whose fault is that?
 
 Checks: every key that the test named as told, against what its own query found after the crash. For one that is
-    missing, the transaction that carried it is the one that is gone and that was last heard of before it was told.
+    missing, the transaction that carried it is the one that is gone and that was last heard of before it was told. If
+    none had begun by then, it is the next to begin, but only if nothing that came back was at work since: if
+    something was, the key may have been there and been deleted.
 Does not check: keys that are there, also if they were told too early and the crash came too late to show it. Whether
     that transaction really wrote the key: the observer knows what was asked, and no rows. Where several connections
-    were at work the text says so.
+    were at work the text says so. Of a key that was told after the fault: which of those that were never answered it
+    belongs to, if to any. Nothing but the fault ended them, so all are still open then, related or not.
 Choices: blame comes in this order: told before the answer; told against a refusal; permitted by a setting that
     somebody set; only then the database, which `order` accuses of each commit that it answered for and has not. If all
     of those are there, it was none of the database's doing.
@@ -58,6 +61,8 @@ class _Missing:
         self.case = case
         self.told = told
         self.key = key
+        self.presence = presence
+        self.after_fault = case.after_crash(key.since_ns or key.at_ns)
         self.suspects = [] if presence is None else self._suspects(presence)
 
     def _suspects(self, presence: Presence) -> list[_Suspect]:
@@ -66,26 +71,47 @@ class _Missing:
         Of a line in a file, "before" is when it was not there yet; and whoever began until it was seen is next.
         """
         h, key = self.case.history, self.key
-        gone = [tx for tx in range(1, h.count + 1) if not presence.visible[tx]]
+        gone = [tx for tx in range(1, h.count + 1) if not presence.visible[tx] and not self._nothing_to_lose(tx)]
         since = key.since_line or key.line
         found = [_Suspect(tx, self._heard(tx, since)) for tx in gone if h.begin_position[tx] <= since]
-        if found:
+        if self.after_fault:
+            found = [one for one in found if self._ended(one.tx)]
+        if found or self.after_fault:
             return sorted(found, key=lambda one: -one.heard)
-        meanwhile = [_Suspect(tx, self._heard(tx, key.line)) for tx in gone if h.begin_position[tx] <= key.line]
-        return meanwhile or [_Suspect(tx, 0) for tx in gone[:1] if h.state[tx] != REFUSED]
+        meanwhile = [tx for tx in gone if h.begin_position[tx] <= key.line]
+        answered = [tx for tx in meanwhile if self._ended(tx)]
+        if self._at_work_since(presence, since):
+            return [_Suspect(tx, self._heard(tx, key.line)) for tx in answered]
+        meanwhile = meanwhile or [tx for tx in gone[:1] if h.state[tx] != REFUSED]
+        return [_Suspect(tx, self._heard(tx, key.line)) for tx in meanwhile]
+
+    def _ended(self, tx: int) -> bool:
+        """Whether its answer had come when the key was told."""
+        return 0 < self.case.history.end_position[tx] <= self.key.line
+
+    def _nothing_to_lose(self, tx: int) -> bool:
+        """Whether it was answered and has no id: as far as anybody knows it wrote nothing."""
+        h = self.case.history
+        return h.state[tx] == ACKED and not h.wrote[tx] and bool(h.flushed[tx]) and self.case.weak_spot is None
+
+    def _at_work_since(self, presence: Presence, since: int) -> bool:
+        """Whether anything that is there may have done something after the key was told, such as delete it."""
+        h = self.case.history
+        there = (tx for tx in range(1, h.count + 1) if presence.visible[tx])
+        return any(not 0 < h.end_position[tx] <= since for tx in there)
 
     def _heard(self, tx: int, until: int) -> int:
         h = self.case.history
         lines = (h.begin_position[tx], h.intent_position[tx], h.end_position[tx])
-        return max(line for line in lines if line <= until)
+        return max((line for line in lines if line <= until), default=0)
 
     def report(self) -> None:
         if not self.suspects:
             self._add("TOLD-LOST", self._nothing_missing())
             return
         tx = self.suspects[0].tx
-        h, line = self.case.history, self.key.line
-        ended = 0 < h.end_position[tx] <= line
+        h = self.case.history
+        ended = self._ended(tx)
         if ended and h.state[tx] == REFUSED:
             self._add("TOLD-AFTER-FAILURE", self._refused(tx), tx)
         elif ended and h.state[tx] == ACKED and not h.flushed[tx]:
@@ -101,7 +127,7 @@ class _Missing:
 
     def _add(self, code: str, why: str, tx: int = 0) -> None:
         h = self.case.history
-        when = self.case.when(self.key.at_ns, self.key.line)
+        when = self.case.when(self.key.at_ns, 0 if self.after_fault else self.key.line)
         says = f"Key {self.key.text} was told{f' {when}' if when else ''}, and is not there. {why}"
         if self.told.failed:
             says += f" The query itself could not be run: {self.told.failed}."
@@ -112,6 +138,8 @@ class _Missing:
         if code in ("TOLD-ASYNC-COMMIT", "TOLD-NOTHING-PROMISED"):
             facts |= {"sync": h.sync[tx], "flushed": bool(h.flushed[tx])}
         facts |= {"told_line": self.key.line, "told_ns": self.key.at_ns, "by": self.key.by}
+        if self.after_fault:
+            facts["told_after_fault"] = True
         self.findings.add(code, PLACE, says, told=self.key.text, **facts)
 
     def _name(self, tx: int) -> str:
@@ -123,15 +151,24 @@ class _Missing:
         h, line = self.case.history, self.key.line
         name = self._name(tx)
         if h.begin_position[tx] > line:
-            return f"Its {name} began only after that. What is not answered may be gone after a crash."
+            return (
+                f"No transaction that is gone was open then. Its {name} began only after that, or else nobody ever "
+                "wrote it: nothing that came back was at work since. What is not answered may be gone after a crash."
+            )
         sent = 0 < h.intent_position[tx] <= line
         how = "had reached the server then and not been answered" if sent else "had not reached the server then"
+        if h.state[tx] == REFUSED:
+            end = f"and never committed: {self._reason(tx)}. No crash was needed to lose it."
+            return f"Its {name} was open then {end}"
         came = "; the answer came later" if h.end_position[tx] else ""
         return f"The COMMIT of its {name} {how}{came}. What is not answered may be gone after a crash."
 
     def _refused(self, tx: int) -> str:
-        reason = self.told.reasons.get(str(tx), "it was rolled back")
-        return f"Its {self._name(tx)} had ended without a commit by then: {reason}. No crash was needed to lose it."
+        ended = f"had ended without a commit by then: {self._reason(tx)}"
+        return f"Its {self._name(tx)} {ended}. No crash was needed to lose it."
+
+    def _reason(self, tx: int) -> str:
+        return self.told.reasons.get(str(tx), "it was rolled back")
 
     def _asynchronous(self, tx: int) -> str:
         h = self.case.history
@@ -158,12 +195,30 @@ class _Missing:
     def _nothing_missing(self) -> str:
         if not self.told.observed:
             return "Nobody listened between application and server, so nobody knows what became of its transaction."
-        early = (
-            ""
-            if max(self.case.history.begin_position) > self.key.line
-            else ("was told before its transaction had begun (nothing more was asked of the server after that), ")
-        )
+        if self.presence is None:
+            return "Nobody could ask which transactions are there, so nobody knows what became of this key's."
+        h = self.case.history
+        numbers = range(1, h.count + 1)
+        if any(h.state[tx] == ACKED and h.wrote[tx] and not self.presence.visible[tx] for tx in numbers):
+            word = "The commits that were answered and are gone (see what is said of them) began only after that"
+        elif any(self._nothing_to_lose(tx) for tx in numbers):
+            word = "Every commit that was answered and has an id is there, so the database has kept its word"
+        else:
+            word = "Every commit that was answered is there, so the database has kept its word"
+        return f"{word}. Whether the key was ever written is not known: {self._ways()}."
+
+    def _ways(self) -> str:
+        """Say in which ways a key can be missing of which no transaction is known."""
+        h, line = self.case.history, self.key.line
+        begun = [tx for tx in range(1, h.count + 1) if h.begin_position[tx] <= line]
+        if self.after_fault:
+            left = sum(h.state[tx] not in (ACKED, REFUSED) for tx in begun)
+            early = f"was to be written by one of {left} transactions without an answer, " if left > 1 else ""
+            early = "was to be written by the one transaction without an answer, " if left == 1 else early
+        elif len(begun) == h.count:
+            early = "was told before its transaction had begun (nothing more was asked of the server after that), "
+        else:
+            early = "was told before its transaction had begun, "
         return (
-            "Every commit that was answered is there, so the database has kept its word: the key was never written, "
-            f"{early}was undone by ROLLBACK TO SAVEPOINT, was deleted, or is not what the query returns."
+            f"it never was, {early}was undone by ROLLBACK TO SAVEPOINT, was deleted, or is not what the query returns"
         )

@@ -39,8 +39,8 @@ class Talk:
         self.events.append(Begin(self.count, 1, ago(5)))
         return self
 
-    def commit(self, *, sync: str = "on", there: bool = True) -> "Talk":
-        xid = 700 + self.count
+    def commit(self, *, sync: str = "on", there: bool = True, wrote: bool = True) -> "Talk":
+        xid = 700 + self.count if wrote else 0
         self.statuses[str(xid)] = "committed" if there else "future"
         self.events.append(Intent(self.count, 1, ago(4), xid=xid, sync=sync))
         return self
@@ -53,10 +53,14 @@ class Talk:
         self.events.append(Refused(self.count, 1, ago(3), "no"))
         return self
 
-    def tell(self, key: str, *, since: int = 0) -> "Talk":
-        """Of a file: somewhere between a line of the ledger and now."""
+    def tell(self, key: str, *, since: int = 0, age_ms: float = 2, since_ms: float = 0) -> "Talk":
+        """Of a file: somewhere between a line of the ledger, or a time, and now; ages are before the fault."""
         by = "file" if since else "test"
-        self.told.append(ToldKey(text=key, at_ns=ago(2), line=len(self.events), by=by, since_line=since))
+        since_ns = ago(since_ms) if since_ms else 0
+        key_told = ToldKey(
+            text=key, at_ns=ago(age_ms), line=len(self.events), by=by, since_line=since, since_ns=since_ns
+        )
+        self.told.append(key_told)
         return self
 
     def judged(self, *found: str, broken: str = "", holds: Sequence[str] = (), fsync: str = "", **more) -> Verdict:

@@ -34,6 +34,86 @@ def test_a_line_in_a_file_that_was_told_too_early():
         assert codes(verdict) == ["TOLD-BEFORE-COMMIT"]
 
 
+def test_the_next_to_begin_is_meant_if_nothing_else_can_have_removed_the_key():
+    """Told from memory, before the transaction that was to write it; also where the one before had been answered."""
+    talk = Talk().begin().commit().ack().tell("a").begin().commit(there=False)
+    (finding,) = talk.judged().findings
+    assert finding.code == "TOLD-BEFORE-COMMIT"
+    assert "Its transaction (number 2 of the ledger, xid 702) on connection 1 began only after" in finding.explanation
+    assert "or else nobody ever wrote it" in finding.explanation
+
+
+def test_a_key_that_may_have_been_deleted_accuses_no_later_transaction():
+    """The innocent twin: told behind its answer, deleted by the next one; and a third was never answered."""
+    for since in (0, 4):
+        talk = Talk().begin().commit().ack().tell("a", since=since)
+        verdict = talk.begin().commit().ack().begin().commit(there=False).judged()
+        (finding,) = verdict.findings
+        assert (finding.code, verdict.promise) == ("TOLD-LOST", "kept")
+        assert "Whether the key was ever written is not known" in finding.explanation
+        assert "transaction (number" not in finding.explanation
+        assert ["tx" in one for one in finding.evidence["witnesses"]] == [False]
+
+
+def test_the_one_that_deleted_a_key_need_not_have_been_answered():
+    """It was done, and the crash took the answer."""
+    talk = Talk().begin().commit().ack().tell("a").begin().commit().begin().commit(there=False)
+    assert codes(talk.judged()) == ["TOLD-LOST"]
+
+
+def test_a_line_in_a_file_that_was_told_of_a_key_that_was_deleted():
+    """When it was seen a third transaction was under way already; its twin was open at both looks."""
+    talk = Talk().begin().commit().ack().begin().commit().ack().begin()
+    assert codes(talk.tell("a", since=4).judged()) == ["TOLD-LOST"]
+    talk.told.clear()
+    assert codes(talk.commit(there=False).tell("a", since=8).judged()) == ["TOLD-BEFORE-COMMIT"]
+
+
+def test_told_after_the_fault():
+    """Whoever has no answer then was ended by the fault: none of them is called the key's own."""
+    lost = Talk().begin().commit().ack().begin().commit(there=False)
+    (finding,) = lost.tell("a", age_ms=-1300).judged().findings
+    assert finding.code == "TOLD-LOST"
+    assert "Key a was told 1300.0 ms after the fault was sent" in finding.explanation
+    assert "to be written by the one transaction without an answer" in finding.explanation
+    assert "transaction (number" not in finding.explanation
+    fault = next(number for number, line in enumerate(finding.timeline) if line.startswith("fault"))
+    assert finding.timeline[fault + 1] == "after ledger line 6, +1300.0 ms: key a was told"
+    asynchronous = Talk().begin().commit(sync="off", there=False).ack().tell("a", age_ms=-1)
+    assert sorted(codes(asynchronous.judged())) == ["LOSS-ASYNC-WINDOW", "TOLD-ASYNC-COMMIT"]
+
+
+def test_told_right_before_the_fault_while_its_transaction_had_no_answer():
+    """The guilty twin; of a line in a file, what counts is when it was not there yet."""
+    lost = Talk().begin().commit().ack().begin().commit(there=False)
+    assert codes(lost.tell("a", age_ms=0.01).judged()) == ["TOLD-BEFORE-COMMIT"]
+    lost.told.clear()
+    assert codes(lost.tell("a", since=6, age_ms=-2, since_ms=0.5).judged()) == ["TOLD-BEFORE-COMMIT"]
+    lost.told.clear()
+    assert codes(lost.tell("a", since=6, age_ms=-2, since_ms=-0.5).judged()) == ["TOLD-LOST"]
+
+
+def test_told_while_the_transaction_was_open_and_it_was_rolled_back_later():
+    """No crash was needed; the guilty twin was committed, and its answer came before the crash took it."""
+    talk = Talk().begin().tell("a").refuse()
+    (finding,) = talk.judged(reasons={"1": "it was rolled back after an error"}).findings
+    assert finding.code == "TOLD-BEFORE-COMMIT"
+    assert "was open then and never committed: it was rolled back after an error. No crash" in finding.explanation
+    assert "answer came later" not in finding.explanation
+    asynchronous = Talk().begin().tell("a").commit(sync="off", there=False).ack().judged()
+    (finding,) = [one for one in asynchronous.findings if one.code == "TOLD-BEFORE-COMMIT"]
+    assert "the answer came later" in finding.explanation
+
+
+def test_an_answer_to_a_transaction_that_wrote_nothing_is_no_loss():
+    """It has no id, so no status calls it committed; the twin beside it has one, and is gone."""
+    (finding,) = Talk().begin().commit(wrote=False).ack().tell("a").judged().findings
+    assert finding.code == "TOLD-LOST"
+    assert "Every commit that was answered and has an id is there" in finding.explanation
+    found = Talk().begin().commit(there=False).ack().tell("a").judged().findings
+    assert "is gone: see what is said of it" in next(one for one in found if one.code == "TOLD-LOST").explanation
+
+
 def test_what_is_there_accuses_nobody():
     """The innocent twins: answered first, or told too early and yet there."""
     assert Talk().begin().commit().ack().tell("a").judged("a").outcome == "intact"
