@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,22 @@ def states(out: Path) -> list[CrashState]:
 def verdicts(out: Path) -> list[bytes]:
     """Return the stored judgements of a run's trials, in order."""
     return [file.read_bytes() for file in sorted(out.rglob(evidence.VERDICT))]
+
+
+def test_the_command_to_explore_again_outlives_the_latest_run(recorded, tmp_path, capfd):
+    """The run itself moves `latest` on; a path that leads through no link stays as it was given."""
+    Path(".crashlab").mkdir()
+    shutil.copytree(recorded.parents[1], ".crashlab/first", symlinks=True)
+    Path(".crashlab/latest").symlink_to("first")
+    given = ".crashlab/latest/power-loss-async/recording"
+    for path, printed in ((given, given.replace("latest", "first")), (str(recorded), str(recorded))):
+        assert invoke(["explore", path, "--trials", "1"]) == 0
+        (again,) = re.findall("Run again: (.*)", capfd.readouterr().out)
+        assert f"crashlab explore {printed} --seed" in again
+        assert Path(".crashlab/latest").resolve() != (tmp_path / ".crashlab/first")
+        assert invoke([*shlex.split(again)[1:], "--out", "again"]) == 0
+        shutil.rmtree("again")
+        capfd.readouterr()
 
 
 def test_the_same_seed_gives_the_same_states_and_verdicts(recorded, tmp_path, capfd):

@@ -165,7 +165,7 @@ def explore(
         record_again=False,
         trial_timeout_s=trial_timeout,
     )
-    plan = replace(plan, again=_again(recordings, plan, changes))
+    plan = replace(plan, again=_again([_where(path) for path in recordings], plan, changes))
     reports = Reports(telling)
     with claimed(out) as folder, signals_interrupt():
         return run_plan(plan, folder, reports, Hands(workers, scheduler), latest=out is None)
@@ -248,7 +248,15 @@ def _changed(profile: "Profile", changes: list[str]) -> "Profile":
     return change_profile(profile, changes)
 
 
-def _again(recordings: tuple[Path, ...], plan: "Plan", changes: list[str]) -> str:
+def _where(path: Path) -> Path:
+    """Return a path as it was given, unless it leads through a link, as `latest` is, which this run moves on."""
+    real, here = path.resolve(), Path.cwd()
+    if path.absolute() == real:
+        return path
+    return real.relative_to(here) if real.is_relative_to(here) else real
+
+
+def _again(recordings: "Sequence[Path]", plan: "Plan", changes: list[str]) -> str:
     words = ["crashlab", "explore", *map(str, recordings), "--seed", str(plan.seed)]
     if plan.trials:
         words += ["--trials", str(plan.trials)]
