@@ -45,6 +45,9 @@ FileClassName = Annotated[FileClass, Field(strict=False)]
 AFTERLIFE_OF_STATES = 0.125
 """An afterlife is two more starts, and a state costs hardly more than one."""
 PREPARED_DEFAULT = "64"
+TRANSACTION_CONTROL = frozenset(
+    {"begin", "commit", "rollback", "prepare transaction", "commit prepared", "rollback prepared"}
+)
 GIVEN_VARIABLES = ("client", "tx")
 """Every transaction of the kind "sql" knows them: the session's number, and the transaction's in the ledger."""
 TOUR_KEYS = {"name", "description", "trials", "tour"}
@@ -161,10 +164,22 @@ class ServerSettings(_Table):
     settings: dict[SettingName, SettingValue] = Field(default_factory=dict)
 
 
+def _without_an_end(text: str) -> str:
+    from crashlab.observer.statements import statements_of
+
+    for statement in statements_of(text):
+        if statement.kind in TRANSACTION_CONTROL:
+            said = " ".join(statement.text.split())
+            raise ValueError(
+                f'"{said}" has no place here: crashlab begins and ends each transaction itself; leave it out'
+            )
+    return text
+
+
 class SqlTransaction(_Table):
     """The statements of one transaction, without BEGIN and COMMIT."""
 
-    sql: str = Field(min_length=1)
+    sql: Annotated[str, Field(min_length=1), AfterValidator(_without_an_end)]
     weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
 
 

@@ -37,7 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     "evidence": {"errors", "files", "sealed", "model", "disk", "evidence_upgrade"},
     "evidence_upgrade": set(),
     "profile": BASE | {"profile_schema", "layers", "toml_text"},
-    "profile_schema": BASE | {"recordtypes", "sql_text", "contract", "disk", "server", "workload", "fault"},
+    "profile_schema": BASE | {"recordtypes", "sql_text", "contract", "disk", "server", "workload", "fault", "observer"},
     "contract": BASE,
     "disk": {"errors", "model"},
     "server": {"errors", "seeds"},

@@ -1,5 +1,6 @@
 """Profiles: found, merged, checked with every mistake at once, written and read again."""
 
+import json
 import re
 from pathlib import Path
 
@@ -195,6 +196,11 @@ def test_a_sound_profile_has_no_mistakes(tmp_path):
         (SQL.replace("setup =", "setup_file = 'x'\nsetup ="), "only one of setup and setup_file"),
         (SQL.replace("setup =", "setup_file ="), 'could not read "'),
         (SQL.replace("tables", "table"), 'did you mean "tables"?'),
+        (
+            SQL.replace('VALUES (:id)"', 'VALUES (:id); COMMIT;"'),
+            'workload.sql.transactions.0.sql: "COMMIT" has no place here',
+        ),
+        (SQL.replace("OR id = :tx", "; end"), 'workload.sql.transactions.1.sql: "end" has no place here'),
         (SQL + INVARIANT + INVARIANT, "two invariants have the same name"),
     ],
 )
@@ -205,6 +211,41 @@ def test_each_kind_of_mistake_is_named(tmp_path, text, expected):
     with pytest.raises(ProfileError, match="cannot use profile") as raised:
         load_profile(str(file))
     assert expected in str(raised.value)
+
+
+ENDS = ("BEGIN", "start transaction", "COMMIT AND CHAIN", "end", "ROLLBACK", "abort", "PREPARE TRANSACTION 'a'")
+INSIDE = (
+    "ROLLBACK TO SAVEPOINT a",
+    "SAVEPOINT a",
+    "DO 'BEGIN NULL; END'",
+    "DO $$ BEGIN COMMIT; END $$",
+    "SELECT CASE WHEN :id = 1 THEN 'COMMIT;' END",
+    "/* COMMIT; */ SELECT 1 -- ; COMMIT",
+    "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1; END",
+)
+
+
+@pytest.mark.parametrize("words", ENDS)
+def test_a_transaction_that_would_begin_or_end_itself_is_refused(tmp_path, words):
+    """Alone, first, between and last."""
+    for text in (words, f"{words}; SELECT :id", f"SELECT 1;\n{words};\nSELECT 2"):
+        with pytest.raises(ProfileError, match=r"transactions\.0\.sql: .* has no place here: crashlab begins and ends"):
+            load_application(tmp_path, text)
+
+
+@pytest.mark.parametrize("words", INSIDE)
+def test_what_only_reads_like_the_end_of_a_transaction_is_let_pass(tmp_path, words):
+    """The innocent twins: savepoints, bodies, quotes and comments."""
+    sql = load_application(tmp_path, f"SELECT 1; {words}").workload.sql
+    assert sql is not None
+    assert sql.transactions[0].sql == f"SELECT 1; {words}"
+
+
+def load_application(folder: Path, text: str) -> Profile:
+    """Load a profile whose first transaction is this."""
+    file = folder / "own.toml"
+    file.write_text(SQL.replace('"INSERT INTO t VALUES (:id)"', json.dumps(text)) + FAULT)
+    return load_profile(str(file))
 
 
 def test_an_application_is_loaded_whole(tmp_path):
