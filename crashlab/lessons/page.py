@@ -39,6 +39,10 @@ def write_course(path: Path, language: Language) -> Iterator[Path]:
     if path.suffix in (".html", ".htm"):
         yield _write(path, _page(course, course, language, linked=False))
         return
+    try:
+        path.mkdir(exist_ok=True)
+    except OSError as error:
+        raise _unwritable(path, error) from error
     yield _write(path / INDEX, _page([], course, language, linked=True))
     for lesson in course:
         yield _write(path / file_of(lesson), _page([lesson], course, language, linked=True))
@@ -51,11 +55,14 @@ def file_of(lesson: Lesson) -> str:
 
 def _write(path: Path, page: str) -> Path:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         files.write_whole(path, page.encode())
     except OSError as error:
-        raise EvidenceError(f'could not write --html "{path}": {error.strerror}') from error
+        raise _unwritable(path, error) from error
     return path
+
+
+def _unwritable(path: Path, error: OSError) -> EvidenceError:
+    return EvidenceError(f'could not write --html "{path}": {error.strerror}')
 
 
 def _page(told: list[Lesson], course: list[Lesson], language: Language, *, linked: bool) -> str:

@@ -150,6 +150,8 @@ def test_evidence_that_is_gone_is_made_again(runs):
         (["lesson", "--check", "1"], 2, "no lesson is named"),
         (["lesson", "3", "--check", "1", "--lang", "ko"], 2, "먼저 crashlab lesson 3을 실행하세요"),
         (["lesson", "--html", "/dev/null/x.html"], 4, "could not write --html"),
+        (["lesson", "--html", "none/x.html"], 4, 'could not write --html "none/x.html": No such file or directory'),
+        (["lesson", "--html", "none/course"], 4, 'could not write --html "none/course": No such file or directory'),
     ],
 )
 def test_bad_input_is_named(args, code, said, capfd):
