@@ -132,13 +132,7 @@ def run(
         recover_with=None if recover_with is None else folder_or_image(recover_with),
     )
     if dry_run:
-        if telling.targets:
-            named = [form.option for form in telling.targets]
-            raise click.UsageError(f"--dry-run makes no report: leave out {' and '.join(named)}")
-        from crashlab.cli.dry_run import print_plan
-
-        print_plan(plan)
-        return 0
+        return _only_tell(wanted, plan, telling, hands)
     reports = Reports(telling)
     if scheduler is None:  # else its workers' machines have the servers
         _refuse_beforehand(wanted, plan)
@@ -208,6 +202,20 @@ def _require_runnable(wanted: "list[Profile]", choice: ServerChoice, *, observe:
                 f'profile "{profile.name}" cannot run on a {choice.kind} server',
                 hint=f"It needs --server {' or '.join(profile.server.kinds)}.",
             )
+
+
+def _only_tell(wanted: "list[Profile]", plan: "Plan", telling: Telling, hands: Hands) -> int:
+    """Print the plan, or refuse what the run would refuse, as far as nothing has to be fetched to know."""
+    from crashlab.cli.dry_run import print_plan
+    from crashlab.trial.beforehand import refuse_settings
+
+    if telling.targets:
+        named = [form.option for form in telling.targets]
+        raise click.UsageError(f"--dry-run makes no report: leave out {' and '.join(named)}")
+    if hands.scheduler is None:  # as for a run
+        refuse_settings(wanted, plan.server, fetch=False)
+    print_plan(plan)
+    return 0
 
 
 def _refuse_beforehand(wanted: "list[Profile]", plan: "Plan") -> None:

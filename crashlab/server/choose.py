@@ -40,13 +40,17 @@ def create_server(spec: ServerSpec, *, work: Path | None = None, spares: SpareDi
     raise first.missing(" ".join(why))
 
 
-def foresee(choice: ServerChoice) -> Foreseen | None:
+def foresee(choice: ServerChoice, *, fetch: bool = True) -> Foreseen | None:
     """Say which server `create_server` would choose, and make none; None: this machine has none of them.
+
+    Args:
+        fetch: whether what has to be fetched for that may be; if not, it is as though this machine could not.
 
     Raises:
         UsageProblem, ServerError: as `create_server`.
     """
-    return next((found for kind in candidates(choice) if (found := kind.foresee(choice)) is not None), None)
+    kinds = [kind for kind in candidates(choice) if fetch or not kind.fetches]
+    return next((found for kind in kinds if (found := kind.foresee(choice)) is not None), None)
 
 
 def candidates(choice: ServerChoice) -> list[ServerKind]:

@@ -72,6 +72,7 @@ class ServerKind(ABC):
     option_help: str
     metavar: str
     field_type: type = str
+    fetches: bool = False  # to foresee it, something may have to be fetched or started
 
     @property
     def option(self) -> str:
@@ -204,6 +205,7 @@ class ContainerKind(ServerKind):
     field_noun = "image"
     option_help = "Docker image, such as postgres:17; implies container."
     metavar = "IMAGE"
+    fetches = True
 
     def create(self, spec: ServerSpec, *, work: Path | None, spares: SpareDirectories | None) -> Server:
         """See ServerKind.create."""

@@ -28,13 +28,16 @@ def refuse_recoverer(profiles: Iterable[Profile], choice: ServerChoice, wanted: 
             require_same_major(server.version, other.version, other.source)
 
 
-def refuse_settings(profiles: Iterable[Profile], choice: ServerChoice) -> None:
+def refuse_settings(profiles: Iterable[Profile], choice: ServerChoice, *, fetch: bool = True) -> None:
     """Hold each setting of the profiles against the server that they will run on. Raises ProfileError: it has others.
 
     Settings of extensions are let pass: only their server, once it has loaded them, knows those.
+
+    Args:
+        fetch: whether an image that is not there may be fetched for that; if not, nothing is known of an image.
     """
     for profile in profiles:
-        server = _foreseen(profile, choice)
+        server = _foreseen(profile, choice, fetch=fetch)
         wrong = [] if server is None else list(_wrong(profile, server))
         if wrong:
             raise ProfileError(f'cannot use profile "{profile.name}"', detail="\n".join(wrong))
@@ -55,8 +58,8 @@ def given_settings(profile: Profile) -> Iterator[tuple[str, str, str]]:
             yield "vary", name, value
 
 
-def _foreseen(profile: Profile, choice: ServerChoice) -> Foreseen | None:
+def _foreseen(profile: Profile, choice: ServerChoice, *, fetch: bool = True) -> Foreseen | None:
     try:
-        return foresee(server_spec(profile, choice))
+        return foresee(server_spec(profile, choice), fetch=fetch)
     except ServerError:
         return None

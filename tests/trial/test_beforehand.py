@@ -98,6 +98,21 @@ def test_nothing_is_begun_that_cannot_be_ended(profile, words, says, tmp_path: P
 
 
 @pytest.mark.server
+def test_a_dry_run_refuses_what_the_run_refuses(tmp_path, monkeypatch, capfd):
+    """A setting that the server here has not; one that it has is let pass, and for an image nothing is fetched."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(kinds, "version_of_image", lambda image: pytest.fail(f"{image} was asked for"))
+    dry = ["run", "kill9-all", "--dry-run"]
+    assert invoke([*dry, "--server", "local", "--set", "fsink=off"]) == 2
+    told = capfd.readouterr()
+    assert 'has no such setting. Did you mean "fsync"?' in told.err
+    assert told.out == ""
+    assert invoke([*dry, "--server", "local", "--set", "fsync=off"]) == 0
+    assert invoke([*dry, "--server", "container", "--set", "fsink=off"]) == 0
+    assert list(Path().iterdir()) == []
+
+
+@pytest.mark.server
 def test_only_a_release_of_the_same_major_version_is_to_recover(seventeen):
     """And only one of the same kind of server."""
     profiles = [load_profile("power-loss")]
