@@ -80,7 +80,7 @@ class _Missing:
             return sorted(found, key=lambda one: -one.heard)
         meanwhile = [tx for tx in gone if h.begin_position[tx] <= key.line]
         answered = [tx for tx in meanwhile if self._ended(tx)]
-        if self._at_work_since(presence, since):
+        if self._at_work_since(presence, key.line):
             return [_Suspect(tx, self._heard(tx, key.line)) for tx in answered]
         meanwhile = meanwhile or [tx for tx in gone[:1] if h.state[tx] != REFUSED]
         return [_Suspect(tx, self._heard(tx, key.line)) for tx in meanwhile]
@@ -161,7 +161,14 @@ class _Missing:
             end = f"and never committed: {self._reason(tx)}. No crash was needed to lose it."
             return f"Its {name} was open then {end}"
         came = "; the answer came later" if h.end_position[tx] else ""
-        return f"The COMMIT of its {name} {how}{came}. What is not answered may be gone after a crash."
+        says = f"The COMMIT of its {name} {how}{came}. What is not answered may be gone after a crash."
+        since = self.key.since_line
+        if since and self.presence is not None and self._at_work_since(self.presence, since):
+            says += (
+                f" Its line in the file came somewhere between lines {since} and {line} of the ledger: it may also have"
+                " been there before, and been deleted."
+            )
+        return says
 
     def _refused(self, tx: int) -> str:
         ended = f"had ended without a commit by then: {self._reason(tx)}"
