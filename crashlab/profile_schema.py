@@ -201,7 +201,7 @@ class SqlVariable(_Table):
 class SqlApplication(_Table):
     """The user's own application: the workload kind "sql". In a file, `setup_file` may name a file for `setup`."""
 
-    setup: str = ""
+    setup: Annotated[str, AfterValidator(_without_an_end)] = ""
     tables: list[str] = Field(min_length=1)  # taken into the ledger, row by row, by primary key
     transactions: list[Annotated[SqlTransaction, BeforeValidator(_sql_transaction)]] = Field(min_length=1)
     variables: dict[VariableName, SqlVariable] = Field(default_factory=dict)

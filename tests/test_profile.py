@@ -200,6 +200,7 @@ def test_a_sound_profile_has_no_mistakes(tmp_path):
             SQL.replace('VALUES (:id)"', 'VALUES (:id); COMMIT;"'),
             'workload.sql.transactions.0.sql: "COMMIT" has no place here',
         ),
+        (SQL.replace('PRIMARY KEY)"', 'PRIMARY KEY); COMMIT"'), 'workload.sql.setup: "COMMIT" has no place here'),
         (SQL.replace("OR id = :tx", "; end"), 'workload.sql.transactions.1.sql: "end" has no place here'),
         (SQL + INVARIANT + INVARIANT, "two invariants have the same name"),
     ],

@@ -163,7 +163,12 @@ def test_the_last_look_before_the_fault_is_enough(tmp_path: Path, monkeypatch: p
             ProfileError,
             'transactions.1: relation "goods" does not',
         ),
-        ('transactions=["UPDATE item SET stock = 1; COMMIT"]', UsageProblem, "it ended"),
+        (
+            'transactions=["UPDATE item SET stock = 1; COMMIT"]',
+            ProfileError,
+            'transactions.0.sql: "COMMIT" has no place',
+        ),
+        ('transactions=["UPDATE item SET stock = 1; RESET ALL"]', UsageProblem, "it ended, or its settings were reset"),
         ('transactions=["ALTER TABLE item ADD x integer"]', UsageProblem, "its columns or its triggers changed"),
         ('transactions=["VACUUM item"]', ProfileError, "cannot run inside a transaction block"),
         ('transactions=["COPY item FROM STDIN"]', ProfileError, "transactions.0: "),
