@@ -227,5 +227,6 @@ class _Missing:
         else:
             early = "was told before its transaction had begun, "
         return (
-            f"it never was, {early}was undone by ROLLBACK TO SAVEPOINT, was deleted, or is not what the query returns"
+            f"it never was, {early}was undone by ROLLBACK TO SAVEPOINT, was deleted, stood in an unlogged table,"
+            " or is not what the query returns"
         )
