@@ -76,11 +76,6 @@ def _points(
     Raises:
         RecordingError: it names crash points that the recording does not have, or nothing of what it names happened.
     """
-    candidates: Sequence[int]
-    if power_loss.points == "redo":
-        candidates = _of_redo(recording, power_loss, survey, left_out)
-    else:
-        candidates = points.candidates(survey, power_loss.points, left_out)
     if power_loss.at:
         beyond = [point for point in power_loss.at if not 0 <= point <= survey.end]
         if beyond:
@@ -88,6 +83,11 @@ def _points(
                 f'the recording "{recording.folder}" has no crash point {beyond[0]}: it has {survey.end} operations'
             )
         return sorted(set(power_loss.at))
+    candidates: Sequence[int]
+    if power_loss.points == "redo":  # which reads the WAL
+        candidates = _of_redo(recording, power_loss, survey, left_out)
+    else:
+        candidates = points.candidates(survey, power_loss.points, left_out)
     if not power_loss.near:
         return candidates
     near = sorted(set(points_near(recording, power_loss.near)).intersection(candidates))

@@ -21,12 +21,12 @@ from crashlab.recovery.wal import WalReader
 
 
 def points_of_redo(
-    recording: Recording, survey: Survey, allowed: Container[int] | None = None, *, most: int | None = None
+    recording: Recording, survey: Survey, allowed: Container[int], *, most: int | None = None
 ) -> list[int]:
     """Return crash points, ascending, behind which recovery replays as many record types as it can be made to.
 
     Args:
-        allowed: only these points; None: all from the set-up on.
+        allowed: only these points.
         most: so many points; None: until none adds a type.
 
     Raises:
@@ -34,8 +34,7 @@ def points_of_redo(
     """
     ends = [*(high - 1 for _, high in survey.checkpoints), survey.end]  # the flush of the control file begins there
     begins = [0, *(low for low, _ in survey.checkpoints)]
-    within = range(survey.first, survey.end + 1) if allowed is None else allowed
-    windows = [(begin, end) for begin, end in zip(begins, ends, strict=True) if end in within]
+    windows = [(begin, end) for begin, end in zip(begins, ends, strict=True) if end in allowed]
     return sorted(_greedy(_types_within(recording, windows), most))
 
 

@@ -47,6 +47,7 @@ crash_class = "power_loss"
 acks = 400
 """
 ROUNDS = 3
+STATES_MIN = 4
 
 
 def record(home: Path, afterlife: str | None = None) -> tuple[Recording, Profile]:
@@ -175,6 +176,8 @@ def main() -> None:
     multiprocessing.set_start_method("fork")
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 15
     states = int(sys.argv[2]) if len(sys.argv) > 2 else 40
+    if states < STATES_MIN:
+        raise SystemExit(f"at least {STATES_MIN} states: each of two workers tries one before the clock starts")
     home = Path(tempfile.mkdtemp(prefix="bench-state-"))
     home.chmod(0o755)
     try:
