@@ -63,20 +63,23 @@ def wait_said(
     checkpoint does not end before the kill. Elsewhere the kill has to be quick.
 
     Args:
-        begin: called once it is known whom to watch, and what leads to the checkpoint may begin.
+        begin: called once it is watched who will write it, and what leads to the checkpoint may begin.
     """
     deadline = time.monotonic() + timeout_s
 
     def is_over() -> bool:
         return until() or time.monotonic() > deadline
 
+    to_begin = [begin]
+
     def is_said() -> bool:
+        while to_begin:  # asked first when the writer stands still: begun before that, it might be over before that
+            to_begin.pop()()
         return sign in server.log_since(position)
 
     writer = _writer(server, is_over)
-    begin()
     stepped = None if writer is None else server.step_until(writer, is_said, is_over)
-    if stepped is not None:
+    if stepped is not None and not to_begin:
         return stepped
     while not is_said():
         if is_over():

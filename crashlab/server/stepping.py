@@ -32,7 +32,8 @@ def step_until(pid: int, seen: Callable[[], bool], over: Callable[[], bool]) -> 
     """Step a process until something is seen, and leave it stopped there.
 
     Args:
-        seen: asked at each system call, while the process stands still.
+        seen: asked at each system call, and before the first, while the process stands still; where it raises, the
+            process is let go.
         over: asked while it does not; then it goes on alone.
 
     Returns:
@@ -56,11 +57,16 @@ def step_until(pid: int, seen: Callable[[], bool], over: Callable[[], bool]) -> 
             continue
         if status is None or not os.WIFSTOPPED(status):
             return False
-        if interrupted or seen():
-            if not interrupted:
+        try:
+            is_seen = not interrupted and seen()
+        except BaseException:
+            ptrace(DETACH, _signal_of(status))
+            raise
+        if interrupted or is_seen:
+            if is_seen:
                 os.kill(pid, signals.SIGSTOP)
             ptrace(DETACH, _signal_of(status))
-            return not interrupted
+            return is_seen
         if not ptrace(SYSCALL, _signal_of(status)):
             return False
 

@@ -83,6 +83,20 @@ def test_when_it_is_over_it_goes_on_alone(writer):
     assert len(file.read_text().splitlines()) == LINES
 
 
+def test_who_asks_and_fails_lets_it_go(writer):
+    """The error comes through, and the process goes on."""
+    process, file = writer
+
+    def fail():
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        step_until(process.pid, fail, over=too_late())
+    go(process)
+    assert process.wait(20) == 0
+    assert len(file.read_text().splitlines()) == LINES
+
+
 def test_one_that_ends_was_not_seen(writer):
     """No wait for what cannot come any more; and one that is gone cannot be stepped at all."""
     process, _ = writer
