@@ -302,6 +302,7 @@ class Afterlife(msgspec.Struct, frozen=True, kw_only=True):
     complaints: list[Complaint] = []  # errors that a healthy database does not give; `check` is the step
     changes: list[LifeChange] = []
     indexes: list[IndexRead] = []  # after the second crash, those that do not agree with their tables
+    own_functions: dict[str, list[str]] = {}  # as in Observation, then
     restart: Recovery | None = None  # the start after a clean stop; None: it did not come to that
     killed: bool = False  # that stop took too long, and the server was killed instead
     second: Recovery | None = None  # the recovery after the second crash
@@ -378,6 +379,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     relations: list[RelationRead] = []
     indexes: list[IndexRead] = []
     complaints: list[Complaint] = []
+    own_functions: dict[str, list[str]] = {}  # file of an index -> what it computes with that is not PostgreSQL's own
     sequences: list[SequenceRead] = []
     prepared: list[str] = []  # gids in pg_prepared_xacts
     invariants: list[Invariant] = []

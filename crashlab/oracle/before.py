@@ -14,7 +14,7 @@ from crashlab.model import Broken, Observation
 from crashlab.oracle.findings import Findings
 from crashlab.oracle.physical import mismatch, witnesses_damage
 
-_VISIBLE = "public."
+VISIBLE = "public."
 """What a relation's name goes without, where the server itself writes it."""
 
 
@@ -49,8 +49,8 @@ def _names(before: Broken) -> Iterator[str]:
 
 
 def _either(name: str, file: str | None) -> list[str]:
-    return [name.removeprefix(_VISIBLE), *([file] if file is not None else [])]
+    return [name.removeprefix(VISIBLE), *([file] if file is not None else [])]
 
 
 def _add(findings: Findings, name: str, says: str, file: str | None) -> None:
-    findings.add("INCONCLUSIVE-BROKEN-BEFORE", name.removeprefix(_VISIBLE), says, files=[file])
+    findings.add("INCONCLUSIVE-BROKEN-BEFORE", name.removeprefix(VISIBLE), says, files=[file])

@@ -325,6 +325,16 @@ _TABLE = (
         "or for damage that was there before.",
     ),
     _inconclusive(
+        "INCONCLUSIVE-OWN-FUNCTION",
+        "an index that computes with a function of your own differs from its table",
+        "PostgreSQL takes your word that a function in an index is IMMUTABLE. If it reads a table, or depends on a "
+        "setting such as TimeZone, DateStyle or search_path, then entries that one session made are not found by "
+        "another, crashlab's among them, and no crash is needed. Or the index has lost entries: what differs does not "
+        "tell which. The order in its pages and everything else is judged.",
+        "Write such a function so that it depends on its arguments alone (say AT TIME ZONE 'UTC'), or fix what it "
+        "depends on (SET in CREATE FUNCTION), then REINDEX. If it is so already, look at the index as damaged.",
+    ),
+    _inconclusive(
         "INCONCLUSIVE-INVARIANT-BEFORE",
         "an invariant did not hold before the crash",
         "The query returned rows while the server had not crashed yet. So it is no invariant of this workload, or the "

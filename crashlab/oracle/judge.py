@@ -53,6 +53,7 @@ from crashlab.oracle.leftovers import check_leftovers
 from crashlab.oracle.objects import check_prepared, check_sequences, check_statistics
 from crashlab.oracle.order import Losses, check_order
 from crashlab.oracle.outside import Outsiders
+from crashlab.oracle.ownfunctions import tell_own_functions, without_own_functions
 from crashlab.oracle.physical import check_physical
 from crashlab.oracle.rows import UNREAD, check_rows
 from crashlab.oracle.serverlog import check_server_log
@@ -113,14 +114,15 @@ def judge_closely(
         kind: of trial (`evidence.TrialKind`): in a test the clients are an application, not a profile's workload.
         told: the application is unchanged, and writes no markers; what it told its users.
     """
-    before = observation.broken_before
-    observation = without_broken_before(observation)
+    computed = without_broken_before(observation)
+    observation = without_own_functions(computed)
     case = Case(history, contract, injections, observation)
     findings = Findings(case)
     if (early := _early(findings, history, observation, timed_out)) is not None:
         return Judgement(early)
     check_run(findings, history, injections, acked_min, workload_errors, kind=kind)
-    tell_broken_before(findings, before)
+    tell_broken_before(findings, computed.broken_before)
+    tell_own_functions(findings, computed)
     presence: Presence | None = None
     commit_log: CommitLog | None = None
     wal: Wal | None = None

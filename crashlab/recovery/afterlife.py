@@ -168,6 +168,7 @@ class _Life:
         self._complaints: list[Complaint] = []
         self._changes: list[LifeChange] = []
         self._indexes: list[IndexRead] = []
+        self._own_functions: dict[str, list[str]] = {}
         self._restart: Recovery | None = None
         self._second: Recovery | None = None
         self.died: str | None = None
@@ -188,6 +189,7 @@ class _Life:
             complaints=self._complaints,
             changes=self._changes,
             indexes=self._indexes,
+            own_functions=self._own_functions,
             restart=self._restart,
             killed=self._killed,
             second=self._second,
@@ -505,6 +507,7 @@ class _Life:
             lambda name: self._server.connect(autocommit=True, dbname=name), self._reading, recovery, only=REREAD
         )
         self._indexes = [index for index in found.indexes if not index.agrees]
+        self._own_functions = found.own_functions
         for one in found.complaints:
             self._complaints.append(
                 Complaint(

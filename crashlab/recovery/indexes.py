@@ -124,6 +124,26 @@ _DESCENDING, _NULLS_FIRST = 1, 2  # bits of pg_index.indoption
 _LESS, _GREATER = 1, 5  # strategies of every B-tree operator family
 
 
+_OWN_FUNCTIONS = """
+SELECT pg_relation_filepath(d.objid), array_agg(DISTINCT pg_describe_object(d.refclassid, d.refobjid, 0))
+FROM pg_depend d JOIN pg_index i ON d.classid = 'pg_class'::regclass AND i.indexrelid = d.objid
+WHERE d.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass, 'pg_opclass'::regclass)
+  AND d.refobjid >= 16384 -- FirstNormalObjectId
+  AND NOT EXISTS (SELECT FROM pg_depend e
+    WHERE e.classid = d.refclassid AND e.objid = d.refobjid AND e.deptype = 'e') -- of an extension
+GROUP BY 1
+"""
+
+
+def own_functions(connection: psycopg.Connection[Any]) -> dict[str, list[str]]:
+    """Return the files of indexes that compute with functions, operators or classes of the database's owner, and those.
+
+    Raises:
+        psycopg.Error: the server could not read its catalogs.
+    """
+    return dict(connection.execute(_OWN_FUNCTIONS).fetchall())
+
+
 def of(connection: psycopg.Connection[Any], tables: Sequence[str]) -> list[Index]:
     """List the valid indexes of some tables; one that is not there has none."""
     literal = sql.Literal(list(tables)).as_string(connection)

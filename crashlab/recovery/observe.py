@@ -20,7 +20,7 @@ import msgspec
 import psycopg
 
 from crashlab.model import CheckRun, Complaint, Observation, Recovery
-from crashlab.recovery import checksums, contents, leftovers, physical, sweeps
+from crashlab.recovery import checksums, contents, indexes, leftovers, physical, sweeps
 from crashlab.recovery.patience import Patience
 from crashlab.recovery.session import Facts, Looked, Reading, Skipped, complaint, note_zeroed
 from crashlab.recovery.sweeps import Sweep, Sweeps
@@ -82,6 +82,7 @@ def observe(
                 facts.checks["checksums"] = checksums.NOT_STOPPED
                 if reading.databases and only is None:
                     _run_check("databases", partial(_databases, connect, unchanged), session)
+                _ask_who_computes(connection, facts)
         except psycopg.errors.QueryCanceled as error:
             facts.complaints.append(complaint("full_read", "session", None, error))
         except psycopg.OperationalError as error:
@@ -165,6 +166,16 @@ def _run_check(name: str, check: Check, session: _Session) -> None:
     )
 
 
+def _ask_who_computes(connection: psycopg.Connection[Any], facts: Facts) -> None:
+    """Ask for the indexes that a function of somebody's own may make look damaged, where one does."""
+    if facts.complaints or not all(read.agrees for read in facts.indexes):
+        try:
+            facts.own_functions |= indexes.own_functions(connection)
+        except psycopg.Error:  # where a catalog is damaged nothing is excused
+            if connection.broken:
+                raise
+
+
 def _content(check: Callable[["psycopg.Connection[Any]", Reading, Facts], int | Looked]) -> Check:
     return lambda session: check(session.connection, session.reading, session.facts)
 
@@ -207,6 +218,7 @@ def _databases(connect: ConnectTo, unchanged: Collection[str], session: _Session
             with _connected(connect, name, reading, facts) as other:
                 _prepare(other, unchanged, reading)
                 looked = _read_database(Sweeps(other, unchanged), name, facts.complaints)
+                _ask_who_computes(other, facts)
         except psycopg.Error as error:
             connection.execute("SELECT")  # raises if it is the whole server that is gone
             facts.complaints.append(complaint("databases", f"database {name}", folder, error))

@@ -60,6 +60,7 @@ class Facts:
     relations: list[RelationRead] = field(default_factory=list)
     indexes: list[IndexRead] = field(default_factory=list)
     complaints: list[Complaint] = field(default_factory=list)
+    own_functions: dict[str, list[str]] = field(default_factory=dict)
     sequences: list[SequenceRead] = field(default_factory=list)
     prepared: list[str] = field(default_factory=list)
     invariants: list[Invariant] = field(default_factory=list)

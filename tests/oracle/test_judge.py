@@ -69,6 +69,12 @@ def broken(left: Observation, *, before: bool, name: str = "register_pkey") -> O
     return replace(left, indexes=[leads], complaints=[LACKS])
 
 
+def computed(left: Observation) -> Observation:
+    """The same, of an index that computes with a function of its owner's."""
+    assert LACKS.file is not None
+    return replace(broken(left, before=False), own_functions={LACKS.file: ["function scaled(integer)"]})
+
+
 INCONCLUSIVE = {
     "INCONCLUSIVE-NO-INJECTION": lambda story, a: story.judge(story.left(a), injections=()),
     "INCONCLUSIVE-INJECTION-UNCONFIRMED": lambda story, a: story.judge(
@@ -85,6 +91,7 @@ INCONCLUSIVE = {
         story.left(a, invariants=[SOLD], invariants_before=[SOLD])
     ),
     "INCONCLUSIVE-BROKEN-BEFORE": lambda story, a: story.judge(broken(story.left(a), before=True)),
+    "INCONCLUSIVE-OWN-FUNCTION": lambda story, a: story.judge(computed(story.left(a))),
     "INCONCLUSIVE-INVARIANT-EMPTIED": lambda story, a: story.judge(
         story.left(a, invariants=[replace(SOLD, reads_volatile=["unlogged table cache"])])
     ),
@@ -165,6 +172,18 @@ def test_what_was_broken_before_the_fault_is_no_crashs_doing():
     slow = replace(LACKS, sqlstate="57014", message="canceling statement due to statement timeout")
     never = replace(broken(left, before=False), broken_before=Broken(complaints=[slow]))
     assert story.judge(never).promise is PromiseStatus.BROKEN
+
+
+def test_damage_of_an_index_is_accused_whatever_it_computes_with():
+    """Only what is computed anew is excused; and only of that index."""
+    story, a = story_of_one()
+    excused = computed(story.left(a))
+    assert codes(story.judge(excused)) == ["INCONCLUSIVE-OWN-FUNCTION"]
+    disorder = replace(LACKS, message='item order invariant violated for index "register_pkey"')
+    disordered = replace(excused, indexes=[], complaints=[disorder])
+    assert "CORRUPT-INDEX-AMCHECK" in codes(story.judge(disordered))
+    of_another = replace(excused, own_functions={"base/5/999": ["function scaled(integer)"]})
+    assert set(codes(story.judge(of_another))) == {"CORRUPT-INDEX-MISMATCH", "CORRUPT-INDEX-AMCHECK"}
 
 
 LOWER_BOUND = replace(SOLD, name="at least two orders")

@@ -366,6 +366,27 @@ def test_what_was_broken_before_accuses_no_crash(dying):
     crash.check(ORDERS, allow=["INCONCLUSIVE-BROKEN-BEFORE"])
 
 
+@pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "UTC"])
+def test_an_index_by_day_depends_on_the_session(dying, zone):
+    """It is another day for who asks; no accusation, and where both sessions agree on the day, all is well."""
+    crash = dying()
+    shop = Shop(crash.url).create_tables()
+    shop.connection.execute(f"SET TimeZone = '{zone}'")
+    shop.connection.execute("CREATE TABLE visit (at timestamptz)")
+    shop.connection.execute("CREATE FUNCTION day(timestamptz) RETURNS date IMMUTABLE AS 'SELECT $1::date' LANGUAGE sql")
+    shop.connection.execute("CREATE INDEX visit_day ON visit (day(at))")
+    shop.connection.commit()
+    with crash:
+        shop.connection.execute("INSERT INTO visit VALUES ('2026-01-01 12:00:00+00')")
+        crash.told(shop.order(1))
+    if zone == "UTC":
+        crash.check(ORDERS)
+        return
+    with pytest.raises(CrashFailure, match="INCONCLUSIVE-OWN-FUNCTION"):
+        crash.check(ORDERS)
+    crash.check(ORDERS, allow=["INCONCLUSIVE-OWN-FUNCTION"])
+
+
 def test_nothing_told_and_nothing_checked(dying):
     """What a test has to do, said where it does not."""
     crash = dying()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from crashlab.model import Outcome, PromiseStatus
+from crashlab.model import Outcome, PromiseStatus, Verdict
 from crashlab.results import TrialResult
 from crashlab.server import Server
 from crashlab.trial.live import run_trial
@@ -25,6 +25,9 @@ INSERT INTO item SELECT n, 0 FROM generate_series(1, 20) n;
 CREATE INDEX item_scaled ON item USING {method} (scaled(id));
 """
 BREAK = "UPDATE public.factor SET n = 2"
+ALSO_INDEXED = "CREATE TABLE plain (n integer); CREATE INDEX plain_n ON plain (n);"
+READY = "UPDATE pg_index SET indisready = {} WHERE indexrelid = 'plain_n'::regclass"
+"""Whether an INSERT has to make an entry."""
 PROFILES = [("kill9-all", 1), ("own-application-power-loss", 4)]
 
 
@@ -64,18 +67,37 @@ def test_a_sound_index_of_that_kind_is_judged(tmp_path: Path, profile: str, coun
         assert trial.verdict.promise is PromiseStatus.KEPT, trial.verdict.findings
 
 
-def test_an_index_that_breaks_after_the_fault_is_corruption(tmp_path: Path) -> None:
-    """Nobody had found it before: the crash is accused."""
+def broken_later(tmp_path: Path, method: str, *statements: str) -> Verdict:
+    """Run a trial in which statements, each in a session of its own, come between the crash and the reading."""
 
     def break_it(server: Server) -> None:
         server.start()
-        with server.connect(autocommit=True) as connection:
-            connection.execute(BREAK)
+        for statement in statements:
+            with server.connect(autocommit=True) as connection:
+                connection.execute(statement)
         server.stop("fast")
 
-    asked = request(tmp_path, "kill9-all", *overrides(INDEXED.format(method="btree")))
-    result = run_trial(plan_of(asked), 0, tmp_path, before_recovery=break_it)
-    (found,) = result.verdict.findings
-    assert found.code.startswith("CORRUPT-")
+    asked = request(tmp_path, "kill9-all", *overrides(INDEXED.format(method=method) + ALSO_INDEXED))
+    return run_trial(plan_of(asked), 0, tmp_path, before_recovery=break_it).verdict
+
+
+def test_an_index_that_breaks_after_the_fault_is_corruption(tmp_path: Path) -> None:
+    """Nobody had found it before, and PostgreSQL alone computes what is in it: the crash is accused."""
+    verdict = broken_later(
+        tmp_path, "btree", READY.format("false"), "INSERT INTO plain VALUES (1)", READY.format("true")
+    )
+    (found,) = verdict.findings
+    assert found.code == "CORRUPT-INDEX-AMCHECK"
+    assert "plain_n" in found.summary
+    assert verdict.promise is PromiseStatus.BROKEN
+
+
+@pytest.mark.parametrize("method", ["btree", "hash"])
+def test_one_that_computes_with_somebodys_own_function_is_not(tmp_path: Path, method: str) -> None:
+    """Its innocent twin: what the function says now is not what it said when the entries were made."""
+    verdict = broken_later(tmp_path, method, BREAK)
+    (found,) = verdict.findings
+    assert found.code == "INCONCLUSIVE-OWN-FUNCTION"
     assert "item_scaled" in found.summary
-    assert result.verdict.promise is PromiseStatus.BROKEN
+    assert "function scaled(integer)" in found.explanation
+    assert verdict.promise is None
