@@ -114,15 +114,14 @@ def judge_closely(
         kind: of trial (`evidence.TrialKind`): in a test the clients are an application, not a profile's workload.
         told: the application is unchanged, and writes no markers; what it told its users.
     """
-    computed = without_broken_before(observation)
-    observation = without_own_functions(computed)
+    since = without_broken_before(observation)
+    observation = without_own_functions(since)
     case = Case(history, contract, injections, observation)
     findings = Findings(case)
     if (early := _early(findings, history, observation, timed_out)) is not None:
         return Judgement(early)
     check_run(findings, history, injections, acked_min, workload_errors, kind=kind)
-    tell_broken_before(findings, computed.broken_before)
-    tell_own_functions(findings, computed)
+    _tell_no_crashs_doing(findings, since)
     presence: Presence | None = None
     commit_log: CommitLog | None = None
     wal: Wal | None = None
@@ -161,6 +160,11 @@ def judge_closely(
         window=losses.window,
     )
     return Judgement(verdict, presence, losses.forbidden, wal)
+
+
+def _tell_no_crashs_doing(findings: Findings, observation: Observation) -> None:
+    tell_broken_before(findings, observation.broken_before)
+    tell_own_functions(findings, observation)
 
 
 def _presence(findings: Findings, case: Case) -> Presence | None:

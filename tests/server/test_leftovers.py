@@ -111,13 +111,14 @@ def moment(seed: int, low_s: float, high_s: float) -> float:
 @pytest.mark.parametrize(
     ("words", "after_s"),
     [
-        *((LIVE, moment(seed, 0.8, 3.5)) for seed in range(4)),
-        *((RECORDED, moment(seed, 1.0, 7.0)) for seed in range(4)),
-        *((words, moment(seed, 1.0, 7.0)) for seed, words in enumerate((POOL, POOL_RECORDED))),
-        pytest.param(IN_CONTAINERS, moment(1, 1.5, 3.0), marks=pytest.mark.container),
-        pytest.param(IN_CONTAINERS, moment(2, 3.0, 8.0), marks=pytest.mark.container),
-        pytest.param(RECORDED_IN_CONTAINER, moment(1, 2.0, 14.0), marks=pytest.mark.container),
-        pytest.param(RECORDED_IN_CONTAINER, moment(2, 2.0, 14.0), marks=pytest.mark.container),
+        *(pytest.param(LIVE, moment(seed, 0.8, 3.5), id=f"live-{seed}") for seed in range(4)),
+        *(pytest.param(RECORDED, moment(seed, 1.0, 7.0), id=f"recorded-{seed}") for seed in range(4)),
+        pytest.param(POOL, moment(0, 1.0, 7.0), id="pool-live"),
+        pytest.param(POOL_RECORDED, moment(1, 1.0, 7.0), id="pool-recorded"),
+        pytest.param(IN_CONTAINERS, moment(1, 1.5, 3.0), marks=pytest.mark.container, id="containers-1"),
+        pytest.param(IN_CONTAINERS, moment(2, 3.0, 8.0), marks=pytest.mark.container, id="containers-2"),
+        pytest.param(RECORDED_IN_CONTAINER, moment(1, 2.0, 14.0), marks=pytest.mark.container, id="in-container-1"),
+        pytest.param(RECORDED_IN_CONTAINER, moment(2, 2.0, 14.0), marks=pytest.mark.container, id="in-container-2"),
     ],
 )
 def test_clean_leaves_nothing_of_a_killed_run(
