@@ -9,6 +9,7 @@ which blocks in random order make plausible and a machine that grows busier does
 weighs 100 MB.
 """
 
+import functools
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -90,6 +91,7 @@ def _bisect(too_low: Callable[[float], bool]) -> float:
     return high
 
 
+@functools.cache
 def student(freedom: int, confidence: float = USUAL) -> float:
     """Return how many standard errors of a mean lie on either side of it, at so many degrees of freedom.
 

@@ -8,7 +8,8 @@ means "server"): then it fails.
 
 A test marked `long` is left out unless somebody asks for it: see long.py.
 
-Without `-n` as many workers run as there are cores (pytest-xdist); a run of named tests needs none.
+Without `-n` three workers run for two cores (pytest-xdist), as many tests wait for a server or a program; a run of
+named tests needs none.
 
 Temporary folders lie in memory where there is enough of it: ext4 takes longer to make and remove a thousand files for
 each data directory than the server that works there (see crashlab/server/spares.py).
@@ -66,8 +67,9 @@ MEMORY = Path("/dev/shm")
 MEMORY_MIN_BYTES = 4 << 30
 """Two workers had at most 0.8 GB in use at a time, measured over all tests with servers."""
 
-# A busy machine is no fault of the code
-hypothesis.settings.register_profile("crashlab-tests", deadline=None, max_examples=examples(50))
+# A busy machine is no fault of the code. To explain an example that failed takes as long as to find it
+PHASES = [phase for phase in hypothesis.Phase if phase is not hypothesis.Phase.explain]
+hypothesis.settings.register_profile("crashlab-tests", deadline=None, max_examples=examples(50), phases=PHASES)
 hypothesis.settings.load_profile("crashlab-tests")
 
 
@@ -111,7 +113,7 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object
         few = any(getattr(option, name, None) for name in ("keyword", "lf", "usepdb"))  # plugins may be off
         single = few or any("::" in word for word in config.args)
         if option.numprocesses is None and option.dist == "no":
-            option.numprocesses = 0 if single or option.collectonly else len(os.sched_getaffinity(0))
+            option.numprocesses = 0 if single or option.collectonly else 3 * len(os.sched_getaffinity(0)) // 2
     return (yield)
 
 

@@ -196,7 +196,7 @@ def test_a_task_whose_workers_get_stuck_is_an_error(how, looks_often, tmp_path, 
     stopped = how == "stopped for"
     monkeypatch.setattr(stuck, "STOPPED_GRACE_S" if stopped else "SILENT_GRACE_S", 0.4)
     task = Stopped(JOB, 0) if stopped else Slow(JOB, 0, tmp_path / "slow")
-    with PoolExecutor(2) as executor:
+    with PoolExecutor(1) as executor:
         executor.start([job(tmp_path, timeout_s=0.4)])
         error = all_done(executor, [task])[task]
     assert isinstance(error, CrashlabError)

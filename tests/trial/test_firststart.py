@@ -48,7 +48,7 @@ def test_init_scripts_that_were_killed_are_never_run_again(tmp_path):
     assert witness["unfinished"] == [f"crashlab-{number}.sql" for number in left]
     assert witness["missing"] == [f"public.crashlab_init_{number}" for number in left]
     assert crash.crashes_server
-    assert result.verdict.counts.acked >= 40
+    assert result.verdict.counts.acked + result.verdict.counts.read_only >= 40  # some read only
 
 
 @pytest.mark.container
