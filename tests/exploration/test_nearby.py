@@ -26,7 +26,7 @@ def profile(*overrides: str) -> Profile:
             "workload.kinds=['transfer', 'ddl']",
             "two_phase=0.4",
             "power_loss.acks=60",
-            "checkpoint_every=100ms",
+            "checkpoint_every=20ms",  # sixty acknowledgements may take no longer than that
             *overrides,
         ],
     )
