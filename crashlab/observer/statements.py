@@ -60,21 +60,55 @@ QUIET = frozenset(
 """First words of what is given no transaction id."""
 READS = frozenset({"select", "values", "table", "with"})
 WRITES = frozenset({"insert", "update", "delete", "merge"})
-RELATIONS = frozenset(
+OBJECTS = frozenset(
     {
-        "table",
-        "view",
+        "access",
+        "aggregate",
+        "cast",
+        "collation",
+        "constraint",
+        "conversion",
+        "default",
+        "domain",
+        "event",
+        "extension",
+        "foreign",
+        "function",
+        "group",
         "index",
+        "language",
+        "large",
+        "materialized",
+        "operator",
+        "owned",
+        "policy",
+        "procedure",
+        "publication",
+        "recursive",
+        "role",
+        "routine",
+        "rule",
         "schema",
         "sequence",
-        "function",
+        "server",
+        "statistics",
+        "table",
         "temp",
         "temporary",
-        "unlogged",
+        "text",
+        "trigger",
+        "trusted",
+        "type",
         "unique",
-        "materialized",
+        "unlogged",
+        "user",
+        "view",
     }
 )
+"""Second words of CREATE, ALTER and DROP of what may be made in a transaction block: not a database, a tablespace, a
+subscription or a setting of the system."""
+CHANGES = frozenset({"comment", "grant", "import", "reassign", "refresh", "revoke", "security", "truncate"})
+"""First words of what else may, and changes something."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +204,7 @@ def classify(words: tuple[str, ...], text: str) -> Statement:
         return replace(plain, kind="write" if touches else "read", company=bool(first))
     if first in ("call", "do"):
         return replace(plain, kind="call")
-    if first in WRITES or first == "execute":
+    if first in WRITES or first in CHANGES or first == "execute":
         return replace(plain, kind="write", company=True)
     if first == "copy":
         comes = "from" in words
@@ -179,9 +213,9 @@ def classify(words: tuple[str, ...], text: str) -> Statement:
         if first == "explain" and "analyze" in lower:
             return plain
         return replace(plain, kind="quiet", company=True)
-    if first in ("create", "drop", "alter", "truncate") and "concurrently" not in words:
+    if first in ("create", "drop", "alter") and "concurrently" not in words:
         named = [word for word in words[1:5] if word not in ("or", "replace", "global", "local")]
-        fits = first == "truncate" or (bool(named) and named[0] in RELATIONS)
+        fits = bool(named) and named[0] in OBJECTS
         return replace(plain, kind="write" if fits else "other", company=fits)
     return plain
 

@@ -16,6 +16,8 @@ from crashlab.observer.account import Asked, Connection, Conversation, Transacti
 from crashlab.observer.statements import Statement, changed_setting
 
 NOT_ASKED = "the session was not asked"
+_OF_CATALOGS = frozenset({"ALTER", "COMMENT", "CREATE", "DROP", "GRANT", "IMPORT", "REASSIGN", "REVOKE", "SECURITY"})
+_MAYBE = re.compile(r"\bif\s+(not\s+)?exists\b", re.IGNORECASE)
 ON_ITS_OWN = "a statement of it may have committed on its own"
 
 
@@ -131,7 +133,7 @@ class Accounts:
                 transaction.steps.append(step)
             if kind == "rollback to":
                 transaction.aborted = False
-            if kind in ("quiet", "read", "other") and changed_setting(step.sql, "synchronous_commit"):
+            if kind in ("quiet", "read", "write", "other") and changed_setting(step.sql, "synchronous_commit"):
                 alone = re.match(r"\s*set\s+local\b", step.sql, re.IGNORECASE) is not None
                 state.sets.append((step, alone))
 
@@ -193,6 +195,8 @@ class Accounts:
         if step is not None:
             transaction.xid, transaction.sync, transaction.lsn = step.xid, step.sync, step.lsn
             transaction.wrote = step.wrote
+            if step.wrote is False and any(map(_changes_catalogs, transaction.steps)):
+                transaction.wrote = True  # catalogs are logged, and most locks of them are gone by then
         if not transaction.sync:
             transaction.unknown = transaction.unknown or (step.unknown if step is not None else "") or NOT_ASKED
         elif step is not None and step.unknown:
@@ -207,6 +211,11 @@ class Accounts:
         state.sets.clear()
         if transaction.explicit or kinds - {"quiet", "nothing"}:
             self._conversation.transactions.append(transaction)
+
+
+def _changes_catalogs(step: Asked) -> bool:
+    """Whether a command's tag says that it changed a catalog; where it may have found nothing to do it does not."""
+    return not _MAYBE.search(step.sql) and any(tag.split(" ")[0] in _OF_CATALOGS for tag in step.tags)
 
 
 def _heard(outcome: str, step: Asked) -> str:

@@ -30,7 +30,8 @@ def kinds(text: str) -> list[str]:
             "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT CASE WHEN true THEN 1 END; END; SELECT 1",
             ["write", "read"],
         ),
-        ("CREATE RULE r AS ON INSERT TO t DO ALSO (SELECT 1; SELECT 2)", ["other"]),
+        ("CREATE RULE r AS ON INSERT TO t DO ALSO (SELECT 1; SELECT 2)", ["write"]),
+        ("GRANT SELECT ON t TO r; CREATE ROLE s; COMMENT ON TABLE t IS 'x'", ["write"] * 3),
         ("WITH x AS (DELETE FROM t RETURNING *) SELECT * FROM x", ["write"]),
         ("(SELECT 1)", ["read"]),
         ("SELECT 1 INTO x", ["write"]),
@@ -60,6 +61,7 @@ def test_what_a_control_statement_names():
 @pytest.mark.parametrize(
     "text",
     ["VACUUM", "CALL p()", "DO 'x'", "CREATE DATABASE d", "DROP DATABASE d", "REINDEX TABLE CONCURRENTLY t", "CLUSTER",
+     "ALTER DATABASE d SET TABLESPACE s",
      "CREATE UNIQUE INDEX CONCURRENTLY i ON t (v)", "ALTER SYSTEM SET a = 1", "DISCARD ALL", "CREATE SUBSCRIPTION s",
      "ALTER TABLE t DETACH PARTITION p CONCURRENTLY", "CREATE TABLESPACE s LOCATION 'x'", "COMMIT", "SAVEPOINT s",
      "EXPLAIN ANALYZE SELECT 1", "LOCK TABLE t", "ANALYZE", "DECLARE c CURSOR FOR SELECT 1"],
@@ -69,7 +71,14 @@ def test_what_must_stay_alone_in_its_message(text: str):
     assert not statements_of(text)[0].company
 
 
-@pytest.mark.parametrize("text", ["INSERT INTO t VALUES (1)", "SELECT f()", "COPY t FROM STDIN", "DROP TABLE t"])
+@pytest.mark.parametrize(
+    "text",
+    ["INSERT INTO t VALUES (1)", "SELECT f()", "COPY t FROM STDIN", "DROP TABLE t", "GRANT r TO s", "DROP OWNED BY r",
+     "CREATE OR REPLACE FUNCTION f() RETURNS int RETURN 1", "ALTER ROLE r LOGIN", "CREATE TRUSTED LANGUAGE l",
+     "ALTER TYPE t ADD VALUE 'v'", "REFRESH MATERIALIZED VIEW CONCURRENTLY v",
+     "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO r", "CREATE EXTENSION e", "TRUNCATE t",
+     "IMPORT FOREIGN SCHEMA f FROM SERVER s INTO i"],
+)  # fmt: skip
 def test_what_bears_company(text: str):
     """The twin: statements whose transaction is asked for in the same message."""
     assert statements_of(text)[0].company

@@ -316,7 +316,8 @@ def test_a_server_that_does_not_come_back(dying, monkeypatch):
 
 
 @pytest.mark.parametrize("cut", [True, False])
-def test_a_server_that_forgets_is_accused(dying, monkeypatch, cut):
+@pytest.mark.parametrize("grants", [True, False])
+def test_a_server_that_forgets_is_accused(dying, monkeypatch, grants, cut):
     """Its WAL is cut off before a commit that it had answered: the database's fault, told or not; uncut, nobody's."""
     crash = dying()
     shop = Shop(crash.url).create_tables()
@@ -338,6 +339,9 @@ def test_a_server_that_forgets_is_accused(dying, monkeypatch, cut):
     with crash:
         for number in range(3):
             shop.order(number)
+        if grants:
+            shop.connection.autocommit = True
+            shop.connection.execute("GRANT SELECT ON orders TO PUBLIC")
     if not cut:
         crash.check()
         return

@@ -3,7 +3,7 @@
 import psycopg
 import pytest
 
-from crashlab.observer import probe
+from crashlab.observer import probe, read_conversation
 from crashlab.server import Server
 from crashlab.testing import CrashFailure
 from tests.testing.shop import Shop
@@ -111,6 +111,31 @@ def test_the_probe_knows_who_has_written_what_is_logged(local_server: Server):
                 assert row is not None
                 found[statement] = row[3]
     assert found == WROTE
+
+
+CHANGES_CATALOGS = {
+    "CREATE FUNCTION one() RETURNS integer LANGUAGE sql AS 'SELECT 1'": True,
+    "GRANT SELECT ON orders TO PUBLIC": True,
+    "COMMENT ON FUNCTION one() IS 'of it there is one'": True,
+    "CREATE SCHEMA other": True,
+    "ALTER FUNCTION one() COST 7": True,
+    "DROP FUNCTION one()": True,
+    "CREATE UNLOGGED TABLE IF NOT EXISTS cache (n integer); INSERT INTO cache VALUES (3)": False,
+    "INSERT INTO cache VALUES (2)": False,
+}
+
+
+def test_a_change_of_catalogs_is_one_of_what_is_logged(dying):
+    """Though no lock of them is left: else a commit of it could be lost without a word."""
+    crash = dying()
+    with crash, psycopg.connect(crash.url, autocommit=True) as shop:
+        shop.execute(SHOP)
+        for statement in CHANGES_CATALOGS:
+            shop.execute(statement)
+    made = read_conversation(crash.folder / "conversation.jsonl").transactions
+    wrote = [one.wrote for one in made[-len(CHANGES_CATALOGS) :]]
+    assert dict(zip(CHANGES_CATALOGS, wrote, strict=True)) == CHANGES_CATALOGS
+    crash.check()
 
 
 def test_what_is_told_of_an_unlogged_table_is_lost_all_the_same(dying):
