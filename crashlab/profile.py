@@ -201,6 +201,9 @@ def _find(name_or_path: str, beside: Path | None) -> Path:
         path = Path(name_or_path)
         if beside is not None:
             path = beside / path
+        if path.is_dir():
+            hint = "Give one of its files, or the name of a shipped profile: crashlab profiles."
+            raise ProfileError(f'"{path}" is a folder, not a profile file', hint=hint)
         if not path.is_file():
             raise ProfileError(f'could not find profile file "{path}"')
         return path

@@ -59,6 +59,7 @@ def told(monkeypatch):
         (["run"], 2, "Missing argument"),
         (["run", "kil9-all"], 2, 'hint: Did you mean "kill9-all"?'),
         (["run", "./nowhere.toml"], 2, 'could not find profile file "nowhere.toml"'),
+        (["validate", "/tmp"], 2, '"/tmp" is a folder, not a profile file'),
         (["run", "kill9-all", "--trials", "0"], 2, "--trials"),
         (["run", "kill9-all", "--time-limit", "5 parsecs"], 2, "ms, s, m, h"),
         (["run", "kill9-all", "--server", "vm"], 2, "--server"),

@@ -60,6 +60,11 @@ def lesson(
         raise UsageProblem(
             f"--{'words' if words else 'html'} is about all lessons, and one is named", hint="Leave the lesson out."
         )
+    if check is not None and (again or seed is not None):
+        raise UsageProblem(
+            f"--check is about the run that was, and {'--again' if again else '--seed'} begins one",
+            hint="Give one of the two: first the run, then the answer.",
+        )
     telling = Telling(language)
     if words or html is not None:
         if words:

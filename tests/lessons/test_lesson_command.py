@@ -148,6 +148,7 @@ def test_evidence_that_is_gone_is_made_again(runs):
         (["lesson", "async-comit"], 2, 'Did you mean "async-commit"?'),
         (["lesson", "3", "--check", "1"], 2, "lesson 3 has no run yet"),
         (["lesson", "--check", "1"], 2, "no lesson is named"),
+        (["lesson", "3", "--check", "1", "--seed", "5"], 2, "--check is about the run that was, and --seed begins one"),
         (["lesson", "3", "--check", "1", "--lang", "ko"], 2, "먼저 crashlab lesson 3을 실행하세요"),
         (["lesson", "--html", "/dev/null/x.html"], 4, "could not write --html"),
         (["lesson", "--html", "none/x.html"], 4, 'could not write --html "none/x.html": No such file or directory'),
