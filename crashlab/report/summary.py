@@ -1,7 +1,8 @@
 """What do many trials come to: counts, one sentence, one exit code?
 
 Choices:
-    A promise is broken > inconclusive > void > kept, for a profile as for a run: not looked at is not kept.
+    A promise is broken > inconclusive > void > kept, for a profile as for a run: not looked at is not kept, nor is one
+    that no trial put to the test.
     An outcome that the profile did not expect changes the sentence, never the exit code: promises do that.
     An interrupt wins over everything, as the caller asked for it; then a broken promise over an error of the
     environment, for it is a fact about the server. Judged again, a run that was cut short is judged by what it has.
@@ -74,16 +75,20 @@ def promise(result: ProfileResult) -> str:
     counts = tally(result)
     if counts.broken:
         return "broken"
-    if counts.inconclusive or not counts.trials:
+    if counts.inconclusive or _untested(result) == counts.trials:
         return "inconclusive"
     return "void" if counts.void else "kept"
+
+
+def _untested(result: ProfileResult) -> int:
+    return sum(trial.proves_nothing for trial in result.trials)
 
 
 def sentence(result: ProfileResult) -> str:
     """Say in one line what a profile's trials show."""
     counts = tally(result)
     of_trials = f"of {counted(counts.trials)}"
-    untested = sum(trial.proves_nothing for trial in result.trials)
+    untested = _untested(result)
     if not counts.trials:
         parts = ["nothing ran"]
     elif counts.broken:

@@ -23,7 +23,7 @@ from crashlab.report.console import print_closing, print_results, trial_line
 from crashlab.report.github import annotations
 from crashlab.report.opening import opening
 from crashlab.report.story import Length, printable, story
-from crashlab.report.summary import NOTHING_DUE, distinct_findings
+from crashlab.report.summary import NOTHING_DUE, distinct_findings, promise
 from crashlab.results import RunResult
 from tests.made_results import HOLE, broken, inconclusive, intact, permitted_loss, result, run, shut_down, trial
 
@@ -180,6 +180,7 @@ def test_a_server_that_had_shut_down_is_told_in_every_report(tell: Callable[[Run
     assert f"every promise kept; in 1 of 3 trials {NOTHING_DUE}" in plain(tell(some))
     every = run(result("docker-stop", shut_down(intact()), shut_down(intact(1))))
     assert f"no promise was put to the test; in 2 of 2 trials {NOTHING_DUE}" in plain(tell(every))
+    assert [promise(one.profiles[0]) for one in (some, every)] == ["kept", "inconclusive"]
     assert opening(some).startswith("2 crashes of PostgreSQL")
     assert opening(every).startswith("0 crashes of PostgreSQL")
     for innocent in (intact(1), shut_down(broken(1)), shut_down(inconclusive(1))):
