@@ -5,8 +5,9 @@
 
 Floor: copy the same image with cp -a, start the server on it with the same settings, one query, kill. A whole state:
 materialise, recover, all checks, save, judge. In turns, state by state; removing the copy is not counted. Then states a
-second with one worker process and with two, in turns. The folder for all of it is the temporary one. AFTERLIFE is the
-share of the states whose server lives on, 0 for none; without it, as many as in every run.
+second with one worker process and with two, in turns, and the same of the floor, with all that belongs to it: what two
+processes come to on this machine that share its kernel, and nothing else. The folder for all of it is the temporary
+one. AFTERLIFE is the share of the states whose server lives on, 0 for none; without it, as many as in every run.
 """
 
 import contextlib
@@ -139,24 +140,34 @@ def pairs(recording: Recording, profile: Profile, home: Path, count: int) -> Non
     print(f"median of {len(rows)} pairs: floor {bare * 1000:.0f} ms, state {whole * 1000:.0f} ms, ratio {ratio:.2f}")
 
 
-def work(recording: Recording, profile: Profile, out: Path, share: slice, count: int, ready: object) -> None:
+def work(
+    recording: Recording, profile: Profile, out: Path, share: slice, count: int, ready: object, *, bare: bool
+) -> None:
     """Try a share of the states, from the moment on that all workers are ready."""
     with Explorer(recording, profile, run_seed=2) as explorer:
+        out.mkdir(mode=0o755)
+        floor = Floor(recording, explorer, out) if bare else None
         todo = islice(enumerate(states_of(explorer, count)), share.start, None, share.step)
         for done, (trial, state) in enumerate(todo):
             if done == 1:
                 ready.wait()  # type: ignore[attr-defined]
-            explorer.try_state(state, trial, make_trial_folder(out, trial))
+            if floor is not None:
+                floor.seconds(explorer.walk.to(state.position), state)
+            else:
+                explorer.try_state(state, trial, make_trial_folder(out, trial))
         ready.wait()  # type: ignore[attr-defined]
 
 
-def rate(recording: Recording, profile: Profile, home: Path, workers: int, count: int) -> float:
+def rate(recording: Recording, profile: Profile, home: Path, workers: int, count: int, *, bare: bool = False) -> float:
     """Return states a second of so many worker processes, without their first state each."""
     out = Path(tempfile.mkdtemp(dir=home))
+    out.chmod(0o755)
     ready = multiprocessing.Barrier(workers + 1)
     running = [
         multiprocessing.Process(
-            target=work, args=(recording, profile, out / str(at), slice(at, None, workers), count, ready)
+            target=work,
+            args=(recording, profile, out / str(at), slice(at, None, workers), count, ready),
+            kwargs={"bare": bare},
         )
         for at in range(workers)
     ]
@@ -183,13 +194,15 @@ def main() -> None:
     try:
         recording, profile = record(home, sys.argv[3] if len(sys.argv) > 3 else None)
         pairs(recording, profile, home, count)
-        rates = [
-            (rate(recording, profile, home, 1, states), rate(recording, profile, home, 2, states))
-            for _ in range(ROUNDS)
-        ]
-        for one, two in rates:
-            print(f"one worker {one:5.1f} states/s   two {two:5.1f} states/s   {two / one:4.2f} x")
-        print(f"median {statistics.median(two / one for one, two in rates):.2f} x")
+        for bare in (False, True):
+            rates = [
+                tuple(rate(recording, profile, home, workers, states, bare=bare) for workers in (1, 2))
+                for _ in range(ROUNDS)
+            ]
+            what = "floors" if bare else "states"
+            for one, two in rates:
+                print(f"one worker {one:5.1f} {what}/s   two {two:5.1f} {what}/s   {two / one:4.2f} x")
+            print(f"median {statistics.median(two / one for one, two in rates):.2f} x")
     finally:
         shutil.rmtree(home)
 
