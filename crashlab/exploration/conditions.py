@@ -3,8 +3,9 @@
 Seeded where there is a choice: which one flush is left out, and from when on a lying disk lies.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from crashlab.disk.contract import DiskContract, disk_contract
 from crashlab.disk.fileclass import FileClass
@@ -25,9 +26,19 @@ class Conditions:
     survey: points.Survey
     contract: DiskContract
     left_out: points.Flush | None  # the one flush that is swallowed, if the profile asks for that
-    points: Sequence[int]  # at which the power may be cut, ascending
     aim: frozenset[FileClass] | None  # only these files vary; None: all do
     states_per_point: int
+    find_points: Callable[[], Sequence[int]] = field(repr=False, compare=False)
+
+    @functools.cached_property
+    def points(self) -> Sequence[int]:
+        """At which the power may be cut, ascending; looked for once asked, as it may take a reading of the whole WAL.
+
+        Raises:
+            RecordingError: the profile names crash points that the recording does not have, or nothing of what it names
+                happened.
+        """
+        return self.find_points()
 
 
 def conditions_of(recording: Recording, power_loss: PowerLoss, seed: int) -> Conditions:
@@ -62,9 +73,9 @@ def conditions_of(recording: Recording, power_loss: PowerLoss, seed: int) -> Con
         survey=survey,
         contract=contract,
         left_out=left_out,
-        points=_points(recording, power_loss, survey, left_out),
         aim=frozenset(FileClass(name) for name in power_loss.aim) or None,
         states_per_point=1 if contract.everything_survives else power_loss.states_per_point,
+        find_points=functools.partial(_points, recording, power_loss, survey, left_out),
     )
 
 
