@@ -107,8 +107,8 @@ def test_two_deep_and_rebuilt(tmp_path: Path) -> None:
     assert content(evidence.load_observation(again.trials[0].folder)) == content(observation)
     survivors = observation.first_survivors
     assert survivors is not None
-    (folder,) = (tmp_path / "run" / "recording").glob("recovery-*")
-    outer = load(folder)
+    name = next(part for part in Path(stored.recording).parts if part.startswith("recovery-"))
+    outer = load(tmp_path / "run" / "recording" / name)
     assert survivors == outer.record.first_survivors, "those of the very first crash state"
     fewer = msgspec.structs.replace(survivors, transactions=survivors.transactions[:-1])
     accused = msgspec.structs.replace(observation, first_survivors=fewer)
