@@ -108,6 +108,10 @@ class MarkerRead(msgspec.Struct, frozen=True, kw_only=True):
     rows: list[MarkerRow]
 
 
+OPERATOR_CLASS = "operator class"
+"""How one that is not PostgreSQL's own begins in `Observation.own_functions`."""
+
+
 class IndexRead(msgspec.Struct, frozen=True, kw_only=True):
     """A forced index scan held against a forced sequential scan of the same table."""
 

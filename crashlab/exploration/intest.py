@@ -53,4 +53,5 @@ def reading_in_test(in_test: InTest, history: History) -> Reading:
         sequences=(),
         databases=in_test.databases,
         statistics=False,
+        invariants_may_lack=True,
     )

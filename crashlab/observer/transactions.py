@@ -209,7 +209,8 @@ class Accounts:
         if outcome not in ("rolled back", "open"):
             state.set_by = next((by for by, alone in reversed(state.sets) if not alone), state.set_by)
         state.sets.clear()
-        if transaction.explicit or kinds - {"quiet", "nothing"}:
+        # One that AND CHAIN has begun, and nobody has used, has no step
+        if transaction.steps and (transaction.explicit or kinds - {"quiet", "nothing"}):
             self._conversation.transactions.append(transaction)
 
 

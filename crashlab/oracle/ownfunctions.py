@@ -3,21 +3,24 @@
 PostgreSQL takes the word of whoever calls a function IMMUTABLE. One that reads a table, or the time zone of a session,
 gives an index entries that no other session finds: without any crash, and to crashlab's sessions first of all.
 
-Checks: that such an index is accused of nothing that a function computes: rows that it lacks, or has too many.
-Does not check: whether the function is to blame. What its pages and their order say is judged as of any other index.
+Checks: that such an index is accused of nothing that a function computes: rows that it lacks, or has too many; and
+    their order, where an operator class is somebody's own.
+Does not check: whether the function is to blame. What its pages say beside is judged as of any other index.
 """
 
 from collections.abc import Iterator, Mapping
 
 from msgspec.structs import replace
 
-from crashlab.model import Complaint, IndexRead, Observation
+from crashlab.model import OPERATOR_CLASS, Complaint, IndexRead, Observation
 from crashlab.oracle.before import VISIBLE
 from crashlab.oracle.findings import Findings
 from crashlab.oracle.physical import mismatch
 
 LACKS = "lacks matching index tuple"
 """What amcheck says of a row whose entry, computed anew, is not in the index (verify_nbtree.c)."""
+ORDER = ("invariant violated", "uniqueness is violated", "could not find tuple using search from root page")
+"""What it says of entries that are not where their order wants them."""
 
 Functions = Mapping[str, list[str]]
 """As Observation.own_functions."""
@@ -51,7 +54,10 @@ def _others(
 
 
 def _of(complaint: Complaint, own: Functions) -> bool:
-    return complaint.file in own and LACKS in complaint.message
+    if complaint.file is None or complaint.file not in own:
+        return False
+    ordered = any(one.startswith(OPERATOR_CLASS) for one in own[complaint.file])
+    return any(words in complaint.message for words in (LACKS, *(ORDER if ordered else ())))
 
 
 def _doubtful(observation: Observation) -> Iterator[tuple[str, str, str | None, list[str]]]:

@@ -48,7 +48,7 @@ def look_before(connect: ConnectTo, tables: Sequence[Relation]) -> Broken:
 
     with contextlib.closing(connect_briefly(DATABASE)) as connection:
         catalogs = [file for (file,) in connection.execute(_CATALOGS) if file is not None]
-        settings = {"statement_timeout": str(TIMEOUT_MS), **TEXT_SETTINGS}
+        settings = {"role": "none", "statement_timeout": str(TIMEOUT_MS), **TEXT_SETTINGS}
         connection.execute("; ".join(f"SET {name} = '{value}'" for name, value in settings.items()))
         connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         with contextlib.suppress(psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled):

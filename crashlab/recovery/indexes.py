@@ -19,7 +19,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from crashlab.model import IndexRead
+from crashlab.model import OPERATOR_CLASS, IndexRead
 from crashlab.recovery.forced import IN_ORDER, IN_THE_HEAP, Forced, Plan, Question, Rows
 from crashlab.recovery.session import results
 
@@ -124,11 +124,14 @@ _DESCENDING, _NULLS_FIRST = 1, 2  # bits of pg_index.indoption
 _LESS, _GREATER = 1, 5  # strategies of every B-tree operator family
 
 
-_OWN_FUNCTIONS = """
-SELECT pg_relation_filepath(d.objid), array_agg(DISTINCT pg_describe_object(d.refclassid, d.refobjid, 0))
+_OWN_FUNCTIONS = f"""
+SELECT pg_relation_filepath(d.objid), array_agg(DISTINCT CASE d.refclassid
+  WHEN 'pg_opclass'::regclass THEN '{OPERATOR_CLASS} ' || (SELECT opcname FROM pg_opclass o WHERE o.oid = d.refobjid)
+  ELSE pg_describe_object(d.refclassid, d.refobjid, 0) END)
 FROM pg_depend d JOIN pg_index i ON d.classid = 'pg_class'::regclass AND i.indexrelid = d.objid
 WHERE d.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass, 'pg_opclass'::regclass)
   AND d.refobjid >= 16384 -- FirstNormalObjectId
+  AND pg_relation_filepath(d.objid) IS NOT NULL -- that of a partitioned table has no file
   AND NOT EXISTS (SELECT FROM pg_depend e
     WHERE e.classid = d.refclassid AND e.objid = d.refobjid AND e.deptype = 'e') -- of an extension
 GROUP BY 1

@@ -106,11 +106,12 @@ def _connected(
 
 def _prepare(connection: psycopg.Connection[Any], unchanged: Collection[str], reading: Reading) -> None:
     to_see_damage = ["SET zero_damaged_pages = off", "SET ignore_checksum_failure = off"]
-    connection.execute("; ".join([*to_see_damage, *_settings(reading), physical.leave_out(unchanged)]))
+    connection.execute("; ".join([*_settings(reading), *to_see_damage, physical.leave_out(unchanged)]))
 
 
 def _settings(reading: Reading) -> list[str]:
     settings = {
+        "role": "none",  # a database may have another one, who may less
         "statement_timeout": str(reading.statement_timeout_ms),
         "default_transaction_read_only": "on",
         # Nobody writes any more. A prepared transaction that was serializable would refuse every serializable read.
@@ -121,7 +122,7 @@ def _settings(reading: Reading) -> list[str]:
     return [f"SET {name} = '{value}'" for name, value in settings.items()]
 
 
-def _invariants(session: _Session) -> int:
+def _invariants(session: _Session) -> int | Looked:
     """Look at them in a session of who may do no harm; an older recording has no such role yet."""
     if session.connect_plain is None:
         return contents.invariants(session.connection, session.reading, session.facts)

@@ -48,6 +48,7 @@ class Reading:
     databases: bool = False  # read the other databases, too
     statement_timeout_ms: int = STATEMENT_TIMEOUT_MS
     statistics: bool = True  # ask for them if no recovery ran; False: nothing ever wrote them down
+    invariants_may_lack: bool = False  # what they read: an application makes its tables at some time
 
 
 @dataclass

@@ -12,7 +12,9 @@ CANNOT_RUN = "cannot run the query of check: "
 def first_column(query: str, connection: "psycopg.Connection[Any]") -> list[str]:
     """Return the texts in the first column of a query. Raises UsageProblem: it cannot be run, or returns no rows."""
     try:
-        cursor = connection.execute(query)
+        with connection.transaction():
+            connection.execute("SET TRANSACTION READ ONLY")  # whoever looks changes nothing of what is looked for
+            cursor = connection.execute(query)
     except psycopg.Error as error:
         raise UsageProblem(f"{CANNOT_RUN}{str(error).strip().splitlines()[0]}", detail=query) from error
     result = cursor.pgresult

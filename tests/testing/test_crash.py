@@ -191,7 +191,7 @@ def test_many_crashes_with_life_between(dying):
 
 def test_an_application_that_tries_again_finds_its_server(dying):
     """Inside the block, after the crash."""
-    crash = dying("1:commit:2:unheard")
+    crash = dying("1:commit:1:unheard")
     shop = Shop(crash.url).create_tables()
     tries = 0
     with crash:
@@ -389,6 +389,93 @@ def test_an_index_by_day_depends_on_the_session(dying, zone):
     with pytest.raises(CrashFailure, match="INCONCLUSIVE-OWN-FUNCTION"):
         crash.check(ORDERS)
     crash.check(ORDERS, allow=["INCONCLUSIVE-OWN-FUNCTION"])
+
+
+@pytest.mark.parametrize("partitioned", [True, False])
+def test_an_index_of_a_partitioned_table_has_no_file_and_hides_nothing(dying, partitioned):
+    """The index of each partition is named; that of the table itself stands nowhere."""
+    crash = dying()
+    shop = Shop(crash.url).create_tables()
+    hour = "'SELECT extract(hour from $1)::integer'"
+    shop.connection.execute(f"CREATE FUNCTION hour(timestamptz) RETURNS integer IMMUTABLE AS {hour} LANGUAGE sql")
+    if partitioned:
+        shop.connection.execute("CREATE TABLE visit (at timestamptz) PARTITION BY RANGE (at)")
+        shop.connection.execute("CREATE TABLE visit_of_all PARTITION OF visit DEFAULT")
+    else:
+        shop.connection.execute("CREATE TABLE visit (at timestamptz)")
+    shop.connection.execute("CREATE INDEX visit_hour ON visit (hour(at))")
+    shop.connection.execute("SET TimeZone = 'Asia/Seoul'")
+    shop.connection.commit()
+    with crash:
+        shop.connection.execute("INSERT INTO visit VALUES ('2026-01-01 12:00:00+00')")
+        shop.connection.commit()
+    with pytest.raises(CrashFailure, match=r"INCONCLUSIVE-OWN-FUNCTION: .*visit"):
+        crash.check()
+
+
+BACKWARDS = """
+CREATE FUNCTION compare(text, text) RETURNS integer IMMUTABLE LANGUAGE sql AS
+  $$SELECT CASE current_setting('TimeZone') WHEN 'Asia/Seoul' THEN -bttextcmp($1, $2) ELSE bttextcmp($1, $2) END$$;
+CREATE FUNCTION less(text, text) RETURNS boolean IMMUTABLE LANGUAGE sql AS 'SELECT compare($1, $2) < 0';
+CREATE FUNCTION more(text, text) RETURNS boolean IMMUTABLE LANGUAGE sql AS 'SELECT compare($1, $2) > 0';
+CREATE OPERATOR <<< (LEFTARG = text, RIGHTARG = text, FUNCTION = less);
+CREATE OPERATOR >>> (LEFTARG = text, RIGHTARG = text, FUNCTION = more);
+CREATE OPERATOR CLASS backwards FOR TYPE text USING btree AS
+  OPERATOR 1 <<<, OPERATOR 3 =, OPERATOR 5 >>>, FUNCTION 1 compare(text, text);
+CREATE TABLE word (t text);
+CREATE INDEX word_backwards ON word (t backwards);
+"""
+
+
+def test_an_order_of_ones_own_may_depend_on_the_session_too(dying):
+    """As an expression may: what amcheck says of the order in such an index is not the database's fault."""
+    crash = dying()
+    shop = Shop(crash.url).create_tables()
+    shop.connection.execute(BACKWARDS)
+    shop.connection.execute("SET TimeZone = 'Asia/Seoul'")
+    shop.connection.commit()
+    with crash:
+        shop.connection.execute("INSERT INTO word SELECT n::text FROM generate_series(1, 30) n")
+        shop.connection.commit()
+    with pytest.raises(CrashFailure, match=r"INCONCLUSIVE-OWN-FUNCTION: .*word_backwards") as caught:
+        crash.check()
+    assert "CORRUPT" not in str(caught.value)
+
+
+@pytest.mark.parametrize("chain", ["COMMIT AND CHAIN", "COMMIT"])
+def test_a_transaction_that_nothing_was_asked_in_is_none(dying, chain):
+    """The server dies between a COMMIT AND CHAIN and whatever would have come next."""
+    crash = dying("1:commit:1:unheard")
+    shop = Shop(crash.url).create_tables()
+    with crash:
+        shop.insert(1)
+        shop.connection.execute(chain)
+    crash.check()
+    assert crash.judged[1].counts.acked == 1
+    assert crash.connect().execute("SELECT id FROM orders").fetchall() == [(1,)]
+
+
+def test_a_query_of_check_changes_nothing(dying):
+    """What it inserts would be found, though nobody has ever written it."""
+    crash = dying()
+    shop = Shop(crash.url).create_tables()
+    with crash:
+        crash.told(shop.order(1))
+    with pytest.raises(UsageProblem, match="read-only transaction"):
+        crash.check("INSERT INTO orders VALUES (2) RETURNING id")
+    crash.check(ORDERS)
+
+
+def test_a_role_that_the_database_sets_is_the_applications_alone(dying):
+    """crashlab's sessions look at everything, whoever the application's are."""
+    crash = dying()
+    shop = Shop(crash.url).create_tables()
+    shop.connection.execute("CREATE ROLE clerk; GRANT ALL ON ALL TABLES IN SCHEMA public TO clerk")
+    shop.connection.execute("ALTER DATABASE postgres SET role = clerk")
+    shop.connection.commit()
+    with crash:
+        crash.told(Shop(crash.url).order(1))
+    crash.check(ORDERS)
 
 
 def test_nothing_told_and_nothing_checked(dying):

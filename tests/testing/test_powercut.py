@@ -67,6 +67,30 @@ def test_what_was_answered_is_there_at_each_state(cut):
 
 
 @pytest.mark.crashlab(profile="power-loss")
+@pytest.mark.parametrize("at_once", [True, False])
+def test_an_invariant_is_asked_at_each_state(cut, at_once):
+    """Though its tables are younger than the recording's base image; guilty if both rows come in two transactions."""
+    crash = cut()
+    shop = Shop(crash.url).create_tables()
+    shop.connection.execute("CREATE TABLE bills (id integer PRIMARY KEY)")
+    shop.connection.commit()
+    crash.invariant("every order has a bill", "SELECT id FROM orders EXCEPT SELECT id FROM bills")
+    with crash:
+        for number in range(6):
+            shop.insert(number)
+            if not at_once:
+                shop.connection.commit()
+            shop.connection.execute("INSERT INTO bills VALUES (%s)", (number,))
+            shop.connection.commit()
+            crash.told(number)
+    if at_once:
+        assert len(crash.check(ORDERS)) == 1 + STATES
+        return
+    with pytest.raises(CrashFailure, match=r"APPLICATION-INVARIANT: .*every order has a bill"):
+        crash.check(ORDERS)
+
+
+@pytest.mark.crashlab(profile="power-loss")
 def test_what_a_login_fires_is_no_commit_of_the_application(cut):
     """A session of ours would take the number of a transaction that is gone, and commit it."""
     crash = cut(states=12)
