@@ -83,6 +83,12 @@ def told(monkeypatch):
         (["explain", "LOSS-ASYNK"], 2, "unknown finding code"),
         (["shrink", "x", "--code", "LOSS-ASYNC-WINDOWS"], 2, 'Did you mean "LOSS-ASYNC-WINDOW"?'),
         (["bisect", "x", "--versions", "1..2", "--builds", "x", "--code", "NO"], 2, "crashlab explain lists all codes"),
+        (
+            ["bisect", "kill9-container", "--versions", "15.1..15.2", "--builds", "x"],
+            2,
+            "it cannot run on a local server",
+        ),
+        (["bisect", "kill9-all", "--versions", "15.1..15.2", "--builds", "x"], 2, "could not find two releases"),
         (["report", "x", "--json", "-", "--markdown", "-"], 2, "--json - and --markdown - exclude each other"),
         (["run", "kill9-all", "--json", "-", "--markdown", "-"], 2, "--json - and --markdown - exclude each other"),
     ],

@@ -3,20 +3,22 @@
 Assumes: it changed once between the first and the last release; if it changed more often, one of the changes is found.
 Choices:
     A release is guilty if a promise is broken in one of so many trials, or the finding is found that was named. It is
-    innocent if not: that is a bound, and no proof, so the number of its trials stands beside it.
+    innocent if not: that is a bound, and no proof, so the number of trials stands beside it that could have shown it.
+    Where none could, such as where nothing is promised, or some were not judged, it is neither, and the search ends.
     Releases are those of a folder that holds VERSION/bin, in the order of their numbers; releases before 14 are left
     out, for nothing can be checked there.
 """
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from crashlab.campaign.plan import Asked, Plan, executor_for
 from crashlab.errors import UsageProblem
 from crashlab.model import Outcome, PromiseStatus
 from crashlab.profile import Profile
+from crashlab.results import TrialResult
 from crashlab.server import ServerChoice
 from crashlab.server.base import Version
 
@@ -37,10 +39,22 @@ class Tried:
     """What one release came to."""
 
     release: Release
-    guilty: bool
+    wanted: int  # so many trials were asked for
     trials: int
     judged: int  # of these, not inconclusive
+    telling: int  # of these, could have shown what makes a release guilty
     codes: tuple[str, ...]  # what broke a promise, or was asked for
+    void: bool = False  # a promise was looked at, and in some trial there was none
+
+    @property
+    def guilty(self) -> bool:
+        """Whether it was found."""
+        return bool(self.codes)
+
+    @property
+    def undecided(self) -> bool:
+        """Whether it is neither guilty nor innocent."""
+        return not self.guilty and (self.judged < self.wanted or not self.telling)
 
 
 @dataclass(frozen=True)
@@ -48,7 +62,12 @@ class Bisected:
     """All that were tried, by version, and the first release that is other than the one tried before it."""
 
     tried: list[Tried]
-    first: Release | None  # None: the first and the last one agree
+    first: Release | None  # None: the first and the last one agree, or one is undecided
+
+    @property
+    def undecided(self) -> Tried | None:
+        """The release that ended the search, as it is neither guilty nor innocent."""
+        return next((one for one in self.tried if one.undecided), None)
 
 
 def releases_in(folder: Path) -> list[Release]:
@@ -89,13 +108,18 @@ Try = Callable[[Release], Tried]
 
 def bisect(releases: list[Release], try_release: Try) -> Bisected:
     """Find the first release that is other than the one before, by halves. Two releases at least, oldest first."""
-    tried = {0: try_release(releases[0]), len(releases) - 1: try_release(releases[-1])}
     low, high = 0, len(releases) - 1
-    changed = tried[low].guilty != tried[high].guilty
+    tried = {low: try_release(releases[low])}
+    if not tried[low].undecided:
+        tried[high] = try_release(releases[high])
+    decided = not any(one.undecided for one in tried.values())
+    changed = decided and tried[low].guilty != tried[high].guilty
     while changed and high - low > 1:
         middle = (low + high) // 2
         tried[middle] = try_release(releases[middle])
-        if tried[middle].guilty == tried[low].guilty:
+        if tried[middle].undecided:
+            changed = False
+        elif tried[middle].guilty == tried[low].guilty:
             low = middle
         else:
             high = middle
@@ -108,6 +132,10 @@ def trial_of(profile: Profile, *, code: str | None, trials: int, seed: int, out:
     Args:
         code: the finding that makes a release guilty; None: whatever breaks a promise.
         out: takes a folder a release.
+
+    Raises, when it is called:
+        CrashlabError: the environment ended the run.
+        KeyboardInterrupt: it was interrupted: what it had by then says nothing of the release.
     """
     from crashlab.campaign import run_campaign, save_plan, save_run
 
@@ -122,18 +150,43 @@ def trial_of(profile: Profile, *, code: str | None, trials: int, seed: int, out:
         folder = out / release.version.text
         folder.mkdir(parents=True)
         save_plan(folder, plan)
-        run = run_campaign(replace(plan).campaign(folder), executor_for(workers))
+        run = run_campaign(plan.campaign(folder), executor_for(workers))
         save_run(folder, run, plan)
         if run.error is not None:
             raise run.error
-        results = run.profiles[0].trials
-        findings = [(one, trial) for trial in results for one in trial.verdict.findings]
-        if code is not None:
-            codes = [one.code for one, _ in findings if one.code == code]
-        else:
-            broken = [trial for trial in results if trial.verdict.promise is PromiseStatus.BROKEN]
-            codes = [one.code for one, trial in findings if trial in broken and not one.permitted]
-        judged = sum(trial.verdict.outcome is not Outcome.INCONCLUSIVE for trial in results)
-        return Tried(release, bool(codes), len(results), judged, tuple(dict.fromkeys(codes)))
+        if any(result.interrupted for result in run.profiles):
+            raise KeyboardInterrupt
+        return what_came_of(release, run.profiles[0].trials, wanted=trials, code=code)
 
     return tried
+
+
+def what_came_of(release: Release, results: list[TrialResult], *, wanted: int, code: str | None) -> Tried:
+    """Judge a release by its trials.
+
+    Args:
+        wanted: so many were asked for.
+        code: as for `trial_of`.
+    """
+    judged = [trial for trial in results if trial.verdict.outcome is not Outcome.INCONCLUSIVE]
+    telling = [trial for trial in judged if not trial.proves_nothing and (code is not None or _promised(trial))]
+    if code is not None:
+        codes = [one.code for trial in results for one in trial.verdict.findings if one.code == code]
+    else:
+        broken = [trial for trial in results if trial.verdict.promise is PromiseStatus.BROKEN]
+        codes = [one.code for trial in broken for one in trial.verdict.findings if not one.permitted]
+    return Tried(
+        release=release,
+        wanted=wanted,
+        trials=len(results),
+        judged=len(judged),
+        telling=len(telling),
+        codes=tuple(dict.fromkeys(codes)),
+        void=code is None and not all(_promised(trial) for trial in judged),
+    )
+
+
+def _promised(trial: TrialResult) -> bool:
+    """Whether a promise was made that this crash could break: one that nobody made is kept where nothing is missing."""
+    made = trial.contract is None or trial.contract.sync_commits_survive
+    return made and trial.verdict.promise is not PromiseStatus.VOID

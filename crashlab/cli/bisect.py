@@ -8,10 +8,13 @@ import click
 from crashlab.cli.options import FindingCode, ProfileName, out_option, seed_option, set_option, workers_option
 from crashlab.cli.out_folder import claimed
 from crashlab.cli.signals import answer_interrupts, signals_interrupt
+from crashlab.errors import UsageProblem
 from crashlab.server import ServerChoice
+from crashlab.server.kinds import LocalKind
 
 if TYPE_CHECKING:
     from crashlab.campaign.bisect import Release, Tried
+    from crashlab.profile import Profile
 
 DEFAULT_TRIALS = 100
 
@@ -57,8 +60,8 @@ def bisect(
 ) -> int:
     """Find the first release of PostgreSQL in which PROFILE comes to another verdict.
 
-    The first and the last release of the range are tried, then the one in the middle, and so on. Exit code 3 if a
-    release that decides could not be judged.
+    The first and the last release of the range are tried, then the one in the middle, and so on. Exit code 3 if one
+    of these is neither guilty nor innocent: some trials could not be judged, or none could show what is looked for.
     """
     from crashlab.campaign.bisect import bisect as search
     from crashlab.campaign.bisect import releases_between, trial_of
@@ -70,6 +73,7 @@ def bisect(
     wanted = load_profile(profile, overrides)
     if wanted.tour:
         raise click.UsageError(f"{profile} is a tour: choose one of its profiles")
+    _refuse_other_servers(wanted)
     releases = releases_between(builds, versions)
     answer_interrupts()
     for release in releases:
@@ -82,12 +86,12 @@ def bisect(
 
         def tell(release: "Release") -> "Tried":
             tried = run(release)
-            click.echo(f"  {_line(tried)}")
+            click.echo(f"  {_line(tried, code)}")
             return tried
 
         found = search(releases, tell)
-    if any(not tried.guilty and tried.judged < tried.trials for tried in found.tried):
-        click.echo("Inconclusive: trials of a release without a finding could not be judged.")
+    if found.undecided is not None:
+        click.echo(f"Inconclusive: {_why_undecided(found.undecided)}.")
         return 3
     if found.first is None:
         same = "guilty" if found.tried[0].guilty else "innocent in so many trials"
@@ -99,8 +103,31 @@ def bisect(
     return 0
 
 
-def _line(tried: "Tried") -> str:
+def _refuse_other_servers(profile: "Profile") -> None:
+    """Raise UsageProblem: the profile has no use for the builds of a folder."""
+    if LocalKind.name not in profile.server.kinds:
+        raise UsageProblem(
+            f'cannot bisect profile "{profile.name}": it cannot run on a {LocalKind.name} server',
+            detail=f"It needs {' or '.join(profile.server.kinds)}; releases of a folder are {LocalKind.name} servers.",
+            hint="Run it with each release: crashlab run --image IMAGE.",
+        )
+
+
+def _line(tried: "Tried", code: str | None) -> str:
+    from crashlab.report.summary import counted
+
     version = tried.release.version.text
     if tried.guilty:
-        return f"{version}  guilty in {tried.trials} trials: {', '.join(tried.codes)}"
-    return f"{version}  innocent: nothing found in {tried.judged} trials"
+        return f"{version}  guilty in {counted(tried.trials)}: {', '.join(tried.codes)}"
+    found = f"no {code or 'broken promise'} in {counted(tried.telling)}"
+    others = tried.trials - tried.telling
+    more = f"; {others} more could not show it" if others else ""
+    return f"{version}  {'undecided' if tried.undecided else 'innocent'}: {found}{more}"
+
+
+def _why_undecided(tried: "Tried") -> str:
+    if tried.judged < tried.wanted:
+        return f"of {tried.wanted} trials of {tried.release.version.text}, {tried.judged} could be judged"
+    if tried.void:
+        return "nothing is promised here; name a finding with --code"
+    return f"every server of {tried.release.version.text} had shut down before it could crash"
