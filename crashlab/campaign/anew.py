@@ -47,10 +47,18 @@ class Anew:
         self._number = 0
         self.best: Path | None = None  # the trial that found it
 
-    def found(self, profile: Profile) -> int | None:
-        """Run a profile until the same is found; return how many transactions had begun then, None: it was not."""
-        trials = self._run(profile, until_found=True)
-        trial = next((one for one in trials if self._wanted.same.found_in(one.verdict)), None)
+    def found(self, profile: Profile, begun_max: int) -> int | None:
+        """Run a profile until the same is found; return how many transactions had begun then, None: it was not.
+
+        Args:
+            begun_max: where more had begun, it does not count.
+        """
+
+        def small(trial: TrialResult) -> bool:
+            return trial.verdict.counts.begun <= begun_max and self._wanted.same.found_in(trial.verdict)
+
+        trials = self._run(profile, until=small)
+        trial = next(filter(small, trials), None)
         run = self._folder / str(self._number)
         if trial is None:
             shutil.rmtree(run, ignore_errors=True)
@@ -66,11 +74,11 @@ class Anew:
 
     def rate(self, profile: Profile) -> tuple[int, int]:
         """Run all trials of a profile; return in how many the same is found, and how many there were."""
-        trials = self._run(profile, until_found=False)
+        trials = self._run(profile, until=lambda trial: False)
         shutil.rmtree(self._folder / str(self._number), ignore_errors=True)
         return sum(self._wanted.same.found_in(one.verdict) for one in trials), len(trials)
 
-    def _run(self, profile: Profile, *, until_found: bool) -> list[TrialResult]:
+    def _run(self, profile: Profile, *, until: Callable[[TrialResult], bool]) -> list[TrialResult]:
         """Run a profile once, for nothing but the finding. Raises CrashlabError: the environment does not allow it."""
         wanted = self._wanted
         self._number += 1
@@ -85,7 +93,7 @@ class Anew:
         )
         budget = Budget(
             time_limit_s=self._left_s(),
-            looked_for=lambda trial: (until_found and wanted.same.found_in(trial.verdict)) or self._interrupted(),
+            looked_for=lambda trial: until(trial) or self._interrupted(),
         )
         run = run_campaign(Campaign(orders=[order], budget=budget), InlineExecutor())
         if isinstance(run.error, RecordingError):  # such as one in which nothing happened that it is to be cut at

@@ -49,7 +49,7 @@ class Shorter:
         profile: Profile,
         transactions: int,
         *,
-        found: Callable[[Profile], int | None],
+        found: Callable[[Profile, int], int | None],
         may_go_on: Callable[[], bool] = lambda: True,
         told: Callable[[Tried], None] = lambda tried: None,
     ) -> None:
@@ -57,7 +57,8 @@ class Shorter:
 
         Args:
             transactions: so many had begun when it crashed.
-            found: runs a profile, and returns how many had begun when it found the same; None: it did not.
+            found: runs a profile, and returns how many had begun when it found the same, at most so many; None: it did
+                not. Whoever keeps what it last found has what `best` is.
             may_go_on: asked before each run.
         """
         self.best = profile
@@ -92,13 +93,12 @@ class Shorter:
             raise Spent
         self._seen.add(key)
         self.tried += 1
-        begun = self._found(profile)
-        taken = begun is not None and begun <= self.transactions + profile.workload.clients
-        self._told(Tried(size_of(profile), taken))
-        if taken:
-            assert begun is not None
-            self.best, self.transactions = profile, begun
-        return taken
+        begun = self._found(profile, self.transactions + profile.workload.clients)
+        self._told(Tried(size_of(profile), begun is not None))
+        if begun is None:
+            return False
+        self.best, self.transactions = profile, begun
+        return True
 
     def _fewer_transactions(self) -> None:
         asked = asked_for(self.best)

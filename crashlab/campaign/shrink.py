@@ -52,7 +52,6 @@ from crashlab.exploration.losttold import LostTold, WalText
 from crashlab.exploration.shrink import Progress, Shrinker
 from crashlab.model import Family, Finding, Verdict
 from crashlab.profile import Profile, parse_profile, stored_profile
-from crashlab.recording.base import copy_tree
 from crashlab.server import ServerChoice
 from crashlab.server.base import Version
 from crashlab.server.choose import choice_again
@@ -332,7 +331,7 @@ class _Search:
         model = explorer.walk.to(best.state.position)
         state = msgspec.structs.replace(best.state, note=f"{SETTLED}; {losses(model, best.state)}")
         explorer.make_real(state)
-        copy_tree(explorer.worker.images.data_directory, out / IMAGE)
+        explorer.worker.keep_data(out / IMAGE)
         contents = explorer.worker.images.contents
         lines = LostTold(WalText(out / IMAGE), contents.base_bytes, explorer.walk.log.read).lines(model, state)
         result = explorer.try_state(state, trial, out)

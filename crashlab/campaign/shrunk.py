@@ -171,6 +171,7 @@ def readme(shrunk: Shrunk, out: Path) -> str:
         "does so, as long as the recording is there. Without crashlab, start PostgreSQL "
         f"{result.server.version} on a copy of `image/`, which is the data directory as the crash leaves it:"
     )
+    settings = [word for name, value in result.server.requested.items() for word in ("-c", f"{name}={value}")]
     lines = [
         f"# {shrunk.code}, in as little as was found",
         "",
@@ -189,7 +190,7 @@ def readme(shrunk: Shrunk, out: Path) -> str:
         "",
         by_hand,
         "",
-        "    cp -a image again && chmod 700 again && postgres -D again",
+        f"    cp -a image again && chmod 700 again && {shlex.join(['postgres', '-D', 'again', *settings])}",
         "",
     ]
     return "\n".join(lines)

@@ -17,8 +17,8 @@ from crashlab.errors import EvidenceError, UsageProblem
 
 BASE = Path(".crashlab")
 LOCK = ".lock"
-DATA = frozenset({"data", "base"})
-"""Folders of data directories, in which nothing is tidied up: those that were kept, and the base images."""
+DATA = frozenset({"data", "base", "image"})
+"""Folders of data directories, in which nothing is tidied up: kept ones, base images, and what shrink leaves."""
 NO_EVIDENCE = ("campaign.json", "campaign.sqlite")
 """What a run writes before it has begun: what was asked for, and an index without entries. It can be resumed; another
 run may also begin there."""

@@ -17,9 +17,10 @@ def shortest(
     told: list[Tried] = []
     ran: list[Profile] = []
 
-    def found(tried: Profile) -> int | None:
+    def found(tried: Profile, begun_max: int) -> int | None:
         ran.append(tried)
-        return asked_for(tried) if needs(tried) else None
+        count = asked_for(tried)
+        return count if count is not None and count <= begun_max and needs(tried) else None
 
     search = Shorter(profile, begun, found=found, may_go_on=lambda: len(ran) < runs, told=told.append)
     search.run()
@@ -63,7 +64,12 @@ def test_where_nothing_shorter_shows_it_the_run_stays() -> None:
     search, told = shortest(RECORDED, lambda profile: False)
     assert search.best is RECORDED
     assert not any(one.found for one in told)
-    late = Shorter(RECORDED, 500, found=lambda profile: 501 + profile.workload.clients)
+
+    def one_too_many(profile: Profile, begun_max: int) -> int | None:
+        begun = 501 + profile.workload.clients
+        return begun if begun <= begun_max else None
+
+    late = Shorter(RECORDED, 500, found=one_too_many)
     assert late.run() is RECORDED
     assert late.transactions == 500
 

@@ -3,6 +3,10 @@
 The trials are those of `stored/recorded-schema-1.tar.xz`, see `test_replay_stored`.
 """
 
+import os
+import shutil
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -16,6 +20,7 @@ from crashlab.errors import UsageProblem
 from crashlab.model import Outcome
 from crashlab.profile import load_profile
 from crashlab.server import ServerChoice
+from crashlab.server.privileges import server_environment, server_user
 from tests.campaign.command import Command, left_behind, temporary_home
 from tests.campaign.test_replay_stored import trials, unpacked
 from tests.overrides import kill_after
@@ -54,6 +59,45 @@ def test_a_trial_shrinks_to_few_lost_writes_with_the_same_finding(stored, tmp_pa
     assert invoke(["replay", str(out), "--out", "again"]) == 0
     (again,) = trials(tmp_path / "again")
     assert done.code in [one.code for one in evidence.load_verdict(again).findings]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "said"), [(Outcome.LOSS, "ready to accept connections"), (Outcome.NO_START, "PANIC:  ")]
+)
+def test_a_server_starts_on_the_image_as_the_readme_says(stored, tmp_path, outcome, said):
+    """It recovers, or does not start for what was found: the image is a whole data directory."""
+    out = tmp_path / "small"
+    assert invoke(["shrink", str(trial_with(stored, outcome)), "--trials", "0", "--out", str(out)]) == 0
+    command = (out / README).read_text().splitlines()[-1].strip()
+    record = evidence.load_trial(out)
+    assert record.server is not None
+    # max_prepared_transactions, for one, decides whether a recovery succeeds
+    assert all(f" -c {name}={value}" in command for name, value in record.server.requested.items())
+    user = server_user()
+    with temporary_home() as home:  # which the server's user can reach
+        user.own(home)
+        shutil.copytree(out / IMAGE, home / IMAGE, symlinks=True)
+        subprocess.run(["chown", "-R", f"{user.uid}:{user.gid}", home / IMAGE], check=True)
+        server = subprocess.Popen(
+            ["sh", "-c", f"{command} -c listen_addresses= -k {home}"],
+            cwd=home,
+            env={**server_environment(), "PATH": f"{record.server.source}:{os.environ['PATH']}"},
+            stderr=subprocess.PIPE,
+            text=True,
+            process_group=0,
+            **user.credentials(),
+        )
+        assert server.stderr is not None
+        told = []
+        try:
+            for line in server.stderr:
+                told.append(line)
+                if said in line:
+                    break
+        finally:
+            os.killpg(server.pid, signal.SIGINT)
+            server.communicate(timeout=60)
+        assert said in told[-1], "".join(told)
 
 
 def test_an_interrupt_keeps_the_best_so_far(stored, tmp_path):
@@ -136,6 +180,30 @@ def test_a_shorter_run_that_shows_the_same_is_taken(tmp_path, monkeypatch):
     assert asked_for(load_profile(str(out / PROFILE))) == 8
     recorded = (out / str(evidence.load_trial(out).recording)).resolve()
     assert recorded.is_relative_to(out / SHORTER)
+    assert all(path.resolve().is_relative_to(out) for path in (out / IMAGE).rglob("*"))  # no link leads out of it
+    assert invoke(["replay", str(out), "--out", "again"]) == 0
+    (again,) = trials(tmp_path / "again")
+    assert done.code in [one.code for one in evidence.load_verdict(again).findings]
+
+
+def test_a_shorter_run_that_is_not_taken_leaves_nothing(tmp_path, monkeypatch):
+    """It showed the same after more transactions than it may: what is said, what is there and what replays agree."""
+    monkeypatch.chdir(tmp_path)
+    sets = settings("synchronous_commit='off'", "clients=1", "acked_min=10", "power_loss.acks=30")
+    assert invoke(["run", "kill9-every-write", "--trials", "12", "--seed", "1", "-q", "--out", "run", *sets]) == 0
+    trial = trial_with(tmp_path / "run", Outcome.LOSS)
+    monkeypatch.setattr(Shorter, "run", none_is_few_enough)
+    out = tmp_path / "small"
+    out.mkdir()
+    done = shrink(trial, out=out, server=ServerChoice(), trials=12)
+    assert isinstance(done, Shrunk)
+    assert done.run is not None
+    assert not done.run.taken
+    assert "2 shorter runs were tried; none was better." in done.told()
+    assert not (out / SHORTER).exists()
+    assert not (out / PROFILE).exists()
+    recorded = (out / str(evidence.load_trial(out).recording)).resolve()
+    assert recorded.is_relative_to(tmp_path / "run")
     assert invoke(["replay", str(out), "--out", "again"]) == 0
     (again,) = trials(tmp_path / "again")
     assert done.code in [one.code for one in evidence.load_verdict(again).findings]
@@ -155,13 +223,21 @@ def first_that_shows_it(count):
         for _ in range(20):
             profile = with_transactions(search.best, count)
             search.tried += 1
-            begun = search._found(profile)
+            begun = search._found(profile, search.transactions)
             if begun is not None:
                 search.best, search.transactions = profile, begun
                 break
         return search.best
 
     return run
+
+
+def none_is_few_enough(search):
+    """Search among two short runs, each of which begins more transactions than it may."""
+    search.complete = True
+    search.transactions = -search.best.workload.clients
+    assert not any(search._try(with_transactions(search.best, count)) for count in range(8, 10))
+    return search.best
 
 
 def test_a_live_trial_shrinks_to_a_shorter_run(tmp_path, monkeypatch):
