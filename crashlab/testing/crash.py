@@ -350,7 +350,7 @@ class Crash(Life):
         found, keys = None, []
         if query is not None:
             with contextlib.closing(self.server.connect(autocommit=True, dbname=database)) as connection:
-                keys = as_keys(self._told.notes, connection)
+                keys = as_keys(self._told.notes, connection, query)
                 found = first_column(query, connection)
         for crash in crashes:
             last = crash is crashes[-1]

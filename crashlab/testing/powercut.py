@@ -237,7 +237,7 @@ class PowerCuts:
         if self._only is None:
             told = Told(
                 observed=True,
-                keys=_keys_of(block, notes, connection),
+                keys=_keys_of(block, notes, connection, query),
                 set_by=block.crash.written.set_by(),
                 reasons=block.crash.written.reasons(),
             )
@@ -293,10 +293,12 @@ def state_words(name: StateName, result: TrialResult) -> str:
     )
 
 
-def _keys_of(block: _Block, notes: Sequence[Note], connection: "psycopg.Connection[Any]") -> list[ToldKey]:
+def _keys_of(
+    block: _Block, notes: Sequence[Note], connection: "psycopg.Connection[Any]", query: str | None
+) -> list[ToldKey]:
     """Return what was told up to the end of a block, by the positions of its log."""
     told = [note for note in notes if note.io[0] <= block.number]
     return [
         msgspec.structs.replace(block.crash.written.placed(key), io=note.io[1] if note.io[0] == block.number else 0)
-        for note, key in zip(told, as_keys(told, connection), strict=True)
+        for note, key in zip(told, as_keys(told, connection, query), strict=True)
     ]

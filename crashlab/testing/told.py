@@ -16,8 +16,10 @@ import psycopg
 
 from crashlab.errors import UsageProblem
 from crashlab.model import ToldKey
+from crashlab.trial.toldquery import column_type
 
 POLL_S = 0.002
+_WHOLE = ("smallint", "integer", "bigint")
 
 
 @dataclass(frozen=True)
@@ -89,16 +91,41 @@ class ToldNotes:
             self._thread.join(5)
 
 
-def as_keys(notes: list[Note], connection: "psycopg.Connection[Any]") -> list[ToldKey]:
+def as_keys(notes: list[Note], connection: "psycopg.Connection[Any]", query: str | None) -> list[ToldKey]:
     """Return the notes with the text that the server itself prints for each key.
+
+    Args:
+        query: that of check; a key is taken for a value of its first column's type, where it can be one.
 
     Raises:
         UsageProblem: a key is of a type that no value of PostgreSQL's has.
     """
+    of_type = column_type(query, connection) if query is not None else None
     return [
-        ToldKey(text=_text(note.key, connection), at_ns=note.at_ns, line=0, by=note.by, since_ns=note.since_ns)
+        ToldKey(
+            text=_as_printed(_text(note.key, connection), of_type, connection),
+            at_ns=note.at_ns,
+            line=0,
+            by=note.by,
+            since_ns=note.since_ns,
+        )
         for note in notes
     ]
+
+
+def _as_printed(text: str, of_type: str | None, connection: "psycopg.Connection[Any]") -> str:
+    """Return the text that the server prints for a value of a type; the same where the text is none of its values."""
+    if of_type in (None, "text") or (of_type in _WHOLE and text.isdecimal() and not text.startswith("0")):
+        return text  # as it stands
+    try:
+        cursor = connection.execute(f"SELECT %s::text::{of_type}", (text,))
+    except psycopg.Error:
+        return text
+    value = cursor.pgresult.get_value(0, 0) if cursor.pgresult is not None else None
+    printed = text if value is None else value.decode()
+    if of_type.startswith("character") and printed.rstrip(" ") != text.rstrip(" "):
+        return text  # cut off: what is there is another one
+    return printed
 
 
 def _text(key: Any, connection: "psycopg.Connection[Any]") -> str:

@@ -3,10 +3,26 @@
 from typing import Any
 
 import psycopg
+from psycopg import pq
 
 from crashlab.errors import UsageProblem
 
 CANNOT_RUN = "cannot run the query of check: "
+_NAME = "crashlab told"  # of a prepared statement
+
+
+def column_type(query: str, connection: "psycopg.Connection[Any]") -> str | None:
+    """Return the type of a query's first column, as SQL has it, without running it; None: that cannot be told."""
+    wire = connection.pgconn
+    if wire.prepare(_NAME.encode(), query.encode()).status != pq.ExecStatus.COMMAND_OK:
+        return None
+    described = wire.describe_prepared(_NAME.encode())
+    connection.execute(f'DEALLOCATE "{_NAME}"')
+    if not described.nfields:
+        return None
+    asked = (described.ftype(0), described.fmod(0))
+    row = connection.execute("SELECT format_type(%s::oid, %s::integer)", asked).fetchone()
+    return row[0] if row is not None else None
 
 
 def first_column(query: str, connection: "psycopg.Connection[Any]") -> list[str]:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from decimal import Decimal
 from pathlib import Path
 
 import psycopg
@@ -453,6 +454,34 @@ def test_a_transaction_that_nothing_was_asked_in_is_none(dying, chain):
     crash.check()
     assert crash.judged[1].counts.acked == 1
     assert crash.connect().execute("SELECT id FROM orders").fetchall() == [(1,)]
+
+
+KEYS = [
+    ("numeric(10,2)", 5, "6"),
+    ("numeric(10,2)", Decimal("1.5"), Decimal("1.51")),
+    ("boolean", True, False),
+    ("uuid", "6BA7B810-9DAD-11D1-80B4-00C04FD430C8", "6BA7B810-9DAD-11D1-80B4-00C04FD430C9"),
+    ("char(10)", "ab", "abc"),
+    ("varchar(3)", "abc", "abcd"),
+    ("jsonb", '{"a":1}', '{"a":2}'),
+    ("text", "ab", "ab "),
+    ("integer", "7", "seven"),
+]
+
+
+@pytest.mark.parametrize(("of_type", "key", "other"), KEYS)
+def test_a_key_is_a_value_of_what_it_is_looked_for_in(dying, of_type, key, other):
+    """However the application writes it; and another value is another key."""
+    crash = dying()
+    with psycopg.connect(crash.url, autocommit=True) as connection:
+        connection.execute(f"CREATE TABLE told (k {of_type})")
+    with crash, psycopg.connect(crash.url, autocommit=True) as connection:
+        connection.execute(f"INSERT INTO told VALUES (%s::text::{of_type})", [str(key)])
+        crash.told(key)
+    crash.check("SELECT k FROM told")
+    crash.told(other)
+    with pytest.raises(CrashFailure, match="TOLD-LOST"):
+        crash.check("SELECT k FROM told")
 
 
 def test_a_query_of_check_changes_nothing(dying):
