@@ -4,6 +4,7 @@ Choices:
     Profiles are matched by their names.
     Shares are compared by Fisher's exact test. Of many profiles a few differ by chance: the level is divided by the
     number of profiles that both runs have (Bonferroni), so that "more than chance" is a statement about the comparison.
+    A trial whose server had shut down before it could crash counts in no share, as in the statistics of one run.
     Times depend on what else the machine did: they are named where the medians differ by more than a tenth, and nothing
     is concluded from them.
 """
@@ -24,6 +25,8 @@ NO_DIFFERENCE = "no difference seen"
 _TIMES_APART = 0.1
 _TOLD_ELSEWHERE = ("name", "description")
 _INCONCLUSIVE = "not judged"
+_UNTESTED = "not put to the test"
+"""A promise that was kept by a server that had shut down before it could crash."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +137,7 @@ def _profile_change(
         profile=before.profile.name,
         changes=[*_changes(before.profile.resolved, after.profile.resolved), *_server_changes(before, after, ignored)],
         outcomes=_counts([str(one) for one in Outcome], _outcomes(before), _outcomes(after)),
-        promises=_counts([*map(str, PromiseStatus), _INCONCLUSIVE], _promises(before), _promises(after)),
+        promises=_counts([*map(str, PromiseStatus), _UNTESTED, _INCONCLUSIVE], _promises(before), _promises(after)),
         bounds=(_bound(before), _bound(after)),
         shares=list(_shares(before, after, level)),
         codes_gone=sorted(_codes(before) - _codes(after)),
@@ -174,7 +177,9 @@ def _outcomes(result: ProfileResult) -> list[str]:
 
 
 def _promises(result: ProfileResult) -> list[str]:
-    return [str(trial.verdict.promise or _INCONCLUSIVE) for trial in result.trials]
+    return [
+        _UNTESTED if trial.proves_nothing else str(trial.verdict.promise or _INCONCLUSIVE) for trial in result.trials
+    ]
 
 
 def _codes(result: ProfileResult) -> set[str]:
@@ -198,8 +203,9 @@ def _shares(before: ProfileResult, after: ProfileResult, level: float) -> Iterat
 
 
 def _harmed(result: ProfileResult) -> tuple[int, int]:
-    judged = [outcome for outcome in _outcomes(result) if outcome != Outcome.INCONCLUSIVE]
-    return len(judged) - judged.count(Outcome.INTACT), len(judged)
+    outcomes = [trial.verdict.outcome for trial in result.trials if not trial.proves_nothing]
+    judged = len(outcomes) - outcomes.count(Outcome.INCONCLUSIVE)
+    return judged - outcomes.count(Outcome.INTACT), judged
 
 
 def _compared(what: str, before: tuple[int, int], after: tuple[int, int], level: float) -> Shares:

@@ -8,7 +8,7 @@ import pytest
 from crashlab.report.compare import compare, comparison_lines
 from crashlab.report.compare_page import page_bytes
 from crashlab.results import ProfileFacts, ProfileResult, TrialResult
-from tests.made_results import FACTS, broken, inconclusive, intact, permitted_loss, result, void
+from tests.made_results import FACTS, broken, inconclusive, intact, permitted_loss, result, shut_down, void
 from tests.report.test_same_words import Page
 
 
@@ -79,6 +79,19 @@ def test_only_what_chance_does_not_explain_is_called_a_difference():
     assert not compare(by_name(innocent, other), by_name(guilty, other)).more_than_chance
     harmed = compare(by_name(innocent), by_name(result("kill9-all", *trials((20, void)))))
     assert [one.more_than_chance for one in harmed.profiles[0].shares] == [False, True]
+
+
+@pytest.mark.parametrize("crashed", [True, False])
+def test_servers_that_had_shut_down_are_no_difference(crashed):
+    """5 of 20 crashes against 20 that were none is no difference; against 20 crashes, and none harmed, it is."""
+    before = trials((20, intact)) if crashed else [shut_down(one) for one in trials((20, intact))]
+    after = trials((5, broken), (15, intact))
+    found = compare(by_name(result("kill9-all", *before)), by_name(result("kill9-all", *after)))
+    (one,) = found.profiles
+    assert [shares.before for shares in one.shares] == [(0, 20 * crashed)] * 2
+    assert found.more_than_chance == crashed
+    assert one.promises["kept"] == (20 * crashed, 15)
+    assert one.promises.get("not put to the test") == (None if crashed else (20, 0))
 
 
 def test_the_page_says_what_the_lines_say():
