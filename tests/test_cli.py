@@ -66,6 +66,7 @@ def told(monkeypatch):
         (["run", "kill9-all", "--image", "postgres:17", "--pg-bindir", "/x"], 2, "exclude each other"),
         (["run", "kill9-all", "--set", "workload.clinets=1"], 2, 'did you mean "clients"?'),
         (["run", "kill9-all", "kill9-all"], 2, "asked for twice"),
+        (["run", "kill9-all", "--one-recording"], 2, "--one-recording is for trials of recorded runs"),
         (["run", "kill9-container", "--server", "local"], 2, "It needs --server container"),
         (["run", "kill9-all", "--json", "/nowhere/x.json"], 4, 'could not write --json "/nowhere/x.json"'),
         (["run", "kill9-all", "--junit-xml", "/"], 4, 'could not write --junit-xml "/"'),

@@ -116,7 +116,7 @@ def run(
         raise click.UsageError("Missing argument 'PROFILE...'.", context)
     overrides = with_afterlife(overrides, afterlife)
     wanted = [profile for name in profiles for profile in expand(name, overrides)]
-    _require_runnable(wanted, choice, observe=observe)
+    _require_runnable(wanted, choice, observe=observe, one_recording=one_recording)
     plan = Plan(
         asked=[Asked(profile=profile) for profile in wanted],
         seed=new_seed() if seed is None else seed,
@@ -184,11 +184,16 @@ def resume_run(folder: Path, time_limit: float | None, reports: Reports, hands: 
         return run_plan(plan, folder, reports, hands, latest=False, earlier=earlier)
 
 
-def _require_runnable(wanted: "list[Profile]", choice: ServerChoice, *, observe: bool) -> None:
+def _require_runnable(wanted: "list[Profile]", choice: ServerChoice, *, observe: bool, one_recording: bool) -> None:
     if observe and all(profile.power_loss is not None for profile in wanted):
         raise UsageProblem(
             "cannot observe a recorded run: --observe looks at the servers of live trials",
             hint="Choose a profile with a fault, such as kill9-all.",
+        )
+    if one_recording and all(profile.power_loss is None for profile in wanted):
+        raise UsageProblem(
+            "cannot make one recording of a live run: --one-recording is for trials of recorded runs",
+            hint="Leave it out, or choose a profile with [power_loss], such as power-loss.",
         )
     seen: set[str] = set()
     for profile in wanted:

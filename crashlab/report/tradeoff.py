@@ -326,7 +326,10 @@ def page(told: Tradeoff) -> bytes:
 
 
 def verdict(told: Tradeoff) -> str:
-    """Say in one sentence what it comes to: the fastest variation of each risk."""
+    """Say in one sentence what it comes to: the fastest variation of each risk, of what was measured by then."""
+    plan = told.asked.plan
+    asked = plan.blocks * len([*plan.cells()])
+    unfinished = f"Not finished, {len(told.runs)} of {asked} runs" if len(told.runs) < asked else ""
     best: dict[Risk, tuple[float, Row]] = {}
     for row in told.rows:
         ratio = row.figures["per_second"].ratio
@@ -336,10 +339,10 @@ def verdict(told: Tradeoff) -> str:
         if risk not in best or ratio.mean > best[risk][0]:
             best[risk] = ratio.mean, row
     if not best:
-        return f"Nothing was seen to be faster than {told.asked.plan.baseline}."
+        return f"{unfinished}." if unfinished else f"Nothing was seen to be faster than {plan.baseline}."
     parts = [
         f"{best[risk][1].cell.variation} ({best[risk][0]:.3g} times, {best[risk][1].cell.load}): {says}"
         for risk, says in RISKS.items()
         if risk in best
     ]
-    return f"Faster than {told.asked.plan.baseline}: {'; '.join(parts)}."
+    return f"{unfinished}{': faster' if unfinished else 'Faster'} than {plan.baseline}: {'; '.join(parts)}."

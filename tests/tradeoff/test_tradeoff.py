@@ -23,7 +23,7 @@ from crashlab.seeds import stream
 from crashlab.server import ServerSpec, create_server
 from crashlab.tradeoff.blocks import RUNS, orders, runs_so_far
 from crashlab.tradeoff.crashes import Crashes
-from crashlab.tradeoff.measure import Bench, _latencies, find_pgbench
+from crashlab.tradeoff.measure import Bench, Run, _latencies, find_pgbench
 from crashlab.tradeoff.plan import Cell
 from tests.tradeoff import made
 
@@ -171,6 +171,21 @@ def test_page_table_and_json_tell_the_same():
     assert "fsync=off" in said
     assert "synchronous_commit=off" in said
     assert "commit_delay" not in said
+
+
+def test_what_was_not_measured_to_its_end_is_not_said_to_be_no_faster():
+    """Without all runs it says so, and which variations are known to be faster; with all, that nothing is."""
+    plan = made.plan({"commit_delay": "10"})
+    equal = made.runs(plan, {"defaults": 1000.0, "commit_delay=10": 1000.0}, stream(1, "equal"))
+
+    def said(runs: list[Run]) -> str:
+        return verdict(Tradeoff.of(made.asked(plan), runs, [], again="again", resume=None))
+
+    assert said(equal) == "Nothing was seen to be faster than defaults."
+    assert [said(equal[:count]) for count in (0, 1, 9)] == [f"Not finished, {count} of 10 runs." for count in (0, 1, 9)]
+    faster = made.runs(plan, {"defaults": 1000.0, "commit_delay=10": 9000.0}, stream(1, "faster"))
+    assert said(faster[:-1]).startswith("Not finished, 9 of 10 runs: faster than defaults: commit_delay=10 (")
+    assert said(faster).startswith("Faster than defaults: commit_delay=10 (")
 
 
 def test_where_flushes_cost_nothing_that_is_said():
