@@ -151,6 +151,10 @@ class Observer(registry.Disposable):
         """Return when a moment that came before this call is known: a client may have its answer a little earlier."""
         self._ask("settle")
 
+    def take_along(self, leader: int) -> None:
+        """Kill a process group when this process is gone, however it went: so nothing of a test is left running."""
+        self._ask("take_along", leader=leader)
+
     @property
     def running(self) -> bool:
         """Whether it has not ended."""

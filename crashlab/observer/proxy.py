@@ -9,6 +9,8 @@ import asyncio
 import contextlib
 import json
 import os
+import select
+import signal
 import socket
 import time
 from collections.abc import Callable
@@ -241,6 +243,7 @@ class Proxy:
         self.ended = asyncio.Event()
         self.control: asyncio.Transport | None = None
         self._line = b""
+        self._along: dict[int, int] = {}  # leader of a process group -> its pidfd
 
     def accept(self) -> Half:
         """Take a new connection."""
@@ -314,6 +317,23 @@ class Proxy:
         self.conversation.follow(None if file is None else Path(file), asked["offset"])
         self.note("follows")
 
+    def do_take_along(self, asked: dict[str, Any]) -> None:
+        """Kill a process group once the parent is gone, however it went."""
+        for leader in [one for one, fd in self._along.items() if _has_ended(fd)]:
+            os.close(self._along.pop(leader))
+        with contextlib.suppress(ProcessLookupError):
+            self._along[asked["leader"]] = os.pidfd_open(asked["leader"])
+
+    def end(self) -> None:
+        """Nobody is left to ask for anything: end all connections, and what is to go along."""
+        for link in list(self.links):
+            link.client.abort()
+            link.server.abort()
+        for leader, fd in self._along.items():
+            if not _has_ended(fd):  # so its number is its own
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(leader, signal.SIGKILL)
+
     def do_settle(self, asked: dict[str, Any]) -> None:
         """Answer, behind whatever was said before."""
 
@@ -324,6 +344,10 @@ class Proxy:
         self.conversation.close()
         self.conversation = Conversation(Path(asked["conversation"]))
         self.upstream, self.down = (asked["host"], asked["port"]), False
+
+
+def _has_ended(pidfd: int) -> bool:
+    return bool(select.select([pidfd], [], [], 0)[0])
 
 
 async def serve(control: socket.socket, proxy: Proxy, sockets: Path, parent: int) -> None:
@@ -340,6 +364,4 @@ async def serve(control: socket.socket, proxy: Proxy, sockets: Path, parent: int
     proxy.tell({"port": port})
     async with tcp, unix:
         await proxy.ended.wait()
-        for link in list(proxy.links):
-            link.client.abort()
-            link.server.abort()
+        proxy.end()

@@ -253,7 +253,8 @@ class Crash(Life):
         if self._recorded and kill == "alone":
             raise UsageProblem('cannot kill a process "alone" in a test whose power is cut', hint='Use "kill9-all".')
         log = self.folder / f"process-{len(self._processes) + 1}.log"
-        process = Process(args, env=self.env, restart=restart, kill=kill, log=log, cwd=cwd)
+        along = self._observer.take_along
+        process = Process(args, env=self.env, restart=restart, kill=kill, log=log, cwd=cwd, started=along)
         self._processes.append(process)
         return process
 

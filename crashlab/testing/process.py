@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -32,7 +32,13 @@ class Process:
         kill: Kill,
         log: Path,
         cwd: Path | None,
+        started: Callable[[int], None] = lambda _: None,
     ) -> None:
+        """Start it.
+
+        Args:
+            started: is called with the leader of its group, each time it was started.
+        """
         if kill not in KILLS:
             raise UsageProblem(f'cannot kill a process "{kill}"', hint=f"One of: {', '.join(KILLS)}.")
         self.args = [os.fspath(word) for word in args]
@@ -43,6 +49,7 @@ class Process:
         self._env = dict(env)
         self._cwd = cwd
         self._was_killed = False
+        self._started = started
         self.start()
 
     def start(self) -> None:
@@ -62,6 +69,11 @@ class Process:
         except OSError as error:
             raise UsageProblem(f'cannot run "{self.args[0]}": {error.strerror}') from error
         self.starts += 1
+        try:
+            self._started(self.pid)
+        except BaseException:
+            self.kill()
+            raise
 
     @property
     def pid(self) -> int:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import signal
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ from crashlab.observer import read_conversation
 from crashlab.observer.moment import PHASES
 from crashlab.testing import Crash, CrashFailure
 from crashlab.trial.judged import verdict_of
+from tests.campaign.test_pool import gone
 from tests.testing.shop import WORKER, Shop
 from tests.trial.test_broken_before import BREAK, INDEXED
 
@@ -505,6 +507,36 @@ def test_a_role_that_the_database_sets_is_the_applications_alone(dying):
     with crash:
         crash.told(Shop(crash.url).order(1))
     crash.check(ORDERS)
+
+
+WITH_A_PROCESS = """
+import subprocess, sys, time
+from pathlib import Path
+from crashlab.testing import Crash
+APPLICATION = "import subprocess as s, time; print(s.Popen(['sleep', '600']).pid, flush=True); time.sleep(600)"
+with Crash(folder=Path(sys.argv[1])) as crash:
+    process = crash.process([sys.executable, "-c", APPLICATION], kill=sys.argv[2])
+    while not process.last_words():
+        time.sleep(0.01)
+    print(process.pid, process.last_words(), flush=True)
+    input()
+"""
+
+
+@pytest.mark.parametrize("kill", ["with server", "never"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, None])
+def test_an_applications_process_does_not_outlive_the_test(tmp_path, kill, number):
+    """Nor what it has started itself: killed, ended or at its end, while a test that goes on leaves them running."""
+    command = [sys.executable, "-c", WITH_A_PROCESS, str(tmp_path), kill]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as test:
+        assert test.stdout is not None
+        pids = [int(word) for word in test.stdout.readline().split()]
+        assert [gone(pid, 0.2) for pid in pids] == [False, False]
+        if number is None:
+            test.communicate("\n", timeout=60)
+        else:
+            test.send_signal(number)
+        assert [gone(pid, 20) for pid in pids] == [True, True]
 
 
 def test_nothing_told_and_nothing_checked(dying):
