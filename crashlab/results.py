@@ -15,7 +15,7 @@ import msgspec
 
 from crashlab.chronicle import Chronicle
 from crashlab.errors import CrashlabError, EvidenceError
-from crashlab.evidence import ServerFacts
+from crashlab.evidence import RecoveredWith, ServerFacts
 from crashlab.model import Contract, CrashClass, Held, Injection, PromiseStatus, RecordCount, Verdict
 from crashlab.profile import Profile
 
@@ -108,6 +108,7 @@ class TrialResult:
     kept_data: Path | None
     again: str | None = None  # the command that runs it again; None: a replay of its folder
     server: ServerFacts | None = None
+    recovered_with: RecoveredWith | None = None  # None: the server that crashed, or one of the same release
     state: CrashPoint | None = None  # None: a live trial
     contract: Contract | None = None  # what was promised to its clients
     redo: Redo | None = None  # None: there was no recovery, or it is not known what it replayed
@@ -144,6 +145,13 @@ class ProfileResult:
     stopped_by: str | None = None  # why fewer trials than asked for were run
     complete: bool = False  # as many as asked for, or as there are: there is nothing to resume
     seconds: float = 0.0  # from the first task to the last, of all runs that were needed
+
+    @property
+    def recovered_with(self) -> list[RecoveredWith]:
+        """Which servers recovered in its trials, of those that are another one than the one that crashed."""
+        given = (trial.recovered_with for trial in self.trials)
+        crashed = None if self.server is None else (self.server.version, self.server.source)
+        return list(dict.fromkeys(one for one in given if one is not None and (one.version, one.source) != crashed))
 
 
 @dataclass(frozen=True, kw_only=True)

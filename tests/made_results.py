@@ -5,7 +5,7 @@ from pathlib import Path
 
 from crashlab.contract import contract_for
 from crashlab.errors import CrashlabError
-from crashlab.evidence import ServerFacts
+from crashlab.evidence import RecoveredWith, ServerFacts
 from crashlab.model import (
     AsyncWindow,
     Counts,
@@ -103,6 +103,11 @@ def intact(number: int = 0) -> TrialResult:
 def shut_down(made: TrialResult) -> TrialResult:
     """The trial as one whose server had shut down before it was killed."""
     return replace(made, nothing_due=True)
+
+
+def recovered_by(made: TrialResult, version: str = "18.9", source: str = "/opt/newer/bin") -> TrialResult:
+    """The trial as one whose crash another server recovered."""
+    return replace(made, recovered_with=RecoveredWith(version=version, source=source))
 
 
 def permitted_loss(number: int = 0, *, oldest_ms: float = 187.6, bound_ms: float | None = 600.0) -> TrialResult:

@@ -92,7 +92,8 @@ class _Progress:
         last = self.trials[-1] if self.trials else trial
         server = last.server if trial.server == last.server else trial.server
         contract = last.contract if trial.contract == last.contract else trial.contract
-        self.trials.append(replace(trial, server=server, contract=contract))
+        other = last.recovered_with if trial.recovered_with == last.recovered_with else trial.recovered_with
+        self.trials.append(replace(trial, server=server, contract=contract, recovered_with=other))
         self.account.note(trial)
 
     def over(self) -> bool:

@@ -167,9 +167,10 @@ def readme(shrunk: Shrunk, out: Path) -> str:
         f" {_number(shrunk.lost)} lost of what was written and not flushed (before: {shrunk.lost_before}); "
         "everything else is as the server saw it."
     )
+    release = (result.recovered_with or result.server).version
     by_hand = (
-        "does so, as long as the recording is there. Without crashlab, start PostgreSQL "
-        f"{result.server.version} on a copy of `image/`, which is the data directory as the crash leaves it:"
+        f"does so, as long as the recording is there. Without crashlab, start PostgreSQL {release} "
+        "on a copy of `image/`, which is the data directory as the crash leaves it:"
     )
     settings = [word for name, value in result.server.requested.items() for word in ("-c", f"{name}={value}")]
     lines = [

@@ -167,6 +167,9 @@ def _server_changes(before: ProfileResult, after: ProfileResult, ignored: Collec
     for key in ("kind", "version", "source"):
         if getattr(old, key) != getattr(new, key):
             yield Change(key=f"server {key}", before=getattr(old, key), after=getattr(new, key))
+    others = [", ".join(one.version for one in result.recovered_with) or None for result in (before, after)]
+    if others[0] != others[1]:
+        yield Change(key="recovered by", before=others[0], after=others[1])
     for change in _changes(old.settings, new.settings):
         if change.key not in ignored:
             yield Change(key=f"{change.key}, as read back", before=change.before, after=change.after)

@@ -19,6 +19,7 @@ from rich.text import Text
 from crashlab.model import Family
 from crashlab.report.coverage import coverage_line
 from crashlab.report.matrix import HEADS, CellResult, cell_results, legend, matrix_line
+from crashlab.report.opening import servers
 from crashlab.report.short_timeline import COLUMNS, short_timeline
 from crashlab.report.statistics import statistics_line
 from crashlab.report.story import Length, follow_up, printable, story
@@ -67,13 +68,8 @@ def print_results(target: Console, run: RunResult, length: Length) -> None:
     results = run.profiles
     if run.error is not None and not any(result.trials for result in results):
         return  # the error says it all
-    servers = dict.fromkeys(
-        f"PostgreSQL {result.server.version}, {result.server.kind}, {result.server.source}"
-        for result in results
-        if result.server
-    )
     target.print()
-    for server in servers:
+    for server in servers(run):
         target.print(server, soft_wrap=True)
     target.print()
     cells = cell_results(results)

@@ -13,7 +13,7 @@ from crashlab.oracle.codes import CODES
 from crashlab.oracle.wal import lsn
 from crashlab.report.diskview import DiskView, disk_view
 from crashlab.report.lanes import SAYS, Drawing, drawing, kind_of, place, redo_says
-from crashlab.report.opening import opening, surprises
+from crashlab.report.opening import opening, servers, surprises
 from crashlab.report.page import render
 from crashlab.report.panels import MANUAL, PANELS, anchor_of
 from crashlab.report.statistics import statistics_line
@@ -104,13 +104,8 @@ def report_bytes(run: RunResult, code: int) -> bytes:
 
 def _facts(run: RunResult) -> list[tuple[str, str, bool]]:
     """Return what the opening does not say, as (label, text, whether it is a command)."""
-    servers = dict.fromkeys(
-        f"PostgreSQL {result.server.version}, {result.server.kind}, {result.server.source}"
-        for result in run.profiles
-        if result.server
-    )
     facts = [
-        *(("server", server, False) for server in servers),
+        *(("server", server, False) for server in servers(run)),
         ("command", run.command, True),
     ]
     return [(label, text, is_command) for label, text, is_command in facts if text]

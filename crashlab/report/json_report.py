@@ -8,7 +8,8 @@ commit was lost.
 a cell of `crashlab matrix`. `redo` says which types of WAL records were replayed, for each major version.
 `begun` (ISO 8601, UTC) and `machine` are about the whole run; null where nobody noted them.
 `promise` is null where a trial is inconclusive; `server` is null where none came up; `injection` is the last fault,
-the one that crashed the server, and `injections` are all of them. `state` is the crash state of a recorded trial.
+the one that crashed the server, and `injections` are all of them. `recovered_with` are the servers that recovered, of
+those that are another one than `server`; else empty. `state` is the crash state of a recorded trial.
 `unfinished` is about the whole run: how many trials there are, how many were asked for (null: as many as a rule takes),
 and the command that goes on; null where going on brings nothing, or where nobody noted what was asked for. Judged
 again, the last profile has `damaged` if there are trials that cannot be judged: a list, with primary, detail and hint.
@@ -62,6 +63,7 @@ def _profile(result: ProfileResult, run: RunResult) -> dict[str, Any]:
         "machine": run.machine,
         "crash_class": result.crash_class,
         "server": result.server,
+        "recovered_with": result.recovered_with,
         "expected": {"outcomes": expect.outcomes, "promise": expect.promise, "note": expect.note},
         "promise": promise(result),
         "verdict": sentence(result),

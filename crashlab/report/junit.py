@@ -50,6 +50,8 @@ def _suite(result: ProfileResult, others: Sequence[tuple[str, CrashlabError]]) -
         "server": f"{server.kind} {server.source}" if server else "",
         "statistics": statistics_line(result) or "",
     }
+    if result.recovered_with:
+        described["recovered_with"] = ", ".join(f"{one.version} {one.source}" for one in result.recovered_with)
     for name, value in described.items():
         ElementTree.SubElement(properties, "property", name=name, value=printable(value))
     for trial in result.trials:

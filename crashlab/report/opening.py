@@ -1,4 +1,4 @@
-"""With which sentence does a report open: when, for how long, on what, with which seed, by which command?
+"""With which words does a report open: when, for how long, on what, with which seed, by which command?
 
 And what is different from what was expected? The same words for the page and for Markdown.
 """
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from crashlab.report.places import duration, plural
+from crashlab.report.story import printable
 from crashlab.report.summary import promise, sentence, tally, unexpected
 from crashlab.results import ProfileResult, RunResult
 
@@ -25,7 +26,9 @@ def opening(run: RunResult) -> str:
     crashes = sum(not trial.nothing_due for result in run.profiles for trial in result.trials)
     seconds = sum(result.seconds for result in run.profiles)
     versions = dict.fromkeys(
-        f"PostgreSQL {result.server.version} ({result.server.kind})" for result in run.profiles if result.server
+        f"PostgreSQL {result.server.version} ({result.server.kind}{_recovered(result, where=False)})"
+        for result in run.profiles
+        if result.server
     )
     seeds = dict.fromkeys(str(result.seed) for result in run.profiles)
     parts = [f"{plural(crashes, 'crash')} of {' and '.join(versions) or 'no server'}"]
@@ -38,6 +41,22 @@ def opening(run: RunResult) -> str:
     parts.append(f"with seed {' and '.join(seeds)}" if seeds else "with no seed")
     said = ", ".join(parts)
     return f"{said}."
+
+
+def servers(run: RunResult) -> list[str]:
+    """Name each server that crashed in a line, and with it those others that recovered what it left."""
+    lines = (
+        f"PostgreSQL {server.version}, {server.kind}, {server.source}{_recovered(result, where=True)}"
+        for result in run.profiles
+        if (server := result.server)
+    )
+    return list(dict.fromkeys(map(printable, lines)))
+
+
+def _recovered(result: ProfileResult, *, where: bool) -> str:
+    """Say by which others its crashes were recovered, to stand behind the server; nothing where it did so itself."""
+    others = [f"by {one.version}{f', {one.source}' if where else ''}" for one in result.recovered_with]
+    return f", recovered {' and '.join(dict.fromkeys(others))}" if others else ""
 
 
 def moment(begun: str | None) -> str | None:

@@ -200,6 +200,7 @@ def result_of(folder: Path, *, verdict: Verdict | None = None, history: History 
         kept_data=data if files.is_folder(data) else None,
         again=record.reproduce,
         server=record.server,
+        recovered_with=record.recovered_with,
         state=_state_of(folder, record),
         contract=contract_of(record),
         redo=_redo_of(folder, record, seen),

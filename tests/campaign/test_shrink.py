@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from crashlab import evidence
+from crashlab.campaign.same import Same
 from crashlab.campaign.shorter import SHARES, Shorter, asked_for, with_transactions
 from crashlab.campaign.shrink import IMAGE, shrink
-from crashlab.campaign.shrunk import PROFILE, README, SHORTER, Shrunk, ShrunkRun
+from crashlab.campaign.shrunk import PROFILE, README, SHORTER, Shrunk, ShrunkRun, readme
 from crashlab.cli import invoke
 from crashlab.errors import UsageProblem
 from crashlab.model import Outcome
@@ -23,6 +24,7 @@ from crashlab.server import ServerChoice
 from crashlab.server.privileges import server_environment, server_user
 from tests.campaign.command import Command, left_behind, temporary_home
 from tests.campaign.test_replay_stored import trials, unpacked
+from tests.made_results import broken, recovered_by
 from tests.overrides import kill_after
 
 pytestmark = pytest.mark.server
@@ -275,3 +277,24 @@ def test_what_cannot_be_shrunk_is_refused_with_the_reason(stored, tmp_path):
     (live,) = trials(tmp_path / "live")
     with pytest.raises(UsageProblem, match="it did not find anything"):
         shrink(live, out=out, server=ServerChoice())
+
+
+def test_the_readme_names_the_release_that_recovered():
+    """It is the one that shows the finding; without another one that is the one that crashed."""
+    for result, release in ((recovered_by(broken()), "18.9"), (broken(), "18.6")):
+        shrunk = Shrunk(
+            result=result,
+            same=Same("CORRUPT-HOLE", ""),
+            lost_before=9,
+            lost=1,
+            position_before=9,
+            position=1,
+            begun_before=9,
+            begun=1,
+            tried=1,
+            complete=True,
+            passed_over=0,
+            run=None,
+            lines=[],
+        )
+        assert f"start PostgreSQL {release} on a copy" in readme(shrunk, Path("out"))

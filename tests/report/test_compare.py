@@ -8,7 +8,17 @@ import pytest
 from crashlab.report.compare import compare, comparison_lines
 from crashlab.report.compare_page import page_bytes
 from crashlab.results import ProfileFacts, ProfileResult, TrialResult
-from tests.made_results import FACTS, broken, inconclusive, intact, permitted_loss, result, shut_down, void
+from tests.made_results import (
+    FACTS,
+    broken,
+    inconclusive,
+    intact,
+    permitted_loss,
+    recovered_by,
+    result,
+    shut_down,
+    void,
+)
 from tests.report.test_same_words import Page
 
 
@@ -63,6 +73,18 @@ def test_each_kind_of_difference_is_named():
     text = "\n".join(comparison_lines(found))
     assert "kept 2 of 2 (100 %) -> 1 of 2 (50 %)" in text
     assert "0 broken in 2: at most 77.6 % at 95 % -> 1 broken in 2: at least 2.53 % and at most 97.5 %" in text
+
+
+def test_another_release_that_recovered_is_a_difference():
+    """And the same one is none."""
+    itself, other = result("kill9-all", intact()), result("kill9-all", recovered_by(intact()))
+    for before, after, says in (
+        (itself, other, ["recovered by: - -> 18.9"]),
+        (other, itself, ["recovered by: 18.9 -> -"]),
+        (other, other, []),
+    ):
+        (one,) = compare(by_name(before), by_name(after)).profiles
+        assert [str(change) for change in one.changes] == says
 
 
 def test_only_what_chance_does_not_explain_is_called_a_difference():

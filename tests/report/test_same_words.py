@@ -21,11 +21,23 @@ from crashlab.model import Family, Held, Outcome
 from crashlab.report import html_report, json_report, junit, markdown_report
 from crashlab.report.console import print_closing, print_results, trial_line
 from crashlab.report.github import annotations
-from crashlab.report.opening import opening
+from crashlab.report.opening import opening, servers
 from crashlab.report.story import Length, printable, story
 from crashlab.report.summary import NOTHING_DUE, distinct_findings, promise
 from crashlab.results import RunResult
-from tests.made_results import HOLE, broken, inconclusive, intact, permitted_loss, result, run, shut_down, trial
+from tests.made_results import (
+    FACTS,
+    HOLE,
+    broken,
+    inconclusive,
+    intact,
+    permitted_loss,
+    recovered_by,
+    result,
+    run,
+    shut_down,
+    trial,
+)
 
 RUN = run(
     result("async-commit", permitted_loss(), permitted_loss(1, oldest_ms=12.0), intact(2)),
@@ -94,6 +106,11 @@ def in_junit(told: RunResult) -> str:
     """All texts of the JUnit report, and its messages."""
     root = ElementTree.fromstring(junit.report_bytes(told))
     return " ".join([*root.itertext(), *(element.get("message", "") for element in root.iter())])
+
+
+def in_junit_whole(told: RunResult) -> str:
+    """The JUnit report as it is."""
+    return junit.report_bytes(told).decode()
 
 
 def on_the_page(told: RunResult) -> str:
@@ -171,6 +188,38 @@ def test_the_page_holds_what_was_run_and_promised():
         assert expected in text, expected
     assert [attributes for tag, attributes in page.tags if tag == "svg" and "async-commit" in str(attributes)]
     assert "could not start" in on_the_page(run(result("kill9-all"), error=ServerError("could not start")))
+
+
+EVERY_FORM = [on_the_console, in_markdown, in_json_whole, in_junit_whole, on_the_page]
+
+
+@pytest.mark.parametrize("tell", EVERY_FORM)
+def test_the_release_that_recovered_is_named_in_every_report(tell: Callable[[RunResult], str]) -> None:
+    """Where it is another one than the one that crashed; where it is the same, not a word of it."""
+    told = plain(tell(run(result("kill9-all", intact(), recovered_by(broken(1))))))
+    assert "18.6" in told
+    assert "18.9" in told
+    itself = run(result("kill9-all", intact(), recovered_by(broken(1), FACTS.version, FACTS.source)))
+    assert tell(itself) == tell(run(result("kill9-all", intact(), broken(1))))
+
+
+def test_the_header_names_who_recovered_behind_who_crashed():
+    """In one line for each server, with each other one once; the opening of Markdown and of the page has no folders."""
+    two = [recovered_by(intact()), recovered_by(broken(1)), recovered_by(intact(2), "18.2", "/opt/older/bin")]
+    told = run(result("kill9-all", *two), result("async-commit", intact()))
+    line = "PostgreSQL 18.6, local, /opt/postgres/bin"
+    others = f"{line}, recovered by 18.9, /opt/newer/bin and by 18.2, /opt/older/bin"
+    assert servers(told) == [others, line]
+    for text in (plain(on_the_console(told, width=200)), plain(on_the_page(told))):
+        assert others in text
+    sentence = "4 crashes of PostgreSQL 18.6 (local, recovered by 18.9 and by 18.2) and PostgreSQL 18.6 (local)"
+    assert opening(told).startswith(sentence)
+    first, second = json.loads(in_json_whole(told))
+    assert [one["version"] for one in first["recovered_with"]] == ["18.9", "18.2"]
+    assert second["recovered_with"] == []
+    properties = [one.attrib for one in ElementTree.fromstring(in_junit_whole(told)).iter("property")]
+    named = [one["value"] for one in properties if one["name"] == "recovered_with"]
+    assert named == ["18.9 /opt/newer/bin, 18.2 /opt/older/bin"]
 
 
 @pytest.mark.parametrize("tell", [on_the_console, in_markdown, in_json_whole, on_the_page])

@@ -62,12 +62,14 @@ def test_states_of_a_recording_are_recovered_by_another_minor_release(tmp_path):
     )
     recorded = run_profile(request)
     assert all(evidence.load_trial(trial.folder).recovered_with is None for trial in recorded.trials)
+    assert recorded.recovered_with == []
     newer = ServerChoice(kind="local", pg_bindir=build("15.18"))
     again = replay(recorded.trials[0].folder, out=tmp_path / "again", server=newer)
     record = evidence.load_trial(again.trials[0].folder)
     assert again.trials[0].verdict.outcome is Outcome.INTACT
     assert record.recovered_with is not None
     assert (record.server.version, record.recovered_with.version) == ("15.4", "15.18")
+    assert again.recovered_with == [record.recovered_with]
     with pytest.raises(UsageProblem, match=r"cannot recover PostgreSQL 15\.4 with 16\.14"):
         replay(
             recorded.trials[0].folder,
