@@ -6,7 +6,7 @@ Wording follows PostgreSQL's Error Message Style Guide: primary, detail, hint.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 
 class CrashlabError(Exception):
@@ -27,6 +27,10 @@ class CrashlabError(Exception):
         if self.hint:
             lines.append(f"Hint: {self.hint}")
         return "\n".join(lines)
+
+
+Warn = Callable[[CrashlabError], None]
+"""Is told what can be done without, or is done in another way than asked for."""
 
 
 class UsageProblem(CrashlabError):

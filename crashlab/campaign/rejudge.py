@@ -7,13 +7,12 @@ Choices: evidence that is damaged takes only its own trial with it, and a run's 
 """
 
 import errno
-from collections.abc import Callable
 from pathlib import Path
 
 import crashlab
 from crashlab import evidence, files
 from crashlab.campaign.runrecord import load_run, trials_then, unfinished
-from crashlab.errors import CrashlabError, EvidenceError, LedgerError
+from crashlab.errors import CrashlabError, EvidenceError, LedgerError, Warn
 from crashlab.model import Verdict
 from crashlab.results import ProfileFacts, ProfileResult, RunResult, TrialResult, trial_order
 from crashlab.trial.judged import (
@@ -26,8 +25,6 @@ from crashlab.trial.judged import (
     verdict_of,
 )
 
-Warn = Callable[[CrashlabError], None]
-"""Is told what a judgement can do without."""
 _UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from crashlab import evidence
 from crashlab.disk.model import CrashState
-from crashlab.errors import UsageProblem
+from crashlab.errors import UsageProblem, Warn
 from crashlab.exploration import recording
 from crashlab.exploration.explorer import Explorer
 from crashlab.profile import Profile, stored_profile
@@ -22,12 +22,19 @@ from crashlab.trial.setup import TrialPlan
 
 
 def replay(
-    folder: Path, *, out: Path, server: ServerChoice, keep: Keep = "failed", trust: bool = False
+    folder: Path,
+    *,
+    out: Path,
+    server: ServerChoice,
+    keep: Keep = "failed",
+    trust: bool = False,
+    warn: Warn | None = None,
 ) -> ProfileResult:
     """Run a stored trial again, into a folder below `out`; an interrupt is passed on.
 
     Args:
         trust: run the very server that the evidence names, if no other one is asked for.
+        warn: is told of a server of another release that takes the place of the one that the evidence names.
 
     Raises:
         EvidenceError: the folder holds no trial, or its recording is gone.
@@ -41,17 +48,24 @@ def replay(
             hint=f"Run the test again: {record.reproduce}" if record.reproduce else None,
         )
     profile = stored_profile(record.profile_resolved).profile
-    facts = record.server
-    asked = server != ServerChoice()
-    server = choice_again(server, facts.kind, facts.source, Version.parse(facts.version), trust=trust)
+
+    def again(wanted: ServerChoice, of: evidence.ServerFacts | evidence.RecoveredWith) -> ServerChoice:
+        kind, version = record.server.kind, Version.parse(of.version)
+        return choice_again(wanted, kind, of.source, version, trust=trust, warn=warn)
+
+    other = record.recovered_with
     if record.recording is None:
         plan = TrialPlan(
-            profile=profile, run_seed=record.run_seed, server=server, keep=keep, recover_with=_recovers(record, trust)
+            profile=profile,
+            run_seed=record.run_seed,
+            server=again(server, record.server),
+            keep=keep,
+            recover_with=None if other is None else again(ServerChoice(), other),
         )
         result = run_trial(plan, record.trial, make_trial_folder(out, record.trial))
     else:
-        recovers = _recovers(record, trust) if not asked else None
-        result = _replay_state(folder, record, profile, out, recovers or server, keep)
+        recovers = record.server if other is None or server != ServerChoice() else other
+        result = _replay_state(folder, record, profile, out, again(server, recovers), keep)
     return ProfileResult(
         profile=ProfileFacts.stored(record.profile_resolved, name=record.profile),
         seed=record.run_seed,
@@ -59,14 +73,6 @@ def replay(
         crash_class=profile.crash_class,
         trials=[result],
     )
-
-
-def _recovers(record: evidence.TrialRecord, trust: bool) -> ServerChoice | None:
-    """Return which other release recovered; None: none did. Raises ServerError: this machine has none like it."""
-    other = record.recovered_with
-    if other is None:
-        return None
-    return choice_again(ServerChoice(), record.server.kind, other.source, Version.parse(other.version), trust=trust)
 
 
 def _replay_state(

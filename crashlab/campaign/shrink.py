@@ -45,7 +45,7 @@ from crashlab.campaign.shrunk import (
 from crashlab.disk.lost import lost_changes, lost_writes
 from crashlab.disk.model import CrashState
 from crashlab.disk.states import losses
-from crashlab.errors import UsageProblem
+from crashlab.errors import UsageProblem, Warn
 from crashlab.exploration import recording
 from crashlab.exploration.explorer import Explorer
 from crashlab.exploration.losttold import LostTold, WalText
@@ -117,6 +117,7 @@ def shrink(
     time_limit_s: float | None = None,
     trials: int = TRIALS,
     told: Teller = lambda step: None,
+    warn: Warn | None = None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Shrunk | ShrunkRun:
     """Shrink a stored trial, into the folder `out`, which is there and empty.
@@ -124,6 +125,7 @@ def shrink(
     Args:
         code: the finding that has to stay; None: the worst one.
         trials: so many states, or live trials, of each shorter run; 0: no shorter run is tried.
+        warn: is told of a server of another release that takes the place of the one that the evidence names.
         interrupted: asked before each step: whether to come to an end with the best so far.
 
     Raises:
@@ -138,8 +140,8 @@ def shrink(
     facts, other = record.server, record.recovered_with
     recovers = None
     if other is not None and server == ServerChoice():
-        recovers = choice_again(server, facts.kind, other.source, Version.parse(other.version), trust=trust)
-    server = choice_again(server, facts.kind, facts.source, Version.parse(facts.version), trust=trust)
+        recovers = choice_again(server, facts.kind, other.source, Version.parse(other.version), trust=trust, warn=warn)
+    server = choice_again(server, facts.kind, facts.source, Version.parse(facts.version), trust=trust, warn=warn)
     wanted = Wanted(same=same, run_seed=record.run_seed, server=server, recover_with=recovers, trials=trials)
     clock = Clock(time_limit_s, interrupted)
     search = _Search(wanted, out, clock, told)

@@ -21,9 +21,9 @@ from typing import Any
 
 from crashlab import files
 from crashlab.campaign.events import Event, TrialDone
-from crashlab.campaign.rejudge import Warn, insist, stored_results
+from crashlab.campaign.rejudge import insist, stored_results
 from crashlab.campaign.runrecord import CAMPAIGN
-from crashlab.errors import EvidenceError
+from crashlab.errors import EvidenceError, Warn
 from crashlab.results import RunResult, TrialResult
 from crashlab.trial.judged import folders_below
 

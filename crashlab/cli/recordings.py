@@ -27,7 +27,7 @@ from crashlab.cli.options import (
     workers_option,
 )
 from crashlab.cli.out_folder import claimed
-from crashlab.cli.reports import Reports, write_file
+from crashlab.cli.reports import Reports, show_warning, write_file
 from crashlab.cli.run import Hands, limits_of, run_plan
 from crashlab.cli.signals import answer_interrupts, signals_interrupt
 from crashlab.disk.contract import CONTRACT_NAMES, CUTS, TEAR_SIZES
@@ -200,10 +200,12 @@ def _server_of(stored: "Sequence[Recording]", choice: ServerChoice, *, trust: bo
     from crashlab.server.base import Version
     from crashlab.server.choose import choice_again
 
-    servers = [one.record.server for one in stored]
+    recorded = (one.record.server for one in stored)
+    servers = dict.fromkeys((one.kind, one.source, one.version) for one in recorded)
+    answer_interrupts()  # an image may have to be fetched
     found = {
-        choice_again(choice, one.kind, one.source, Version.parse(one.version), trust=trust): one.source
-        for one in servers
+        choice_again(choice, kind, source, Version.parse(version), trust=trust, warn=show_warning): source
+        for kind, source, version in servers
     }
     if len(found) > 1:
         raise UsageProblem(

@@ -84,7 +84,8 @@ def replay(
 ) -> int:
     """Run one stored trial again: same profile, seed and kind of server.
 
-    The server is the one asked for, else one of this machine's own of the same version.
+    The server is the one asked for, else one of this machine's own of the same major version: of that very release if
+    there is one, else a warning says which.
 
     DIR-or-ID is a trial's folder, or PROFILE:TRIAL of the latest run, such as async-commit:3.
     """
@@ -97,7 +98,9 @@ def replay(
     with claimed(out) as folder, signals_interrupt():
         sweep()
         run = campaign.begun_now(RunResult(profiles=[]))
-        run.profiles.append(campaign.replay(stored, out=folder, server=choice, keep=keep, trust=trust))
+        run.profiles.append(
+            campaign.replay(stored, out=folder, server=choice, keep=keep, trust=trust, warn=show_warning)
+        )
         return reports.finish(run, folder)
 
 
@@ -155,6 +158,7 @@ def shrink(
             time_limit_s=time_limit,
             trials=trials,
             told=told,
+            warn=show_warning,
             interrupted=interrupted,
         )
         for line in done.told():

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from crashlab.errors import ServerError, UsageProblem
+from crashlab.errors import CrashlabError, ServerError, UsageProblem, Warn
 from crashlab.server.base import Server, ServerChoice, ServerSpec, Version
 from crashlab.server.kinds import AUTO, SERVER_KINDS, Foreseen, ServerKind
 from crashlab.server.spares import SpareDirectories
@@ -66,13 +66,20 @@ def candidates(choice: ServerChoice) -> list[ServerKind]:
 
 
 def choice_again(
-    choice: ServerChoice, kind: str, source: str, version: Version, *, trust: bool = False
+    choice: ServerChoice,
+    kind: str,
+    source: str,
+    version: Version,
+    *,
+    trust: bool = False,
+    warn: Warn | None = None,
 ) -> ServerChoice:
     """Return the server that runs stored evidence again: the one asked for, or one of this machine's own like it.
 
     Args:
         kind, source, version: which server it was, as evidence says.
         trust: run the very one that it names.
+        warn: is told if it is one of another release, which nobody asked for.
 
     Raises:
         UsageProblem: a server of another kind is asked for.
@@ -84,9 +91,24 @@ def choice_again(
     if any(getattr(choice, one.field) is not None for one in SERVER_KINDS.values()):
         candidates(choice)
         return choice
-    if choice.kind not in (AUTO, kind):
-        return choice
-    return known.again(source) if trust else known.like(source, version)
+    if choice.kind in (AUTO, kind):
+        choice = known.again(source, version) if trust else known.like(source, version)
+    if warn is not None:
+        taken = foresee(choice)
+        if taken is not None and taken.version.text != version.text:
+            warn(_another_release(taken, source, version, trust=trust))
+    return choice
+
+
+def _another_release(taken: Foreseen, source: str, version: Version, *, trust: bool) -> CrashlabError:
+    """Return what is told of a server that takes the place of one of another release."""
+    hint = f"Give one with {taken.kind.option} {taken.kind.metavar}"
+    return ServerError(
+        f"PostgreSQL {taken.version.text} takes the place of {version.text}",
+        detail=f'The evidence names {version.text} in "{source}"; what runs now is {taken.version.text} in '
+        f'"{taken.source}", and what is found is true of that one.',
+        hint=f"{hint}." if trust else f"{hint}; or run the one that the evidence names, with --trust.",
+    )
 
 
 def folder_or_image(text: str) -> ServerChoice:

