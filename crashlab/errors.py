@@ -77,6 +77,10 @@ class RecordingError(EvidenceError):
     """A recording is cut short, damaged, void, or of another base image; or the recorder cannot be built."""
 
 
+class NoSuchPoint(RecordingError):
+    """A profile cuts the power only where a recording, which is whole, has no crash point."""
+
+
 class NoRoom(CrashlabError):
     """A disk is full: what was to be made there could not be made, so there is nothing to judge."""
 

@@ -13,6 +13,7 @@ import pytest
 from crashlab import evidence, sealed
 from crashlab.cli import invoke
 from crashlab.disk.model import CrashState
+from crashlab.server.builds import find_build
 
 pytestmark = pytest.mark.server
 
@@ -138,6 +139,23 @@ def test_show_tells_what_a_recording_holds_and_what_was_in_flight(recorded, capf
     assert re.search(r"\bfsync +pgdata/", capfd.readouterr().out)  # the checkpoint's own
 
 
+def test_what_chose_the_server_is_said_again(recorded, capfd):
+    """The run is repeated on the server that was asked for; where none was asked for none is named."""
+    build = find_build()
+    assert build is not None
+    asked = ["--at", "700", "--disk", "linux"]
+    for chosen in (["--pg-bindir", str(build.bindir)], ["--server", "local"], ["--trust"], []):
+        assert invoke(["explore", str(recorded), "--trials", "1", *asked, *chosen]) == 0
+        (again,) = re.findall("Run again: (.*)", capfd.readouterr().out)
+        words = shlex.split(again)
+        assert words[len(words) - len(chosen) :] == chosen
+        assert "power_loss.at=[700]" in words
+        assert ("--pg-bindir" in again, "--server" in again) == ("--pg-bindir" in chosen, "--server" in chosen)
+        assert "power_loss.disk=linux" in words
+        assert invoke(words[1:]) == 0
+        capfd.readouterr()
+
+
 def test_a_recording_stays_only_if_it_is_needed(tmp_path, capfd):
     """Without it a trial can still be judged; its reproduce command and a replay's error name the run to repeat."""
     args = ["run", "power-loss", "--seed", SEED, "--trials", "2", "--set", "power_loss.acks=100"]
@@ -225,6 +243,14 @@ def test_a_damaged_recording_is_refused_and_never_judged(copied, damage, says, c
     assert invoke(["show", str(copied)]) == 4
 
 
+@pytest.mark.parametrize("damage", [cut_short, flip_in_log])
+def test_a_damaged_recording_without_a_point_is_damaged(copied, damage, capfd):
+    """Exit code 4 all the same: what it has no crash point for cannot be known."""
+    damage(copied)
+    assert invoke(["explore", str(copied), "--at", "99999999"]) == 4
+    assert "has no crash point" not in capfd.readouterr().err
+
+
 def test_the_base_image_of_another_recording_is_refused(copied, tmp_path, capfd):
     """Same profile, same server, same names of files: only the bytes tell."""
     assert invoke(["record", "power-loss", "--out", "other", "--set", "power_loss.acks=50"]) == 0
@@ -252,10 +278,14 @@ def test_a_recording_that_fails_its_self_check_gives_no_verdict(copied, capfd):
         (["explore", "{}", "--set", "workload.clients=2"], "the server has run already"),
         (["explore", "{}", "--set", "power_loss.acks=2"], "the server has run already"),
         (["explore", "{}", "--set", "power_loss.dsik=lying"], 'did you mean "disk"?'),
+        (["explore", "{}", "--at", "99999999"], "has no crash point 99999999"),
+        (["explore", "{}", "--near", "BRIN/UPDATE"], "has no crash point near to BRIN/UPDATE"),
         (["show", "{}", "--at", "99999999"], "the recording has no point 99999999"),
     ],
 )
 def test_what_makes_no_sense_is_wrong_usage(recorded, args, expected, capfd):
     """Exit code 2 and the reason, before any server starts."""
     assert invoke([arg.format(recorded) for arg in args]) == 2
-    assert expected in capfd.readouterr().err
+    told = capfd.readouterr()
+    assert expected in told.err
+    assert "--resume" not in told.out + told.err

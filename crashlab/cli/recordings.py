@@ -31,8 +31,9 @@ from crashlab.cli.reports import Reports, show_warning, write_file
 from crashlab.cli.run import Hands, limits_of, run_plan
 from crashlab.cli.signals import answer_interrupts, signals_interrupt
 from crashlab.disk.contract import CONTRACT_NAMES, CUTS, TEAR_SIZES
-from crashlab.errors import UsageProblem
+from crashlab.errors import NoSuchPoint, UsageProblem
 from crashlab.server import ServerChoice
+from crashlab.server.choose import options_of
 
 if TYPE_CHECKING:
     from crashlab.campaign import Plan
@@ -154,9 +155,11 @@ def explore(
     seeds = {one.record.run_seed for one in stored} if seed is None else {seed}
     if len(seeds) > 1:
         raise UsageProblem("the recordings were made with different seeds", hint="Give one for all: --seed.")
+    (root,) = seeds
+    _require_points(stored, [one.profile for one in asked], root)
     plan = Plan(
         asked=asked,
-        seed=seeds.pop(),
+        seed=root,
         trials=trials,
         time_limit_s=time_limit,
         server=_server_of(stored, choice, trust=trust),
@@ -165,7 +168,8 @@ def explore(
         record_again=False,
         trial_timeout_s=trial_timeout,
     )
-    plan = replace(plan, again=_again([_where(path) for path in recordings], plan, changes))
+    chosen = [*options_of(choice), *(["--trust"] if trust else [])]
+    plan = replace(plan, again=_again([_where(path) for path in recordings], plan, changes, chosen))
     reports = Reports(telling)
     with claimed(out) as folder, signals_interrupt():
         return run_plan(plan, folder, reports, Hands(workers, scheduler), latest=out is None)
@@ -250,6 +254,19 @@ def _changed(profile: "Profile", changes: list[str]) -> "Profile":
     return change_profile(profile, changes)
 
 
+def _require_points(stored: "Sequence[Recording]", profiles: "Sequence[Profile]", seed: int) -> None:
+    """Raise UsageProblem: a recording has no crash point where its profile is to cut it, and will never have one."""
+    from crashlab.exploration.conditions import conditions_of
+
+    for recording, profile in zip(stored, profiles, strict=True):
+        power_loss = profile.power_loss
+        if power_loss is not None and (power_loss.at or power_loss.near):
+            try:
+                _ = conditions_of(recording, power_loss, seed).points
+            except NoSuchPoint as error:
+                raise UsageProblem(error.primary, detail=error.detail, hint=error.hint) from error
+
+
 def _where(path: Path) -> Path:
     """Return a path as it was given, unless it leads through a link, as `latest` is, which this run moves on."""
     real, here = path.resolve(), Path.cwd()
@@ -258,10 +275,15 @@ def _where(path: Path) -> Path:
     return real.relative_to(here) if real.is_relative_to(here) else real
 
 
-def _again(recordings: "Sequence[Path]", plan: "Plan", changes: list[str]) -> str:
+def _again(recordings: "Sequence[Path]", plan: "Plan", changes: list[str], chosen: list[str]) -> str:
+    """Return the command that repeats the whole run.
+
+    Args:
+        chosen: the words that chose its server, not the one that was found for want of them.
+    """
     words = ["crashlab", "explore", *map(str, recordings), "--seed", str(plan.seed)]
     if plan.trials:
         words += ["--trials", str(plan.trials)]
     for change in changes:
         words += ["--set", change]
-    return shlex.join([*words, *limits_of(plan)])
+    return shlex.join([*words, *limits_of(plan), *chosen])

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from crashlab.disk.contract import DiskContract, disk_contract
 from crashlab.disk.fileclass import FileClass
-from crashlab.errors import RecordingError
+from crashlab.errors import NoSuchPoint, RecordingError
 from crashlab.exploration import points
 from crashlab.exploration.nearby import points_near
 from crashlab.exploration.recording import Recording
@@ -35,7 +35,7 @@ class Conditions:
         """At which the power may be cut, ascending; looked for once asked, as it may take a reading of the whole WAL.
 
         Raises:
-            RecordingError: the profile names crash points that the recording does not have, or nothing of what it names
+            NoSuchPoint: the profile names crash points that the recording does not have, or nothing of what it names
                 happened.
         """
         return self.find_points()
@@ -85,13 +85,14 @@ def _points(
     """Return the points of an aim, or those of them near to what the profile names.
 
     Raises:
-        RecordingError: it names crash points that the recording does not have, or nothing of what it names happened.
+        NoSuchPoint: it names crash points that the recording does not have, or nothing of what it names happened.
     """
     if power_loss.at:
         beyond = [point for point in power_loss.at if not 0 <= point <= survey.end]
         if beyond:
-            raise RecordingError(
-                f'the recording "{recording.folder}" has no crash point {beyond[0]}: it has {survey.end} operations'
+            raise NoSuchPoint(
+                f'the recording "{recording.folder}" has no crash point {beyond[0]}',
+                hint=f"Points are numbers of operations, 0 to {survey.end}.",
             )
         return sorted(set(power_loss.at))
     candidates: Sequence[int]
@@ -103,7 +104,7 @@ def _points(
         return candidates
     near = sorted(set(points_near(recording, power_loss.near)).intersection(candidates))
     if candidates and not near:
-        raise RecordingError(
+        raise NoSuchPoint(
             f'the recording "{recording.folder}" has no crash point near to {", ".join(power_loss.near)}',
             detail="Nothing of that happened in it, at least not where the power may be cut.",
         )
