@@ -94,9 +94,11 @@ class Account:
             self.stop, self._why = stop, why
 
     def reason(self) -> str | None:
-        """Say why there are fewer trials than asked for; None: there are not."""
+        """Say why there are fewer trials than asked for, or why a rule was not enough; None: neither is so."""
+        until = self._budget.until
         if self.stop is None or (self.complete and self.stop in ENDINGS):
-            return None
+            unsure = until is not None and self.done and not until.decided(self._broken, self._promised)
+            return f"the number of trials, before the rule {until} was sure" if unsure else None
         said = self.stop.value.format(done=self.done, until=self._budget.until, why=self._why)
         counted = self.stop in (Stop.TIME_LIMIT, Stop.INTERRUPT)
         of = f" of {self._trials}" if self._trials is not None else ""

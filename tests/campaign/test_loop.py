@@ -275,6 +275,19 @@ def test_a_rule_ends_a_profile_once_it_is_sure(tmp_path):
     assert result.complete  # going on would end at once, for the same reason
 
 
+@pytest.mark.parametrize(
+    ("trials", "said"), [(3, "the number of trials, before the rule 95%<10% was sure"), (29, None)]
+)
+def test_a_rule_that_the_trials_were_too_few_for_is_told(tmp_path, trials, said):
+    """Three intact trials leave 63 % possible; 29 are enough, and end it with the number that was asked for."""
+    rule = Budget(until=Until.parse("95%<10%"))
+    (result,) = run_with(ByHand(answered, 1), order(tmp_path, "kill9-all", trials), budget=rule).profiles
+    assert len(result.trials) == trials
+    assert result.stopped_by == (said or "the rule 95%<10%")
+    (result,) = run_with(ByHand(answered, 1), order(tmp_path / "b", "kill9-all", trials)).profiles
+    assert result.stopped_by is None
+
+
 def test_a_server_that_had_shut_down_makes_no_rule_sure(tmp_path):
     """Every second trial was no crash: 29 others are needed; and a broken promise counts in any."""
 
