@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from crashlab.model import Family
+from crashlab.model import Family, Outcome
 from crashlab.report.coverage import coverage_line
 from crashlab.report.matrix import HEADS, CellResult, cell_results, legend, matrix_line
 from crashlab.report.opening import servers
@@ -58,7 +58,8 @@ def trial_line(trial: TrialResult) -> str:
     said = f"{verdict.outcome}, promise {verdict.promise}" if verdict.promise else str(verdict.outcome)
     if trial.proves_nothing:
         said = f"{verdict.outcome}, {NOTHING_DUE}"
-    counts = f"{verdict.counts.acked} acked, {verdict.counts.lost} lost"
+    lost = "nobody could look for them" if verdict.outcome is Outcome.NO_START else f"{verdict.counts.lost} lost"
+    counts = f"{verdict.counts.acked} acked, {lost}"
     around = "".join(f", {one}" for one in circumstances(trial))
     return f"{said} ({counts}, {trial.seconds.get('total', 0.0):.1f} s{around})"
 

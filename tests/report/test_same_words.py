@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from rich.console import Console
 
 from crashlab.errors import ServerError
-from crashlab.model import Family, Held, Outcome
+from crashlab.model import Family, Held, Outcome, PromiseStatus
 from crashlab.report import html_report, json_report, junit, markdown_report
 from crashlab.report.console import print_closing, print_results, trial_line
 from crashlab.report.github import annotations
@@ -241,6 +241,16 @@ def test_the_line_of_a_trial_says_that_its_server_had_shut_down():
     assert trial_line(shut_down(intact())).startswith(f"intact, {NOTHING_DUE} (812 acked")
     assert trial_line(intact()).startswith("intact, promise kept (")
     assert trial_line(shut_down(broken())).startswith("corruption, promise broken (")
+
+
+def test_what_nobody_could_look_for_is_not_called_kept():
+    """Of a server that does not start nobody knows what is lost."""
+    dead = trial(0, Outcome.NO_START, PromiseStatus.VOID)
+    assert "acked, nobody could look for them, " in trial_line(dead)
+    assert "acked, 0 lost, " in trial_line(intact())
+    lost = re.compile(r"\b812\s+(–|0)\s")  # behind the number that were acknowledged
+    found = [lost.search(on_the_page(run(result("fsync-off-power-loss", one)))) for one in (dead, intact())]
+    assert [match and match[1] for match in found] == ["–", "0"]
     assert f"outcome: intact; {NOTHING_DUE}" in in_junit(run(result("docker-stop", shut_down(intact()))))
     assert NOTHING_DUE not in in_junit(run(result("docker-stop", intact())))
 
