@@ -186,6 +186,7 @@ class _Walk:
             self.progress.lessons[str(lesson.number)] = known
         self.attempt = known
         self.folder = _near(Path(known.folder))
+        self._remember()  # whoever leaves at the first question comes back to this seed
 
     def through(self) -> int:
         """Go through all of it; 3 if something did not come that was expected."""
@@ -217,7 +218,7 @@ class _Walk:
                 prompt, default="", show_default=False, type=click.Choice(["", *letters]), show_choices=False
             )
             self.attempt.guess = said
-        self._remember()
+            self._remember()
 
     def _step(self, number: int) -> bool:
         """Run a step, or look at what it left; return whether something was missed."""

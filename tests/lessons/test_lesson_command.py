@@ -130,6 +130,28 @@ def test_a_lesson_that_was_left_goes_on_where_it_was(runs, capfd, monkeypatch):
     assert asked == ["off", "on", "off", "on"]
 
 
+@pytest.mark.parametrize("answers", [0, 1])
+def test_a_lesson_that_was_left_at_a_question_goes_on_with_its_seed(answers, runs, capfd, monkeypatch):
+    """Ctrl-C at the first question or after the guess: the next time asks for no other seed."""
+    for stream in (sys.stdin, sys.stdout):
+        monkeypatch.setattr(stream, "isatty", lambda: True)
+    left = iter(["a"] * answers)
+
+    def prompt(*args, **kwargs):
+        for letter in left:
+            return letter
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("click.prompt", prompt)
+    monkeypatch.setattr("click.pause", prompt)
+    assert invoke(["lesson", "3", "--seed", "7"]) == 130
+    assert runs[0] == []
+    assert progress.load().lessons["3"].guess == "a" * answers
+    capfd.readouterr()
+    assert invoke(["lesson", "3", "--yes"]) == 0
+    assert {int(seed) for seed in re.findall(r"--seed (\d+)", capfd.readouterr().out)} == {7}
+
+
 def test_evidence_that_is_gone_is_made_again(runs):
     """Whoever cleaned up is not locked out of the lesson."""
     asked, _ = runs
