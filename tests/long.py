@@ -8,12 +8,15 @@ LONG = (
     "tests/campaign/test_bisect.py::test_the_release_that_mended_the_empty_table_is_found",
     "tests/campaign/test_dask.py::test_a_client_that_is_killed_can_go_on_with_another_kind_of_worker",
     "tests/campaign/test_dask.py::test_a_scheduler_that_ends_is_an_error_and_the_run_can_go_on",
+    "tests/campaign/test_dask.py::test_a_worker_that_is_killed_costs_nothing",
     "tests/campaign/test_dask.py::test_what_is_recorded_on_a_worker_comes_back_whole",
     "tests/campaign/test_pool.py::test_a_run_with_a_stopped_worker_ends_and_leaves_nothing[False]",
     "tests/campaign/test_pool.py::test_a_task_whose_workers_get_stuck_is_an_error[stopped for]",
     "tests/campaign/test_resume.py::test_killed_at_any_moment_and_resumed_it_is_the_same_run[2]",
     "tests/campaign/test_shrink.py::test_a_live_trial_shrinks_to_a_shorter_run",
+    "tests/campaign/test_shrink.py::test_a_shorter_run_that_is_not_taken_leaves_nothing",
     "tests/campaign/test_shrink.py::test_a_shorter_run_that_shows_the_same_is_taken",
+    "tests/exploration/test_redo_counts.py::test_the_count_of_a_crash_state_is_that_of_pg_waldump[structure]",
     "tests/lessons/test_lessons_run.py::test_a_lesson_shows_what_it_says",
     "tests/power/test_confusion.py",
     "tests/power/test_interrupts.py::test_a_run_that_is_struck_at_any_moment_leaves_what_it_should",
@@ -23,6 +26,7 @@ LONG = (
     "tests/power/test_known_bugs.py::test_the_known_limit_with_unlogged_tables_is_shown",
     "tests/power/test_known_bugs.py::test_the_newest_release_passes_the_same_profiles",
     "tests/power/test_known_bugs.py::test_where_it_is_fixed_nothing_is_found",
+    "tests/power/test_known_bugs.py::test_where_such_a_file_has_its_right_name_nothing_is_found",
     "tests/power/test_one_flush.py",
     "tests/power/test_strangers.py::test_no_damage_is_drawn",
     "tests/power/test_swallowed_fsync.py::test_a_class_of_files_without_fsync_is_found",
@@ -60,7 +64,6 @@ SHORT = (
         for one in ("live-0", "recorded-1", "pool-live", "pool-recorded", "containers-1", "in-container-2")
     ),
     "tests/test_commands_run.py::test_the_commands_of_a_document_run[README]",
-    "tests/testing/test_sweeps.py::test_a_sweep[behind_pgbouncer]",
     *(
         f"tests/trial/test_live.py::test_process_crashes_lose_nothing[{profile}]"
         for profile in ("checkpoint-storm", "fsync-off-kill9", "immediate-shutdown", "kill9-all", "two-phase")
