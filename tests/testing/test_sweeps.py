@@ -57,6 +57,9 @@ def test_a_sweep(pytester: pytest.Pytester, name: str):
     failed = re.findall(r"^FAILED test_(\w+)\.py", said, re.MULTILINE)
     assert failed, said
     assert set(failed) == {"wrong"}, said
-    assert set(BLAME.findall(said)) == {known.code}
+    blamed = set(BLAME.findall(said))
+    if "after the fault was sent, and is not there" in said:  # on a busy machine a key is told too late to say more
+        blamed.discard("TOLD-LOST")
+    assert blamed == {known.code}
     assert len(re.findall(r"^PASSED test_right", said, re.MULTILINE)) == known.moments + 1
     result.assert_outcomes(failed=len(failed), passed=known.moments + known.moments_wrong + 2 - len(failed))
