@@ -9,6 +9,7 @@ LONG = (
     "tests/campaign/test_dask.py::test_a_client_that_is_killed_can_go_on_with_another_kind_of_worker",
     "tests/campaign/test_dask.py::test_a_scheduler_that_ends_is_an_error_and_the_run_can_go_on",
     "tests/campaign/test_dask.py::test_a_worker_that_is_killed_costs_nothing",
+    "tests/campaign/test_dask.py::test_workers_that_share_no_folder_come_to_the_same",
     "tests/campaign/test_dask.py::test_what_is_recorded_on_a_worker_comes_back_whole",
     "tests/campaign/test_pool.py::test_a_run_with_a_stopped_worker_ends_and_leaves_nothing[False]",
     "tests/campaign/test_pool.py::test_a_task_whose_workers_get_stuck_is_an_error[stopped for]",
@@ -61,9 +62,9 @@ SHORT = (
     "tests/recording/test_recorder_postgres.py::test_replay_equals_the_data_directory[pginstall]",
     *(
         f"tests/server/test_leftovers.py::test_clean_leaves_nothing_of_a_killed_run[{one}]"
-        for one in ("live-0", "recorded-1", "pool-live", "pool-recorded", "containers-1", "in-container-2")
+        for one in ("live-0", "recorded-1", "pool-live", "pool-recorded", "containers-1")
     ),
-    "tests/test_commands_run.py::test_the_commands_of_a_document_run[README]",
+    "tests/test_commands_run.py::test_the_commands_of_a_document_run[matrix]",
     *(
         f"tests/trial/test_live.py::test_process_crashes_lose_nothing[{profile}]"
         for profile in ("checkpoint-storm", "fsync-off-kill9", "immediate-shutdown", "kill9-all", "two-phase")

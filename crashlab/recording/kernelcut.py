@@ -47,6 +47,7 @@ SIZE_BYTES_DEFAULT = 512 << 20  # xfs wants 300 MB; the file is sparse
 _SHUTDOWN = 2 << 30 | 4 << 16 | ord("X") << 8 | 125  # _IOR('X', 125, __u32)
 _LOG_FLUSH, _NO_LOG_FLUSH = 1, 2
 _COMMAND_SECONDS_MAX = 60
+_BUSY_SECONDS_MAX = 5
 
 
 class LoopDisk:
@@ -123,11 +124,20 @@ class LoopDisk:
     def _unmount(self) -> None:
         """Unmount and wait for the loop device to go.
 
-        A container that starts meanwhile has copies of all mounts for a moment. Until they are gone, a new mount would
+        Whoever looks into it at that moment, such as a run that looks for what dead ones left, keeps it busy. And a
+        container that starts meanwhile has copies of all mounts for a moment. Until they are gone, a new mount would
         find the old one, still shut down.
         """
-        self._run("umount", str(self.mount))
-        self._mounted = False
+        busy_until = time.monotonic() + _BUSY_SECONDS_MAX
+        while self._mounted:
+            try:
+                self._run("umount", str(self.mount))
+            except RecordingError:
+                if time.monotonic() > busy_until:
+                    raise
+                time.sleep(0.05)
+            else:
+                self._mounted = False
         end = time.monotonic() + _COMMAND_SECONDS_MAX
         while self._run("losetup", "--associated", str(self._image)):
             if time.monotonic() > end:

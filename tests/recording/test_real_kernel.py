@@ -69,6 +69,18 @@ def write(path: Path, data: bytes, sync: Callable[[int], None] | None = None, at
     os.close(fd)
 
 
+@pytest.mark.parametrize("kind", KINDS[:1])
+def test_who_looks_in_meanwhile_only_delays_the_unmounting(kind: FileSystem, disk: LoopDisk) -> None:
+    """As crashlab itself does that starts elsewhere and looks for what dead runs have left."""
+    looking = os.open(disk.mount, os.O_RDONLY | os.O_DIRECTORY)
+    timer = threading.Timer(0.5, os.close, [looking])
+    timer.start()
+    write(disk.mount / "file", b"x")
+    disk.remount()
+    timer.join()
+    assert (disk.mount / "file").read_bytes() == b"x"
+
+
 # --- one journal for all names
 
 OTHERS: dict[str, tuple[Callable[[Path], None], bool]] = {
