@@ -211,7 +211,6 @@ class ObservedServer(ServerInTest):
             sequences=(),
             databases=recovery.started and self.other_databases(),
             statistics=False,  # a server that goes on has not written them down
-            invariants_may_lack=True,
         )
         found = observe(self._connect_to, reading, recovery, unchanged=self.server.untouched())
         return msgspec.structs.replace(found, marker=None)  # nobody writes there
