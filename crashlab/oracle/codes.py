@@ -330,7 +330,7 @@ _TABLE = (
         "PostgreSQL takes your word that a function in an index is IMMUTABLE. If it reads a table, or depends on a "
         "setting such as TimeZone, DateStyle or search_path, then entries that one session made are not found by "
         "another, crashlab's among them, and no crash is needed. Or the index has lost entries: what differs does not "
-        "tell which. The order in its pages and everything else is judged.",
+        "tell which. The order in its pages is judged too, unless its operator class is your own, and so is all else.",
         "Write such a function so that it depends on its arguments alone (say AT TIME ZONE 'UTC'), or fix what it "
         "depends on (SET in CREATE FUNCTION), then REINDEX. If it is so already, look at the index as damaged.",
     ),

@@ -15,10 +15,8 @@ from msgspec.structs import replace
 from crashlab.model import OPERATOR_CLASS, Complaint, IndexRead, Observation
 from crashlab.oracle.before import VISIBLE
 from crashlab.oracle.findings import Findings
-from crashlab.oracle.physical import mismatch
+from crashlab.oracle.physical import LACKS, mismatch
 
-LACKS = "lacks matching index tuple"
-"""What amcheck says of a row whose entry, computed anew, is not in the index (verify_nbtree.c)."""
 ORDER = ("invariant violated", "uniqueness is violated", "could not find tuple using search from root page")
 """What it says of entries that are not where their order wants them."""
 

@@ -58,8 +58,10 @@ _BY_CHECK = {
     "checksums": "CORRUPT-UNREADABLE",
 }
 """What a check itself found: it comes without an SQLSTATE, or as XX002 where amcheck raises it."""
+LACKS = "lacks matching index tuple"
+"""What amcheck says of a row whose entry, computed anew, is not in the index (verify_nbtree.c)."""
 _BY_AMCHECK = {
-    "lacks matching index tuple": "CORRUPT-INDEX-AMCHECK",
+    LACKS: "CORRUPT-INDEX-AMCHECK",
     "failed to find parent tuple for heap-only tuple": "CORRUPT-HEAP-AMCHECK",
 }
 """What amcheck of an index says of damage with XX001, as if it were a page that cannot be read; every page was."""
